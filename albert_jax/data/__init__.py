@@ -1,0 +1,1 @@
+"""From documents to batches: tokenizer, corpus, the prepared dataset, pretraining examples."""

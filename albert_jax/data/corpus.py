@@ -1,0 +1,208 @@
+"""Documents from the builtin corpus, text files, JSON Lines and TFDS, one after the other.
+
+Nothing here holds more than one document.
+"""
+
+import ast
+import dataclasses
+import glob
+import gzip
+import inspect
+import json
+import pydoc_data.topics
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from albert_jax.errors import UserError
+
+# The packages, beside the standard library, whose documentation is the builtin corpus.
+_DOCUMENTED_PACKAGES = (
+    'flax', 'jax', 'numpy', 'optax', 'orbax', 'scipy', 'tensorflow_datasets',
+)  # fmt: skip
+_MIN_DOCSTRING = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One `--input`: a kind (`builtin`, `text`, `jsonl`, `tfds`) and what it applies to."""
+
+    kind: str
+    target: str = ''
+    # The key of a JSON line, or the feature of a TFDS example, that holds the text.
+    text_key: str = 'text'
+    # Of text files: each is one document, instead of blank lines between documents.
+    is_file_document: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.kind}:{self.target}' if self.target else self.kind
+
+    def files(self) -> list[str]:
+        """The files to read, sorted.
+
+        Raises:
+          UserError: if there are none.
+        """
+        if self.kind not in ('text', 'jsonl'):
+            return []
+        paths = sorted(path for path in glob.glob(self.target, recursive=True) if Path(path).is_file())
+        if not paths:
+            raise UserError(f'No file matches {self.target!r} of --input={self}.')
+        return paths
+
+    def documents(self) -> Iterator[str]:
+        """The documents, in an order that depends on nothing but the source.
+
+        Raises:
+          UserError: naming file and line, if something there is not a document.
+        """
+        match self.kind:
+            case 'builtin':
+                yield from _builtin_documents()
+            case 'tfds':
+                yield from _tfds_documents(self.target, self.text_key)
+            case 'text':
+                for path in self.files():
+                    yield from _text_documents(path, self.is_file_document)
+            case _:
+                for path in self.files():
+                    yield from _json_documents(path, self.text_key)
+
+
+def parse_source(spec: str, text_key: str = 'text', is_file_document: bool = False) -> Source:
+    """A source from `builtin`, `text:GLOB`, `jsonl:GLOB` or `tfds:NAME[/CONFIG][:SPLIT]`.
+
+    Raises:
+      UserError: if the spec is none of these.
+    """
+    kind, _, target = spec.partition(':')
+    if kind == 'builtin' and not target:
+        return Source('builtin')
+    if kind in ('text', 'jsonl', 'tfds') and target:
+        return Source(kind, target, text_key, is_file_document)
+    raise UserError(
+        f'--input={spec} is not a source; give builtin, text:GLOB, jsonl:GLOB or '
+        f'tfds:NAME[/CONFIG][:SPLIT].'
+    )
+
+
+def _lines(path: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file of UTF-8, gzipped or not."""
+    number = 0
+    try:
+        opener = gzip.open if path.endswith('.gz') else open
+        with cast('IO[bytes]', opener(path, 'rb')) as file:
+            for number, line in enumerate(file, 1):  # noqa: B007
+                yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} at '
+            f'column {error.start + 1}); convert the file to UTF-8 first.'
+        ) from error
+    except (OSError, EOFError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'{path}, after line {number}: cannot be read ({reason}).') from error
+
+
+def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:
+    paragraph: list[str] = []
+    for _, line in _lines(path):
+        if line.strip() or is_file_document:
+            paragraph.append(line)
+        elif paragraph:
+            yield ''.join(paragraph)
+            paragraph = []
+    if paragraph:
+        yield ''.join(paragraph)
+
+
+def _json_documents(path: str, text_key: str) -> Iterator[str]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f'{path}, line {number}: broken JSON ({error.msg} at column {error.colno}).'
+            ) from error
+        text = document.get(text_key) if isinstance(document, dict) else None
+        if not isinstance(text, str):
+            raise UserError(
+                f'{path}, line {number}: a document without text; each line must be an object '
+                f'with a string under the key {text_key!r}.'
+            )
+        yield text
+
+
+def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.text  # registers the text data sets
+
+    name, _, split = target.partition(':')
+    split = split or 'train'
+    try:
+        builder = tfds.builder(name)
+        builder.download_and_prepare(file_format='array_record')
+        examples = builder.as_data_source(split=split)
+    except Exception as error:  # whatever TFDS raises, the answer is the same
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f'tfds:{target} cannot be opened: {reason}') from error
+    for index in range(len(examples)):
+        example = examples[index]
+        if text_key not in example:
+            raise UserError(
+                f'tfds:{target} has no feature {text_key!r}; choose --text_key among '
+                f'{", ".join(sorted(example))}.'
+            )
+        text = example[text_key]
+        yield text.decode('utf-8') if isinstance(text, bytes) else str(text)
+
+
+def _builtin_documents() -> Iterator[str]:
+    """The documentation inside this Python installation, a docstring or help topic each."""
+    yield from (pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
+    standard_library = Path(sysconfig.get_path('stdlib'))
+    site_packages = Path(sysconfig.get_path('purelib'))
+    roots = [standard_library, *(site_packages / name for name in _DOCUMENTED_PACKAGES)]
+    for root in roots:
+        for path in sorted(root.rglob('*.py')):
+            is_foreign = root == standard_library and 'site-packages' in path.parts
+            if not is_foreign and not _is_test(path):
+                yield from _docstrings(path)
+
+
+def _is_test(path: Path) -> bool:
+    return path.stem.endswith('_test') or not {'test', 'tests', 'idle_test'}.isdisjoint(path.parts)
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    source = path.read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', SyntaxWarning)
+            pending: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):  # a template of some tool, not a module
+        return
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring and len(docstring) > _MIN_DOCSTRING:
+                yield _prose(inspect.cleandoc(docstring))
+        # Only statements that hold statements can hold definitions: much less than ast.walk sees.
+        blocks = [getattr(node, name, ()) for name in ('orelse', 'body')]
+        pending += [child for block in blocks for child in reversed(block) if hasattr(child, 'body')]
+
+
+def _prose(docstring: str) -> str:
+    """Joins the lines of each paragraph, and leaves out sessions with the interpreter."""
+    paragraphs = re.split(r'\n\s*\n', docstring)
+    return '\n'.join(
+        ' '.join(paragraph.split())
+        for paragraph in paragraphs
+        if not paragraph.lstrip().startswith('>>>')
+    )

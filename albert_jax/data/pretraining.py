@@ -1,0 +1,430 @@
+"""batch(step): segments, sentence order and n-gram masks, as a pure function of (seed, step).
+
+Sections 3.1 and 4.1 of the paper, REFERENCE 2 for the details. Every random number comes from a
+counter-based generator addressed by (seed, step, row of the global batch), so that a run resumes
+from a number, and any host can make any rows of the same global batch.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, UInt64
+
+from albert_jax.config import SENTENCE_LOSSES
+from albert_jax.data.dataset import Chunks, PreparedCorpus
+from albert_jax.data.permutation import shuffled_indices
+from albert_jax.errors import UserError
+from albert_jax.settings import Settings
+
+HostBatch = dict[str, np.ndarray]
+
+_NUM_SPECIAL = 3  # [CLS] A [SEP] B [SEP]
+_TRAIN_STREAM, _EVAL_STREAM = 0, 1
+# The n-th attempt to draw another document's segment has the stream _PARTNER_STREAM + n.
+_PARTNER_STREAM = 1024
+_MAX_PARTNER_ATTEMPTS = 64
+# Uniform numbers of each row: for its shape, and for the segment that it may take elsewhere.
+_NUM_UNIFORMS = 8
+# How often a row looks for one more n-gram that fits what is left of its budget.
+_NUM_FILLS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingSettings(Settings):
+    """Section `pretraining` of a config; the defaults are the paper's.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
+
+    SECTION: ClassVar[str] = 'pretraining'
+
+    # Tokens a sequence, special pieces included.
+    sequence_length: int = 512
+    # 'sop': swapped segments; 'nsp': another document's segment; 'none'.
+    sentence_loss: str = 'sop'
+    # Factors of the two losses in the total.
+    mlm_weight: float = 1.0
+    sentence_weight: float = 1.0
+    # Share of the tokens that is to be predicted.
+    masked_fraction: float = 0.15
+    # Masked n-grams are of 1 to this many whole words, with p(n) ∝ 1/n.
+    max_ngram: int = 3
+    # Share of the sequences that is cut to a random shorter length.
+    short_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice('sentence_loss', SENTENCE_LOSSES)
+        self.check_not_negative('mlm_weight', 'sentence_weight')
+        self.check_positive('max_ngram', 'masked_fraction')
+        self.check_probability('masked_fraction', 'short_fraction')
+        if self.sequence_length < 8:
+            raise UserError(
+                f'pretraining.sequence_length is {self.sequence_length}; it must be at least 8.'
+            )
+
+    @property
+    def max_masked(self) -> int:
+        """Places for predictions in each row: what `masked_fraction` of a full one comes to."""
+        return max(1, round(self.masked_fraction * self.sequence_length))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segments:
+    """Where the one or two segments of each row are in the tokens, and what they are."""
+
+    tokens: Int[np.ndarray, 'tokens']
+    first: Int[np.ndarray, 'batch']
+    first_length: Int[np.ndarray, 'batch']
+    second: Int[np.ndarray, 'batch']
+    # Zero where there is no second segment.
+    second_length: Int[np.ndarray, 'batch']
+    # 1: swapped (SOP) or of another document (NSP).
+    label: Bool[np.ndarray, 'batch']
+
+
+class PretrainingData:
+    """Batches of one split of a prepared corpus.
+
+    Args:
+      corpus: where the text is.
+      split: 'train' or 'validation'.
+      settings: what to make of it.
+      batch_size: rows of the global batch.
+      seed: of order, segments and masks.
+
+    Raises:
+      UserError: if the split is empty, or was prepared for shorter sequences.
+    """
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        split: str,
+        settings: PretrainingSettings,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        if settings.sequence_length > corpus.sequence_length:
+            raise UserError(
+                f'pretraining.sequence_length is {settings.sequence_length}, but '
+                f'{corpus.directory} was prepared for {corpus.sequence_length}; prepare it again '
+                f'with --sequence_length={settings.sequence_length}.'
+            )
+        self._split = corpus.split(split)
+        self._tokenizer = corpus.tokenizer
+        self._settings = settings
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shortest = 1 / np.arange(1, settings.max_ngram + 1)
+        self._ngram_cdf = np.cumsum(self._shortest / self._shortest.sum())
+
+    def __len__(self) -> int:
+        """How many chunks there are."""
+        return len(self._split)
+
+    @property
+    def num_eval_batches(self) -> int:
+        """Batches that hold every chunk once."""
+        return -(-len(self) // self._batch_size)
+
+    def batch(self, step: int, rows: range | None = None) -> HostBatch:
+        """Rows of the global training batch of a step, all of them if `rows` is left out."""
+        rows = rows or range(self._batch_size)
+        positions = step * self._batch_size + np.arange(rows.start, rows.stop)
+        indices = shuffled_indices(positions, len(self), self._seed)
+        return self._examples(indices, step, rows, _TRAIN_STREAM)
+
+    def eval_batch(self, number: int, rows: range | None = None) -> HostBatch:
+        """Rows of an evaluation batch: the chunks in order, with the same masks every time.
+
+        Rows past the last chunk have weight zero.
+        """
+        rows = rows or range(self._batch_size)
+        indices = number * self._batch_size + np.arange(rows.start, rows.stop)
+        batch = self._examples(indices % len(self), number, rows, _EVAL_STREAM)
+        is_real = indices < len(self)
+        batch['masked_weights'] *= is_real[:, None]
+        batch['sentence_weights'] *= is_real
+        return batch
+
+    def _examples(
+        self, indices: Int[np.ndarray, 'batch'], step: int, rows: range, stream: int
+    ) -> HostBatch:
+        length = self._settings.sequence_length
+        chunks = self._split.read(indices)
+        num_bits = _NUM_UNIFORMS + length // 4 + length // 2 + self._settings.max_masked
+        bits = self._bits(num_bits, step, rows, stream)
+        uniforms = _uniform(bits[:, :_NUM_UNIFORMS])
+        segments = self._segments(chunks, uniforms, step, rows, stream)
+        batch = self._assemble(segments)
+        self._mask(batch, segments, bits[:, _NUM_UNIFORMS:])
+        return batch
+
+    def _bits(
+        self, num_words: int, step: int, rows: range, stream: int
+    ) -> UInt64[np.ndarray, 'batch words']:
+        """Random words of each row, whatever the rows around it."""
+        # Philox makes four words a count.
+        counts = -(-num_words // 4)
+        philox = np.random.Philox(
+            key=[self._seed & (2**64 - 1), 0], counter=[rows.start * counts, step, stream, 0]
+        )
+        words = philox.random_raw(len(rows) * counts * 4)
+        return words.reshape(len(rows), counts * 4)
+
+    def _segments(
+        self,
+        chunks: Chunks,
+        uniforms: Float64[np.ndarray, 'batch uniforms'],
+        step: int,
+        rows: range,
+        stream: int,
+    ) -> _Segments:
+        """Two adjacent runs of sentences of each chunk, then swapped or replaced for half."""
+        u_short, u_target, u_start, u_cut, u_label = uniforms[:, :5].T
+        edges, num_sentences = chunks.edges, chunks.num_sentences
+        row = np.arange(len(edges))
+        column = np.arange(edges.shape[1])
+        capacity = self._settings.sequence_length - _NUM_SPECIAL
+        shorter = 2 + (u_target * (capacity - 1)).astype(np.int64)
+        target = np.where(u_short < self._settings.short_fraction, shorter, capacity)
+
+        # A window of whole sentences that fills the target, starting anywhere it can be filled.
+        total = edges[:, -1]
+        num_starts = (total[:, None] - edges >= target[:, None]).sum(1)
+        start = (u_start * np.maximum(num_starts, 1)).astype(np.int64)
+        start = np.minimum(start, np.maximum(num_sentences - 2, 0))
+        begin = edges[row, start]
+        is_inside = (edges <= (begin + target)[:, None]) & (column <= num_sentences[:, None])
+        # Two sentences even where only one fits: they are then cut at their outer ends.
+        end = np.maximum(is_inside.sum(1) - 1, np.minimum(start + 2, num_sentences))
+        has_two = end - start >= 2
+        cut = np.where(has_two, start + 1 + (u_cut * (end - start - 1)).astype(np.int64), end)
+        boundary = edges[row, cut]
+        second_length = edges[row, end] - boundary
+        first_length = boundary - begin
+        kept = np.maximum(target - second_length, target // 2)
+        first_length = np.minimum(first_length, np.where(has_two, kept, target))
+        first = np.where(has_two, boundary - first_length, begin)
+        second_length = np.minimum(second_length, target - first_length)
+
+        first, second = chunks.starts[:-1] + first, chunks.starts[:-1] + boundary
+        tokens = chunks.tokens
+        # A chunk that cannot make two segments is never labelled (Google's leak, albert#234).
+        label = has_two & (u_label < 0.5)
+        match self._settings.sentence_loss:
+            case 'sop':
+                first, second = np.where(label, second, first), np.where(label, first, second)
+                first_length, second_length = (
+                    np.where(label, second_length, first_length),
+                    np.where(label, first_length, second_length),
+                )
+            case 'nsp':
+                partners, u_sentence = self._partners(chunks, label, step, rows, stream)
+                sentence = (u_sentence * partners.num_sentences).astype(np.int64)
+                offset = partners.edges[row, sentence]
+                room = np.minimum(partners.edges[:, -1] - offset, target - first_length)
+                offset = offset + partners.starts[:-1] + len(tokens)
+                second = np.where(label, offset, second)
+                second_length = np.where(label, room, second_length)
+                tokens = np.concatenate([tokens, partners.tokens])
+            case _:
+                label = np.zeros_like(label)
+        return _Segments(tokens, first, first_length, second, second_length, label)
+
+    def _partners(
+        self,
+        chunks: Chunks,
+        is_needed: Bool[np.ndarray, 'batch'],
+        step: int,
+        rows: range,
+        stream: int,
+    ) -> tuple[Chunks, Float64[np.ndarray, 'batch']]:
+        """A chunk of another document for each row that needs one, and where to start in it."""
+        indices = np.zeros(len(rows), np.int64)
+        u_sentence = np.zeros(len(rows))
+        is_open = np.ones(len(rows), bool)
+        for attempt in range(_MAX_PARTNER_ATTEMPTS):
+            bits = self._bits(2, step, rows, _PARTNER_STREAM * (stream + 1) + attempt)
+            u_index, u_next = _uniform(bits[:, :2]).T
+            indices = np.where(is_open, (u_index * len(self)).astype(np.int64), indices)
+            u_sentence = np.where(is_open, u_next, u_sentence)
+            partners = self._split.read(indices)
+            is_open = is_needed & (partners.documents == chunks.documents)
+            if not is_open.any():
+                return partners, u_sentence
+        raise UserError(
+            'pretraining.sentence_loss is nsp, which takes segments from other documents, but '
+            'almost all of this split is one document; use sop, or a corpus of more documents.'
+        )
+
+    def _assemble(self, segments: _Segments) -> HostBatch:
+        """[CLS] first [SEP] second [SEP], padded; or [CLS] first [SEP]."""
+        tokenizer = self._tokenizer
+        first_length, second_length = segments.first_length, segments.second_length
+        row = np.arange(len(first_length))
+        column = np.arange(self._settings.sequence_length, dtype=np.int32)
+        first_sep = (first_length + 1).astype(np.int32)
+        has_second = second_length > 0
+        last_sep = np.where(has_second, first_sep + 1 + second_length, first_sep).astype(np.int32)
+        is_second = column > first_sep[:, None]
+        # Both segments are read by adding the column to a number of the row.
+        in_first = (segments.first - 1).astype(np.int32)
+        in_second = (segments.second - first_sep - 1).astype(np.int32)
+        source = np.where(is_second, in_second[:, None], in_first[:, None]) + column
+        source = np.clip(source, 0, len(segments.tokens) - 1)
+        input_ids = segments.tokens[source].astype(np.int32)
+        is_present = column <= last_sep[:, None]
+        input_ids *= is_present
+        if tokenizer.pad_id:
+            input_ids[~is_present] = tokenizer.pad_id
+        input_ids[:, 0] = tokenizer.cls_id
+        input_ids[row, first_sep] = tokenizer.sep_id
+        input_ids[row, last_sep] = tokenizer.sep_id
+        has_label = has_second & (self._settings.sentence_loss != 'none')
+        return {
+            'input_ids': input_ids,
+            'attention_mask': is_present.astype(np.int32),
+            'token_type_ids': (is_second & is_present).astype(np.int32),
+            'sentence_labels': segments.label.astype(np.int32),
+            'sentence_weights': has_label.astype(np.float32),
+        }
+
+    def _mask(
+        self, batch: HostBatch, segments: _Segments, bits: UInt64[np.ndarray, 'batch words']
+    ) -> None:
+        """Chooses n-grams of whole words to predict, and hides them in `input_ids`."""
+        input_ids = batch['input_ids']
+        num_rows, length = input_ids.shape
+        row = np.arange(num_rows)
+        max_masked = self._settings.max_masked
+        ngram_bits = np.ascontiguousarray(bits[:, : length // 4]).view(np.uint16)
+        key_bits = np.ascontiguousarray(bits[:, length // 4 :][:, : length // 2]).view(np.uint32)
+        choice_bits = bits[:, length // 4 + length // 2 :][:, :max_masked]
+
+        tiles, sizes = self._ngrams(batch, segments, ngram_bits)
+        budget = np.rint(
+            self._settings.masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
+        ).astype(np.int32)
+        is_chosen = choose_ngrams(sizes, np.maximum(budget, 1), key_bits)
+        # Tile 0 is everything that cannot be masked.
+        is_masked = np.take_along_axis(is_chosen, tiles, axis=1)
+
+        rows, columns = np.nonzero(is_masked)
+        counts = np.bincount(rows, minlength=num_rows)
+        places = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        masked_positions = np.zeros((num_rows, max_masked), np.int32)
+        masked_positions[rows, places] = columns
+        weights = np.arange(max_masked) < counts[:, None]
+        masked_ids = np.take_along_axis(input_ids, masked_positions, axis=1) * weights
+
+        hidden = self._hide(masked_ids, choice_bits)
+        input_ids[rows, columns] = hidden[rows, places]
+        del row
+        batch['masked_positions'] = masked_positions
+        batch['masked_ids'] = masked_ids
+        batch['masked_weights'] = weights.astype(np.float32)
+
+    def _ngrams(
+        self,
+        batch: HostBatch,
+        segments: _Segments,
+        bits: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts each row into consecutive n-grams of words with independent lengths n.
+
+        A choice among them that does not look at n then has lengths of exactly p(n) ∝ 1/n.
+
+        Returns:
+          The n-gram that each token belongs to, from 1, 0 for special pieces and padding; and
+          the number of tokens of each n-gram.
+        """
+        input_ids = batch['input_ids']
+        num_rows, length = input_ids.shape
+        row = np.arange(num_rows)
+        column = np.arange(length, dtype=np.int32)
+        first_sep = (segments.first_length + 1)[:, None]
+        last = batch['attention_mask'].sum(1, dtype=np.int64)[:, None] - 1
+        is_token = (column > 0) & (column < last) & (column != first_sep)
+        starts_word = self._tokenizer.starts_word[input_ids]
+        starts_word[:, 1] = True
+        # A segment starts with a word, whatever its first piece looks like.
+        starts_word[row, np.minimum(first_sep[:, 0] + 1, length - 1)] = True
+        starts_word &= is_token
+        word = starts_word.cumsum(1, dtype=np.int32)
+
+        thresholds = (self._ngram_cdf * 2**16).astype(np.int64)
+        ngram_length = np.ones(bits.shape, np.int32)
+        for threshold in thresholds[:-1]:
+            ngram_length += bits >= threshold
+        # Words count from 1; the n-grams start at words 1, 1 + n₀, 1 + n₀ + n₁, …
+        next_start = 1 + ngram_length.cumsum(1, dtype=np.int32)
+        starts_ngram = np.zeros((num_rows, length + 1), bool)
+        starts_ngram[:, 1] = True
+        np.put_along_axis(starts_ngram, np.minimum(next_start, length), True, axis=1)
+        ngram_of_word = starts_ngram.cumsum(1, dtype=np.int32)
+        ngram_of_word[:, 0] = 0
+        tiles = np.take_along_axis(ngram_of_word, word, axis=1) * is_token
+        num_tiles = int(tiles.max()) + 1
+        flat = (tiles + (row * num_tiles)[:, None]).ravel()
+        sizes = np.bincount(flat, minlength=num_rows * num_tiles).reshape(num_rows, num_tiles)
+        sizes[:, 0] = 0
+        return tiles, sizes
+
+    def _hide(
+        self, ids: Int[np.ndarray, 'batch masked'], bits: UInt64[np.ndarray, 'batch masked']
+    ) -> Int[np.ndarray, 'batch masked']:
+        """What the model sees in place of each piece: 80 % [MASK], 10 % itself, 10 % any other."""
+        tokenizer = self._tokenizer
+        choice = _uniform(bits & np.uint64(0xFFFFFFFF << 32))
+        ordinary = tokenizer.ordinary_ids
+        draw = (bits & np.uint64(0xFFFFFFFF)) * np.uint64(len(ordinary)) >> np.uint64(32)
+        hidden = np.where(choice < 0.9, ids, ordinary[draw.astype(np.int64)])
+        return np.where(choice < 0.8, tokenizer.mask_id, hidden)
+
+
+def _uniform(words: UInt64[np.ndarray, '*shape']) -> Float64[np.ndarray, '*shape']:
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
+def choose_ngrams(
+    sizes: Int[np.ndarray, 'batch ngrams'],
+    budget: Int[np.ndarray, 'batch'],
+    bits: np.ndarray,
+) -> Bool[np.ndarray, 'batch ngrams']:
+    """Chooses n-grams in a random order until each row's budget of tokens is spent.
+
+    Args:
+      sizes: tokens of each n-gram; those of size 0 are never chosen.
+      budget: tokens to choose in each row.
+      bits: random words of 32 bits that decide the order, at least as many as n-grams.
+
+    Returns:
+      The chosen ones. Their sizes never exceed the budget, and come to it if it can be reached.
+    """
+    num_rows, num_ngrams = sizes.shape
+    row = np.arange(num_rows)[:, None]
+    # Key and index in one word: sorting words is much faster than sorting indices by key.
+    keys = bits[:, :num_ngrams].astype(np.uint64) | np.uint64(1 << 32)
+    keys = np.where(sizes > 0, keys, np.uint64(1 << 33)) << np.uint64(16)
+    order = np.sort(keys | np.arange(num_ngrams, dtype=np.uint64), axis=1) & np.uint64(0xFFFF)
+    # Each has at least a token, so that no more than the budget can be needed, and some to choose.
+    order = order[:, : int(budget.max()) + 16].astype(np.int64)
+    ordered = sizes[row, order]
+    spent = ordered.cumsum(1)
+    is_taken = (spent <= budget[:, None]) & (ordered > 0)
+    left = budget - (ordered * is_taken).sum(1)
+    for _ in range(_NUM_FILLS):
+        fits = ~is_taken & (ordered > 0) & (ordered <= left[:, None])
+        place = fits.argmax(1)
+        does_fit = fits[row[:, 0], place]
+        is_taken[row[:, 0], place] |= does_fit
+        left = left - ordered[row[:, 0], place] * does_fit
+        if not left.any():
+            break
+    is_chosen = np.zeros(sizes.shape, bool)
+    is_chosen[row, order] = is_taken
+    return is_chosen

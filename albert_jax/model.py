@@ -1,0 +1,404 @@
+"""ALBERT in Linen: embeddings, the shared layer under `nn.scan`, pooler and pretraining heads.
+
+Section 3.1 of the paper; order of operations and initialisation as in google-research/albert.
+Parameter paths read like the paper: `encoder/layer/attention/query/kernel`. A sublayer of which
+there is more than one copy (groups, inner groups, no sharing) has a leading axis of copies.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int, Key
+
+from albert_jax.config import AlbertConfig
+
+# Saved by the remat policy 'attention'.
+_ATTENTION_OUTPUT = 'attention_output'
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+    'gelu_erf': lambda x: jax.nn.gelu(x, approximate=False),
+    'relu': jax.nn.relu,
+}
+
+
+@struct.dataclass
+class PretrainingOutput:
+    """What the model computes; float32, shapes in jaxtyping's notation."""
+
+    last_hidden_state: Float[Array, 'batch length hidden']
+    pooled_output: Float[Array, 'batch hidden']
+    mlm_logits: Float[Array, 'batch positions vocab']
+    sop_logits: Float[Array, 'batch 2']
+    # The projected embeddings and then every layer's output; None unless asked for.
+    hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None = None
+    # None unless asked for; with inner groups, every inner block of every layer in turn.
+    attention_probs: Float[Array, 'layers batch heads length length'] | None = None
+
+
+class _Weights(nn.Module):
+    """Base of modules whose parameters may come in several copies, chosen by `index`."""
+
+    config: AlbertConfig
+    num_copies: int = 1
+
+    def weight(
+        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], index: Int[Array, '']
+    ) -> Array:
+        if self.num_copies == 1:
+            return self.param(name, init, shape)
+        return self.param(name, init, (self.num_copies, *shape))[index]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.config.compute_dtype)
+
+    @property
+    def normal(self) -> Callable[..., Array]:
+        return nn.initializers.truncated_normal(self.config.initializer_range)
+
+
+_FIRST = np.int32(0)
+
+
+class Dense(_Weights):
+    """A matrix product with bias, in the compute dtype."""
+
+    features: int = 0
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, '... inputs'], index: Int[Array, ''] = _FIRST
+    ) -> Float[Array, '... features']:
+        kernel = self.weight('kernel', self.normal, (inputs.shape[-1], self.features), index)
+        bias = self.weight('bias', nn.initializers.zeros, (self.features,), index)
+        return inputs.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class LayerNorm(_Weights):
+    """Layer normalisation over the last axis, in float32 whatever comes in."""
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, '... width'], index: Int[Array, ''] = _FIRST
+    ) -> Float[Array, '... width']:
+        width = inputs.shape[-1:]
+        scale = self.weight('scale', nn.initializers.ones, width, index)
+        bias = self.weight('bias', nn.initializers.zeros, width, index)
+        inputs = inputs.astype(jnp.float32)
+        centered = inputs - inputs.mean(-1, keepdims=True)
+        variance = jnp.square(centered).mean(-1, keepdims=True)
+        return centered * jax.lax.rsqrt(variance + self.config.layer_norm_eps) * scale + bias
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask depends on the example's number and not on the batch around it.
+
+    So one big batch, its microbatches and its shards on many devices draw the same masks.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, 'batch *rest'],
+        example_ids: Int[Array, 'batch'],
+        deterministic: bool,
+    ) -> Float[Array, 'batch *rest']:
+        if deterministic or self.rate == 0.0:
+            return inputs
+        keys: Key[Array, 'batch'] = jax.vmap(jax.random.fold_in, (None, 0))(
+            self.make_rng('dropout'), example_ids
+        )
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:]))(
+            keys
+        )
+        return jnp.where(keep, inputs / (1 - self.rate), 0)
+
+
+class Embeddings(_Weights):
+    """Word, position and segment embeddings of width E, normed, then projected to H."""
+
+    def setup(self) -> None:
+        config = self.config
+
+        def table(num_embeddings: int) -> nn.Embed:
+            return nn.Embed(num_embeddings, config.embedding_size, embedding_init=self.normal)
+
+        self.word = table(config.vocab_size)
+        self.position = table(config.max_position_embeddings)
+        self.token_type = table(config.type_vocab_size)
+        self.layer_norm = LayerNorm(config)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        if config.use_embedding_projection:
+            self.projection = Dense(config, features=config.hidden_size)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, 'batch length'],
+        token_type_ids: Int[Array, 'batch length'],
+        example_ids: Int[Array, 'batch'],
+        deterministic: bool,
+    ) -> Float[Array, 'batch length hidden']:
+        positions = jnp.arange(input_ids.shape[1])
+        # Looked up in float32, so that the table's gradient is summed in float32 too.
+        embedded = self.word(input_ids) + self.position(positions)[None]
+        embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
+        embedded = self.dropout(embedded, example_ids, deterministic)
+        if self.config.use_embedding_projection:
+            embedded = self.projection(embedded)
+        return embedded.astype(self.dtype)
+
+    def decode(
+        self, hidden: Float[Array, 'batch positions embedding']
+    ) -> Float[Array, 'batch positions vocab']:
+        """Scores of every piece: the product with the (tied) word table."""
+        table = self.word.embedding.astype(self.dtype)
+        return jnp.einsum(
+            'bpe,ve->bpv', hidden.astype(self.dtype), table, preferred_element_type=jnp.float32
+        )
+
+
+class Attention(_Weights):
+    """Multi-head self-attention, its output map, residual and norm."""
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, 'batch length hidden'],
+        attention_mask: Int[Array, 'batch length'],
+        index: Int[Array, ''],
+        example_ids: Int[Array, 'batch'],
+        deterministic: bool,
+    ) -> tuple[Float[Array, 'batch length hidden'], Float[Array, 'batch heads length length']]:
+        config = self.config
+        batch, length, _ = hidden.shape
+
+        def heads(name: str) -> Float[Array, 'batch length heads head']:
+            dense = Dense(config, self.num_copies, features=config.hidden_size, name=name)
+            shape = (batch, length, config.num_attention_heads, config.head_size)
+            return dense(hidden, index).reshape(shape)
+
+        query = heads('query') * config.head_size**-0.5
+        scores = jnp.einsum(
+            'bqhd,bkhd->bhqk', query, heads('key'), preferred_element_type=jnp.float32
+        )
+        is_key = attention_mask[:, None, None, :] > 0
+        scores = jnp.where(is_key, scores, jnp.finfo(jnp.float32).min)
+        probs = jax.nn.softmax(scores)
+        dropped = Dropout(config.attention_probs_dropout_prob, name='probs_dropout')(
+            probs, example_ids, deterministic
+        )
+        context = jnp.einsum('bhqk,bkhd->bqhd', dropped.astype(self.dtype), heads('value'))
+        context = checkpoint_name(context, _ATTENTION_OUTPUT)
+        output = Dense(config, self.num_copies, features=config.hidden_size, name='output')(
+            context.reshape(hidden.shape), index
+        )
+        output = Dropout(config.hidden_dropout_prob, name='dropout')(
+            output, example_ids, deterministic
+        )
+        norm = LayerNorm(config, self.num_copies, name='layer_norm')
+        return norm(hidden + output, index).astype(self.dtype), probs
+
+
+class FeedForward(_Weights):
+    """The two dense maps with the activation between them, residual and norm."""
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, 'batch length hidden'],
+        index: Int[Array, ''],
+        example_ids: Int[Array, 'batch'],
+        deterministic: bool,
+    ) -> Float[Array, 'batch length hidden']:
+        config, copies = self.config, self.num_copies
+        inner = Dense(config, copies, features=config.intermediate_size, name='intermediate')
+        outer = Dense(config, copies, features=config.hidden_size, name='output')
+        output = outer(_ACTIVATIONS[config.hidden_act](inner(hidden, index)), index)
+        output = Dropout(config.hidden_dropout_prob, name='dropout')(
+            output, example_ids, deterministic
+        )
+        norm = LayerNorm(config, copies, name='layer_norm')
+        return norm(hidden + output, index).astype(self.dtype)
+
+
+class Layer(nn.Module):
+    """One layer of the encoder: `inner_group_num` blocks of attention and feed-forward.
+
+    As a body of `nn.scan` it takes the copies that this layer uses and gives the layer's output
+    and attention probabilities, the latter only if `with_details`.
+    """
+
+    config: AlbertConfig
+    deterministic: bool = True
+    with_details: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, 'batch length hidden'],
+        attention_copies: Int[Array, 'inner'],
+        ffn_copies: Int[Array, 'inner'],
+        attention_mask: Int[Array, 'batch length'],
+        example_ids: Int[Array, 'batch'],
+    ) -> tuple[Float[Array, 'batch length hidden'], Any]:
+        config = self.config
+        attention = Attention(config, config.num_attention_copies, name='attention')
+        feed_forward = FeedForward(config, config.num_ffn_copies, name='ffn')
+        all_probs = []
+        for inner in range(config.inner_group_num):
+            hidden, probs = attention(
+                hidden, attention_mask, attention_copies[inner], example_ids, self.deterministic
+            )
+            hidden = feed_forward(hidden, ffn_copies[inner], example_ids, self.deterministic)
+            all_probs.append(probs)
+        return hidden, (hidden, jnp.stack(all_probs)) if self.with_details else None
+
+
+def _rematerialised(config: AlbertConfig) -> type[nn.Module]:
+    if config.remat == 'none':
+        return Layer
+    policies = {
+        'full': jax.checkpoint_policies.nothing_saveable,
+        'attention': jax.checkpoint_policies.save_only_these_names(_ATTENTION_OUTPUT),
+    }
+    # Inside scan there is no common subexpression to protect from.
+    return nn.remat(Layer, policy=policies[config.remat], prevent_cse=False)
+
+
+class Encoder(nn.Module):
+    """All layers, as one `nn.scan` over a layer whose parameters are the same at every depth.
+
+    `variable_broadcast` keeps the weights tied; `variable_axes` would give each layer its own.
+    """
+
+    config: AlbertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, 'batch length hidden'],
+        attention_mask: Int[Array, 'batch length'],
+        example_ids: Int[Array, 'batch'],
+        deterministic: bool,
+        with_details: bool,
+    ) -> tuple[Float[Array, 'batch length hidden'], Any]:
+        config = self.config
+        layers = nn.scan(
+            _rematerialised(config),
+            variable_broadcast='params',
+            split_rngs={'params': False, 'dropout': True},
+            in_axes=(0, 0, nn.broadcast, nn.broadcast),
+            length=config.num_hidden_layers,
+        )(config, deterministic, with_details, name='layer')
+        return layers(
+            hidden,
+            jnp.asarray(config.copy_indices(config.num_attention_copies)),
+            jnp.asarray(config.copy_indices(config.num_ffn_copies)),
+            attention_mask,
+            example_ids,
+        )
+
+
+class PretrainingModel(nn.Module):
+    """ALBERT with its pooler and both pretraining heads (sections 3.1 and 4.2 of the paper)."""
+
+    config: AlbertConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Dense(config, features=config.hidden_size)
+        self.mlm = MaskedLanguageHead(config)
+        self.sentence = Dense(config, features=2)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, 'batch length'],
+        attention_mask: Int[Array, 'batch length'] | None = None,
+        token_type_ids: Int[Array, 'batch length'] | None = None,
+        masked_positions: Int[Array, 'batch positions'] | None = None,
+        *,
+        example_ids: Int[Array, 'batch'] | None = None,
+        deterministic: bool = True,
+        with_details: bool = False,
+    ) -> PretrainingOutput:
+        """Runs the model.
+
+        Args:
+          input_ids: piece ids, each below `vocab_size`.
+          attention_mask: 1 for a token, 0 for padding; all 1 if left out.
+          token_type_ids: 0 in the first segment, 1 in the second; all 0 if left out.
+          masked_positions: where to compute `mlm_logits`; everywhere if left out.
+          example_ids: numbers that choose each example's dropout masks; 0, 1, … if left out.
+          deterministic: without dropout. With it, pass `rngs={'dropout': key}`.
+          with_details: also return every layer's hidden states and attention probabilities.
+
+        Raises:
+          ValueError: if the sequence is longer than the position table.
+        """
+        batch, length = input_ids.shape
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f'The sequence has {length} tokens; the model has '
+                f'{self.config.max_position_embeddings} positions.'
+            )
+        if attention_mask is None:
+            attention_mask = jnp.ones_like(input_ids)
+        if token_type_ids is None:
+            token_type_ids = jnp.zeros_like(input_ids)
+        if example_ids is None:
+            example_ids = jnp.arange(batch)
+        embedded = self.embeddings(input_ids, token_type_ids, example_ids, deterministic)
+        hidden, details = self.encoder(
+            embedded, attention_mask, example_ids, deterministic, with_details
+        )
+        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        gathered = hidden
+        if masked_positions is not None:
+            gathered = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
+        hidden_states = attention_probs = None
+        if with_details:
+            layer_outputs, layer_probs = details
+            hidden_states = jnp.concatenate([embedded[None], layer_outputs]).astype(jnp.float32)
+            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
+        return PretrainingOutput(
+            last_hidden_state=hidden.astype(jnp.float32),
+            pooled_output=pooled,
+            mlm_logits=self.mlm(gathered, self.embeddings.decode),
+            sop_logits=self.sentence(pooled).astype(jnp.float32),
+            hidden_states=hidden_states,
+            attention_probs=attention_probs,
+        )
+
+
+class MaskedLanguageHead(_Weights):
+    """Dense H → E, activation, norm, and the tied word table with a bias."""
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, 'batch positions hidden'],
+        decode: Callable[[Array], Float[Array, 'batch positions vocab']],
+    ) -> Float[Array, 'batch positions vocab']:
+        config = self.config
+        transformed = Dense(config, features=config.embedding_size, name='transform')(hidden)
+        transformed = _ACTIVATIONS[config.hidden_act](transformed)
+        transformed = LayerNorm(config, name='layer_norm')(transformed)
+        bias = self.param('bias', nn.initializers.zeros, (config.vocab_size,))
+        return decode(transformed) + bias
+
+
+def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:
+    """Fresh float32 parameters: truncated normal weights, zero biases, unit norms."""
+    example = jnp.zeros((1, 2), jnp.int32)
+    return PretrainingModel(config).init({'params': key}, example)['params']

@@ -1,0 +1,128 @@
+"""Losses and accuracies, every one a (sum, weight) pair that is divided once, globally.
+
+Microbatches, shards and ragged last batches then add up to the same number as one big batch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from albert_jax.config import AlbertConfig
+from albert_jax.model import PretrainingModel
+
+Batch = Mapping[str, Array]
+
+
+class Sum(NamedTuple):
+    """A sum over examples and the weight that it is to be divided by."""
+
+    sum: Float[Array, '']
+    weight: Float[Array, '']
+
+    def mean(self) -> Float[Array, '']:
+        """The weighted mean; zero where there was nothing to average."""
+        return self.sum / jnp.maximum(self.weight, 1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a training minimises, apart from how: the loop knows no more of a task than this.
+
+    The loss is `Σ weight · sum / total` over `loss_weights`, where `total` is the weight over the
+    whole global batch. It is known from the batch alone, before any gradient.
+    """
+
+    # Factor of each loss in the total; the keys are names in what `totals` and `sums` return.
+    loss_weights: Mapping[str, float]
+    # (batch) → the weight of each loss.
+    totals: Callable[[Batch], dict[str, Array]]
+    # (params, batch, dropout key or None) → losses and other metrics.
+    sums: Callable[[Any, Batch, Key[Array, ''] | None], dict[str, Sum]]
+
+
+def cross_entropy(
+    logits: Float[Array, '*batch classes'],
+    labels: Int[Array, '*batch'],
+    weights: Float[Array, '*batch'],
+) -> Sum:
+    """Weighted sum of −log p(label) in nats, and the sum of the weights."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return Sum((losses * weights).sum(), weights.sum())
+
+
+def accuracy(
+    logits: Float[Array, '*batch classes'],
+    labels: Int[Array, '*batch'],
+    weights: Float[Array, '*batch'],
+) -> Sum:
+    """Weighted count of labels that have the highest score, and the sum of the weights."""
+    return Sum(((logits.argmax(-1) == labels) * weights).sum(), weights.sum())
+
+
+def pretraining(
+    config: AlbertConfig,
+    sentence_loss: str = 'sop',
+    mlm_weight: float = 1.0,
+    sentence_weight: float = 1.0,
+) -> Objective:
+    """Masked-LM plus a sentence loss (sections 3.1 and 4.6 of the paper), added unweighted there.
+
+    Args:
+      config: the model.
+      sentence_loss: 'sop' or 'nsp' (they differ in the data only), or 'none'.
+      mlm_weight: factor of the masked-LM loss.
+      sentence_weight: factor of the sentence loss.
+    """
+    model = PretrainingModel(config)
+    loss_weights = {'mlm_loss': mlm_weight}
+    if sentence_loss != 'none':
+        loss_weights[f'{sentence_loss}_loss'] = sentence_weight
+
+    def totals(batch: Batch) -> dict[str, Array]:
+        weights = {'mlm_loss': batch['masked_weights'].sum()}
+        if sentence_loss != 'none':
+            weights[f'{sentence_loss}_loss'] = batch['sentence_weights'].sum()
+        return weights
+
+    def sums(params: Any, batch: Batch, dropout_key: Key[Array, ''] | None) -> dict[str, Sum]:
+        output = model.apply(
+            {'params': params},
+            batch['input_ids'],
+            batch['attention_mask'],
+            batch['token_type_ids'],
+            batch['masked_positions'],
+            example_ids=batch.get('example_ids'),
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {'dropout': dropout_key},
+        )
+        masked = output.mlm_logits, batch['masked_ids'], batch['masked_weights']
+        metrics = {'mlm_loss': cross_entropy(*masked), 'mlm_accuracy': accuracy(*masked)}
+        if sentence_loss != 'none':
+            sentence = output.sop_logits, batch['sentence_labels'], batch['sentence_weights']
+            metrics[f'{sentence_loss}_loss'] = cross_entropy(*sentence)
+            metrics[f'{sentence_loss}_accuracy'] = accuracy(*sentence)
+        return metrics
+
+    return Objective(loss_weights, totals, sums)
+
+
+def total_loss(
+    objective: Objective, sums: Mapping[str, Sum], totals: Mapping[str, Array]
+) -> Float[Array, '']:
+    """The share of the global loss that `sums` contributes."""
+    return jnp.stack(
+        [
+            factor * sums[name].sum / jnp.maximum(totals[name], 1e-5)
+            for name, factor in objective.loss_weights.items()
+        ]
+    ).sum()
+
+
+def add(left: dict[str, Sum], right: dict[str, Sum]) -> dict[str, Sum]:
+    """Adds sums and weights name by name."""
+    return jax.tree.map(jnp.add, left, right)

@@ -1,0 +1,160 @@
+"""The pure train and evaluation steps.
+
+A batch's gradients are summed over microbatches on each device and over devices once, and every
+loss is divided by its weight in the global batch. So 8 devices, 4 microbatches and one big batch
+give the same update.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Int, PyTree
+
+from albert_jax import objectives
+from albert_jax.objectives import Batch, Objective, Sum
+from albert_jax.sharding import BATCH, REPLICATED, replicated
+
+
+@struct.dataclass
+class TrainState:
+    """All that a training is, apart from its data: what a checkpoint holds."""
+
+    step: Int[Array, '']
+    params: PyTree
+    opt_state: PyTree
+    # Sums since the last line of the log. They are part of the state, so that a run that was
+    # stopped between two lines writes the same lines as one that was not.
+    window: dict[str, Sum]
+    # Steps left out because of a loss or gradient that was not finite: in all, and lately.
+    num_skipped: Int[Array, '']
+    num_skipped_in_a_row: Int[Array, '']
+
+
+TrainStep = Callable[[TrainState, Batch], TrainState]
+
+
+def init_state(
+    init_params: Callable[[Array], PyTree],
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    example_batch: PyTree,
+    seed: int,
+) -> TrainState:
+    """The state before the first step. To be run under `jit` or `eval_shape`.
+
+    Args:
+      init_params: key → parameters.
+      optimizer: whose state to make.
+      objective: whose metrics to count.
+      example_batch: a batch, or its shapes.
+      seed: of the parameters.
+    """
+    params = init_params(jax.random.key(seed))
+    shapes = jax.eval_shape(lambda batch: objective.sums(params, batch, None), example_batch)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    window = zeros | {name: _zero_sum() for name in ('loss', 'grad_norm')}
+    count = jnp.zeros([], jnp.int32)
+    return TrainState(count, params, optimizer.init(params), window, count, count)
+
+
+def _zero_sum() -> Sum:
+    return Sum(jnp.zeros([]), jnp.zeros([]))
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    num_microbatches: int,
+    seed: int,
+) -> TrainStep:
+    """The jitted step: (state, batch) → state. The state is donated.
+
+    A step whose loss or gradient is not finite changes nothing but its two counters.
+
+    Args:
+      objective: what to minimise.
+      optimizer: makes updates of gradients.
+      mesh: the batch is split over its `data` axis.
+      num_microbatches: parts that each device takes its rows in, one after the other.
+      seed: of the dropout masks.
+    """
+    gradients = _sharded_gradients(objective, mesh, num_microbatches)
+
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        num_examples = next(iter(batch.values())).shape[0]
+        batch = {**batch, 'example_ids': jnp.arange(num_examples)}
+        grads, loss, sums = gradients(state.params, batch, dropout_key)
+        grad_norm = optax.tree.norm(grads)
+        is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(loss)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        one = jnp.ones([])
+        sums = sums | {'loss': Sum(loss, one), 'grad_norm': Sum(grad_norm, one)}
+        return TrainState(
+            step=state.step + 1,
+            params=_choose(is_finite, params, state.params),
+            opt_state=_choose(is_finite, opt_state, state.opt_state),
+            window=_choose(is_finite, objectives.add(state.window, sums), state.window),
+            num_skipped=state.num_skipped + ~is_finite,
+            num_skipped_in_a_row=jnp.where(is_finite, 0, state.num_skipped_in_a_row + 1),
+        )
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _sharded_gradients(
+    objective: Objective, mesh: Mesh, num_microbatches: int
+) -> Callable[[PyTree, Batch, Array], tuple[PyTree, Array, dict[str, Sum]]]:
+    def local_sums(params: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
+        def loss_and_sums(params: PyTree) -> tuple[Array, dict[str, Sum]]:
+            sums = objective.sums(params, batch, key)
+            return objectives.total_loss(objective, sums, totals), sums
+
+        (loss, sums), grads = jax.value_and_grad(loss_and_sums, has_aux=True)(params)
+        return grads, loss, sums
+
+    def gradients(params: PyTree, batch: Batch, key: Array) -> Any:
+        totals = jax.lax.psum(objective.totals(batch), 'data')
+        if num_microbatches == 1:
+            return jax.lax.psum(local_sums(params, batch, totals, key), 'data')
+        microbatches = jax.tree.map(
+            lambda rows: rows.reshape(num_microbatches, -1, *rows.shape[1:]), batch
+        )
+
+        def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
+            part = local_sums(params, microbatch, totals, key)
+            return jax.tree.map(jnp.add, carry, part), None
+
+        first = jax.tree.map(lambda rows: rows[0], microbatches)
+        shapes = jax.eval_shape(lambda: local_sums(params, first, totals, key))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.psum(jax.lax.scan(accumulate, zeros, microbatches)[0], 'data')
+
+    # Without the check of varying axes, gradients stay local until the one psum above.
+    return jax.shard_map(
+        gradients,
+        mesh=mesh,
+        in_specs=(REPLICATED, BATCH, REPLICATED),
+        out_specs=REPLICATED,
+        check_vma=False,
+    )
+
+
+def make_eval_step(
+    objective: Objective, mesh: Mesh
+) -> Callable[[PyTree, Batch], dict[str, Sum]]:
+    """The jitted evaluation: (params, batch) → sums without dropout. Nothing is donated."""
+    return jax.jit(
+        lambda params, batch: objective.sums(params, batch, None), out_shardings=replicated(mesh)
+    )
