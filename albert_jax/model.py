@@ -181,14 +181,15 @@ class Attention(_Weights):
         config = self.config
         batch, length, _ = hidden.shape
 
-        def heads(name: str) -> Float[Array, 'batch length heads head']:
+        def heads(name: str) -> Float[Array, 'batch heads length head']:
             dense = Dense(config, self.num_copies, features=config.hidden_size, name=name)
             shape = (batch, length, config.num_attention_heads, config.head_size)
-            return dense(hidden, index).reshape(shape)
+            # Heads before tokens: XLA for CPU is slow where a product has them the other way round.
+            return dense(hidden, index).reshape(shape).swapaxes(1, 2)
 
         query = heads('query') * config.head_size**-0.5
         scores = jnp.einsum(
-            'bqhd,bkhd->bhqk', query, heads('key'), preferred_element_type=jnp.float32
+            'bhqd,bhkd->bhqk', query, heads('key'), preferred_element_type=jnp.float32
         )
         is_key = attention_mask[:, None, None, :] > 0
         scores = jnp.where(is_key, scores, jnp.finfo(jnp.float32).min)
@@ -196,8 +197,8 @@ class Attention(_Weights):
         dropped = Dropout(config.attention_probs_dropout_prob, name='probs_dropout')(
             probs, example_ids, deterministic
         )
-        context = jnp.einsum('bhqk,bkhd->bqhd', dropped.astype(self.dtype), heads('value'))
-        context = checkpoint_name(context, _ATTENTION_OUTPUT)
+        context = jnp.einsum('bhqk,bhkd->bhqd', dropped.astype(self.dtype), heads('value'))
+        context = checkpoint_name(context.swapaxes(1, 2), _ATTENTION_OUTPUT)
         output = Dense(config, self.num_copies, features=config.hidden_size, name='output')(
             context.reshape(hidden.shape), index
         )

@@ -27,15 +27,24 @@ class TrainState:
     step: Int[Array, '']
     params: PyTree
     opt_state: PyTree
-    # Sums since the last line of the log. They are part of the state, so that a run that was
-    # stopped between two lines writes the same lines as one that was not.
+    # Sums over the steps since the last line of the log. They are part of the state, so that a run
+    # that was stopped between two lines writes the same lines as one that was not.
     window: dict[str, Sum]
     # Steps left out because of a loss or gradient that was not finite: in all, and lately.
     num_skipped: Int[Array, '']
     num_skipped_in_a_row: Int[Array, '']
 
 
-TrainStep = Callable[[TrainState, Batch], TrainState]
+@struct.dataclass
+class Status:
+    """What the loop reads of a step, late, when the state has already been given away."""
+
+    window: dict[str, Sum]
+    num_skipped: Int[Array, '']
+    num_skipped_in_a_row: Int[Array, '']
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Status]]
 
 
 def init_state(
@@ -71,9 +80,10 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     num_microbatches: int,
+    log_every: int,
     seed: int,
 ) -> TrainStep:
-    """The jitted step: (state, batch) → state. The state is donated.
+    """The jitted step: (state, batch) → (state, status). The state is donated.
 
     A step whose loss or gradient is not finite changes nothing but its two counters.
 
@@ -86,7 +96,7 @@ def make_train_step(
     """
     gradients = _sharded_gradients(objective, mesh, num_microbatches)
 
-    def train_step(state: TrainState, batch: Batch) -> TrainState:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
         dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
         num_examples = next(iter(batch.values())).shape[0]
         batch = {**batch, 'example_ids': jnp.arange(num_examples)}
@@ -97,14 +107,17 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones([])
         sums = sums | {'loss': Sum(loss, one), 'grad_norm': Sum(grad_norm, one)}
-        return TrainState(
+        starts_window = state.step % log_every == 0
+        window = jax.tree.map(lambda x: jnp.where(starts_window, 0, x), state.window)
+        state = TrainState(
             step=state.step + 1,
             params=_choose(is_finite, params, state.params),
             opt_state=_choose(is_finite, opt_state, state.opt_state),
-            window=_choose(is_finite, objectives.add(state.window, sums), state.window),
+            window=_choose(is_finite, objectives.add(window, sums), window),
             num_skipped=state.num_skipped + ~is_finite,
             num_skipped_in_a_row=jnp.where(is_finite, 0, state.num_skipped_in_a_row + 1),
         )
+        return state, Status(state.window, state.num_skipped, state.num_skipped_in_a_row)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
@@ -151,9 +164,7 @@ def _sharded_gradients(
     )
 
 
-def make_eval_step(
-    objective: Objective, mesh: Mesh
-) -> Callable[[PyTree, Batch], dict[str, Sum]]:
+def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[PyTree, Batch], dict[str, Sum]]:
     """The jitted evaluation: (params, batch) → sums without dropout. Nothing is donated."""
     return jax.jit(
         lambda params, batch: objective.sums(params, batch, None), out_shardings=replicated(mesh)

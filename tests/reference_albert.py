@@ -11,7 +11,7 @@ import numpy as np
 Params = dict[str, Any]
 
 # Number of dimensions of an encoder leaf without its leading axis of copies.
-UNSTACKED_NDIM = {"kernel": 2, "bias": 1, "scale": 1}
+UNSTACKED_NDIM = {'kernel': 2, 'bias': 1, 'scale': 1}
 
 
 def gelu_tanh(x: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0.0)
 
 
-ACTIVATIONS = {"gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf, "relu": relu}
+ACTIVATIONS = {'gelu_tanh': gelu_tanh, 'gelu_erf': gelu_erf, 'relu': relu}
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -41,14 +41,14 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def dense(params: Params, x: np.ndarray) -> np.ndarray:
     """Affine map of the last axis."""
-    return x @ params["kernel"] + params["bias"]
+    return x @ params['kernel'] + params['bias']
 
 
 def layer_norm(params: Params, x: np.ndarray, eps: float) -> np.ndarray:
     """Layer normalisation over the last axis, with the biased variance."""
     mean = x.mean(axis=-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + eps) * params["scale"] + params["bias"]
+    return (x - mean) / np.sqrt(variance + eps) * params['scale'] + params['bias']
 
 
 def to_float64(tree: Any) -> Any:
@@ -60,24 +60,24 @@ def to_float64(tree: Any) -> Any:
 
 def is_shared(sublayer: str, sharing: str) -> bool:
     """Whether a sublayer ("attention" or "ffn") is shared between layers."""
-    if sharing not in ("all", "attention", "ffn", "none"):
-        raise ValueError(f"unknown sharing: {sharing!r}")
-    return sharing in ("all", sublayer)
+    if sharing not in ('all', 'attention', 'ffn', 'none'):
+        raise ValueError(f'unknown sharing: {sharing!r}')
+    return sharing in ('all', sublayer)
 
 
 def num_copies(sublayer: str, config: dict) -> int:
     """How many sets of weights a sublayer has."""
-    if is_shared(sublayer, config["sharing"]):
-        return config["num_hidden_groups"] * config["inner_group_num"]
-    return config["num_hidden_layers"] * config["inner_group_num"]
+    if is_shared(sublayer, config['sharing']):
+        return config['num_hidden_groups'] * config['inner_group_num']
+    return config['num_hidden_layers'] * config['inner_group_num']
 
 
 def copy_index(sublayer: str, layer: int, inner: int, config: dict) -> int:
     """Which set of weights a sublayer uses in inner block `inner` of layer `layer`."""
-    if is_shared(sublayer, config["sharing"]):
-        group = int(layer / config["num_hidden_layers"] * config["num_hidden_groups"])
-        return group * config["inner_group_num"] + inner
-    return layer * config["inner_group_num"] + inner
+    if is_shared(sublayer, config['sharing']):
+        group = int(layer / config['num_hidden_layers'] * config['num_hidden_groups'])
+        return group * config['inner_group_num'] + inner
+    return layer * config['inner_group_num'] + inner
 
 
 def select_copy(tree: Params, index: int, copies: int) -> Params:
@@ -88,9 +88,9 @@ def select_copy(tree: Params, index: int, copies: int) -> Params:
             selected[name] = select_copy(child, index, copies)
             continue
         if child.ndim != UNSTACKED_NDIM[name] + (copies > 1):
-            raise ValueError(f"{name} has shape {child.shape}, but there are {copies} copies")
+            raise ValueError(f'{name} has shape {child.shape}, but there are {copies} copies')
         if copies > 1 and child.shape[0] != copies:
-            raise ValueError(f"{name} has {child.shape[0]} copies instead of {copies}")
+            raise ValueError(f'{name} has {child.shape[0]} copies instead of {copies}')
         selected[name] = child[index] if copies > 1 else child
     return selected
 
@@ -101,13 +101,13 @@ def embed(
     """Word + position + segment, LayerNorm, then the projection from E to H if there is one."""
     positions = np.arange(input_ids.shape[1])
     summed = (
-        params["word"]["embedding"][input_ids]
-        + params["position"]["embedding"][positions][None]
-        + params["token_type"]["embedding"][token_type_ids]
+        params['word']['embedding'][input_ids]
+        + params['position']['embedding'][positions][None]
+        + params['token_type']['embedding'][token_type_ids]
     )
-    normed = layer_norm(params["layer_norm"], summed, config["layer_norm_eps"])
-    if config["use_embedding_projection"]:
-        return dense(params["projection"], normed)
+    normed = layer_norm(params['layer_norm'], summed, config['layer_norm_eps'])
+    if config['use_embedding_projection']:
+        return dense(params['projection'], normed)
     return normed
 
 
@@ -124,39 +124,39 @@ def attention_block(
     params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
 ) -> np.ndarray:
     """Multi-head self-attention with its residual and post-norm."""
-    query = dense(params["query"], hidden)
-    key = dense(params["key"], hidden)
-    value = dense(params["value"], hidden)
-    head_size = config["hidden_size"] // config["num_attention_heads"]
+    query = dense(params['query'], hidden)
+    key = dense(params['key'], hidden)
+    value = dense(params['value'], hidden)
+    head_size = config['hidden_size'] // config['num_attention_heads']
     contexts = []
-    for head in range(config["num_attention_heads"]):
+    for head in range(config['num_attention_heads']):
         part = slice(head * head_size, (head + 1) * head_size)
         weights = attention_probabilities(query[..., part], key[..., part], attention_mask)
         contexts.append(weights @ value[..., part])
-    attended = dense(params["output"], np.concatenate(contexts, axis=-1))
-    return layer_norm(params["layer_norm"], hidden + attended, config["layer_norm_eps"])
+    attended = dense(params['output'], np.concatenate(contexts, axis=-1))
+    return layer_norm(params['layer_norm'], hidden + attended, config['layer_norm_eps'])
 
 
 def ffn_block(params: Params, config: dict, hidden: np.ndarray) -> np.ndarray:
     """Feed-forward network with its residual and post-norm."""
-    activation = ACTIVATIONS[config["hidden_act"]]
-    transformed = dense(params["output"], activation(dense(params["intermediate"], hidden)))
-    return layer_norm(params["layer_norm"], hidden + transformed, config["layer_norm_eps"])
+    activation = ACTIVATIONS[config['hidden_act']]
+    transformed = dense(params['output'], activation(dense(params['intermediate'], hidden)))
+    return layer_norm(params['layer_norm'], hidden + transformed, config['layer_norm_eps'])
 
 
 def encode(
     params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
 ) -> list[np.ndarray]:
     """Run all layers; returns the input followed by the output of each layer."""
-    attention_copies = num_copies("attention", config)
-    ffn_copies = num_copies("ffn", config)
+    attention_copies = num_copies('attention', config)
+    ffn_copies = num_copies('ffn', config)
     hidden_states = [hidden]
-    for layer in range(config["num_hidden_layers"]):
-        for inner in range(config["inner_group_num"]):
-            attention_index = copy_index("attention", layer, inner, config)
-            attention = select_copy(params["attention"], attention_index, attention_copies)
+    for layer in range(config['num_hidden_layers']):
+        for inner in range(config['inner_group_num']):
+            attention_index = copy_index('attention', layer, inner, config)
+            attention = select_copy(params['attention'], attention_index, attention_copies)
             hidden = attention_block(attention, config, hidden, attention_mask)
-            ffn = select_copy(params["ffn"], copy_index("ffn", layer, inner, config), ffn_copies)
+            ffn = select_copy(params['ffn'], copy_index('ffn', layer, inner, config), ffn_copies)
             hidden = ffn_block(ffn, config, hidden)
         hidden_states.append(hidden)
     return hidden_states
@@ -172,9 +172,9 @@ def mlm_head(
     params: Params, config: dict, hidden: np.ndarray, word_embedding: np.ndarray
 ) -> np.ndarray:
     """Vocabulary logits: dense H to E, activation, LayerNorm, tied word table plus bias."""
-    transformed = ACTIVATIONS[config["hidden_act"]](dense(params["transform"], hidden))
-    normed = layer_norm(params["layer_norm"], transformed, config["layer_norm_eps"])
-    return normed @ word_embedding.T + params["bias"]
+    transformed = ACTIVATIONS[config['hidden_act']](dense(params['transform'], hidden))
+    normed = layer_norm(params['layer_norm'], transformed, config['layer_norm_eps'])
+    return normed @ word_embedding.T + params['bias']
 
 
 def albert_forward(
@@ -196,19 +196,19 @@ def albert_forward(
     attention_mask = np.asarray(attention_mask)
     token_type_ids = np.asarray(token_type_ids)
 
-    embedded = embed(params["embeddings"], config, input_ids, token_type_ids)
-    hidden_states = encode(params["encoder"]["layer"], config, embedded, attention_mask)
+    embedded = embed(params['embeddings'], config, input_ids, token_type_ids)
+    hidden_states = encode(params['encoder']['layer'], config, embedded, attention_mask)
     last_hidden_state = hidden_states[-1]
-    pooled_output = np.tanh(dense(params["pooler"], last_hidden_state[:, 0]))
+    pooled_output = np.tanh(dense(params['pooler'], last_hidden_state[:, 0]))
 
     mlm_input = last_hidden_state
     if masked_positions is not None:
         mlm_input = gather_positions(last_hidden_state, np.asarray(masked_positions))
-    word_embedding = params["embeddings"]["word"]["embedding"]
+    word_embedding = params['embeddings']['word']['embedding']
     return {
-        "hidden_states": hidden_states,
-        "last_hidden_state": last_hidden_state,
-        "pooled_output": pooled_output,
-        "mlm_logits": mlm_head(params["mlm"], config, mlm_input, word_embedding),
-        "sop_logits": dense(params["sentence"], pooled_output),
+        'hidden_states': hidden_states,
+        'last_hidden_state': last_hidden_state,
+        'pooled_output': pooled_output,
+        'mlm_logits': mlm_head(params['mlm'], config, mlm_input, word_embedding),
+        'sop_logits': dense(params['sentence'], pooled_output),
     }

@@ -13,7 +13,7 @@ Leaves = dict[str, np.ndarray]
 
 def is_bias_or_norm(path: str) -> bool:
     """Biases and LayerNorm parameters, which have neither weight decay nor a trust ratio."""
-    return path.split("/")[-1] in ("bias", "scale")
+    return path.split('/')[-1] in ('bias', 'scale')
 
 
 def nothing(path: str) -> bool:
@@ -74,12 +74,12 @@ class Lamb:
     def step(self, grads: Leaves, lr: float) -> None:
         """Update the moments and `params` with one set of gradients."""
         if grads.keys() != self.params.keys():
-            raise ValueError(f"paths differ: {sorted(grads.keys() ^ self.params.keys())}")
+            raise ValueError(f'paths differ: {sorted(grads.keys() ^ self.params.keys())}')
         grads = {path: np.asarray(grad, np.float64) for path, grad in grads.items()}
         self.steps_taken += 1
         for path, grad in clip_by_global_norm(grads, self.clip).items():
             if grad.shape != self.params[path].shape:
-                raise ValueError(f"{path}: {grad.shape} is not {self.params[path].shape}")
+                raise ValueError(f'{path}: {grad.shape} is not {self.params[path].shape}')
             self._update_moments(path, grad)
             update = self._adam_update(path)
             if not self.is_excluded(path):

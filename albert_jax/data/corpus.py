@@ -48,7 +48,9 @@ class Source:
         """
         if self.kind not in ('text', 'jsonl'):
             return []
-        paths = sorted(path for path in glob.glob(self.target, recursive=True) if Path(path).is_file())
+        paths = sorted(
+            path for path in glob.glob(self.target, recursive=True) if Path(path).is_file()
+        )
         if not paths:
             raise UserError(f'No file matches {self.target!r} of --input={self}.')
         return paths
@@ -195,7 +197,9 @@ def _docstrings(path: Path) -> Iterator[str]:
                 yield _prose(inspect.cleandoc(docstring))
         # Only statements that hold statements can hold definitions: much less than ast.walk sees.
         blocks = [getattr(node, name, ()) for name in ('orelse', 'body')]
-        pending += [child for block in blocks for child in reversed(block) if hasattr(child, 'body')]
+        pending += [
+            child for block in blocks for child in reversed(block) if hasattr(child, 'body')
+        ]
 
 
 def _prose(docstring: str) -> str:

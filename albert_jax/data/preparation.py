@@ -255,9 +255,7 @@ class _Reader:
         return self._digest.hexdigest()
 
 
-def vocabulary_for(
-    sources: list[Source], settings: PreparationSettings, vocab_size: int
-) -> bytes:
+def vocabulary_for(sources: list[Source], settings: PreparationSettings, vocab_size: int) -> bytes:
     """Trains a vocabulary on the sources' sentences (reads them once).
 
     Raises:

@@ -118,8 +118,8 @@ class PretrainingData:
         self._settings = settings
         self._batch_size = batch_size
         self._seed = seed
-        self._shortest = 1 / np.arange(1, settings.max_ngram + 1)
-        self._ngram_cdf = np.cumsum(self._shortest / self._shortest.sum())
+        weights = 1 / np.arange(1, settings.max_ngram + 1)
+        self._ngram_cdf = np.cumsum(weights / weights.sum())
 
     def __len__(self) -> int:
         """How many chunks there are."""
@@ -138,14 +138,16 @@ class PretrainingData:
         return self._examples(indices, step, rows, _TRAIN_STREAM)
 
     def eval_batch(self, number: int, rows: range | None = None) -> HostBatch:
-        """Rows of an evaluation batch: the chunks in order, with the same masks every time.
+        """Rows of an evaluation batch: the same examples every time, each chunk once.
 
-        Rows past the last chunk have weight zero.
+        They are shuffled, so that a few batches are a fair sample. Rows past the last chunk have
+        weight zero.
         """
         rows = rows or range(self._batch_size)
-        indices = number * self._batch_size + np.arange(rows.start, rows.stop)
-        batch = self._examples(indices % len(self), number, rows, _EVAL_STREAM)
-        is_real = indices < len(self)
+        positions = number * self._batch_size + np.arange(rows.start, rows.stop)
+        indices = shuffled_indices(positions % len(self), len(self), self._seed)
+        batch = self._examples(indices, number, rows, _EVAL_STREAM)
+        is_real = positions < len(self)
         batch['masked_weights'] *= is_real[:, None]
         batch['sentence_weights'] *= is_real
         return batch
@@ -299,7 +301,6 @@ class PretrainingData:
         """Chooses n-grams of whole words to predict, and hides them in `input_ids`."""
         input_ids = batch['input_ids']
         num_rows, length = input_ids.shape
-        row = np.arange(num_rows)
         max_masked = self._settings.max_masked
         ngram_bits = np.ascontiguousarray(bits[:, : length // 4]).view(np.uint16)
         key_bits = np.ascontiguousarray(bits[:, length // 4 :][:, : length // 2]).view(np.uint32)
@@ -323,7 +324,6 @@ class PretrainingData:
 
         hidden = self._hide(masked_ids, choice_bits)
         input_ids[rows, columns] = hidden[rows, places]
-        del row
         batch['masked_positions'] = masked_positions
         batch['masked_ids'] = masked_ids
         batch['masked_weights'] = weights.astype(np.float32)

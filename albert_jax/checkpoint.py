@@ -1,0 +1,359 @@
+"""Orbax checkpoints of a run, and which of them wins.
+
+A checkpoint is a directory that stands alone: `params`, `training` (all else in the state) and
+`about` (config, vocabulary, digests). To go on training, the latest one wins that can be read; to
+use the model, the best by the run's metric, or the latest where none has been evaluated.
+"""
+
+import base64
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+from orbax.checkpoint import checkpoint_managers
+
+from albert_jax.config import AlbertConfig
+from albert_jax.data.tokenizer import Normalization, Tokenizer
+from albert_jax.errors import UserError
+from albert_jax.model import init_params
+from albert_jax.optimizer import path_name
+from albert_jax.step import TrainState
+
+FOLDER = 'checkpoints'
+_ITEMS = ('params', 'training')
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What travels with the weights."""
+
+    # The run's config, as it was given.
+    run: dict[str, Any]
+    model: AlbertConfig
+    tokenizer: Tokenizer
+    # What must be the same for a run to go on from here: section → field → value.
+    identity: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return {
+            'run': self.run,
+            'model': self.model.to_dict(),
+            'normalization': dataclasses.asdict(self.tokenizer.normalization),
+            'vocabulary': base64.b64encode(self.tokenizer.model).decode(),
+            'identity': self.identity,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> 'About':
+        """Reads what `to_json` wrote."""
+        vocabulary = base64.b64decode(content['vocabulary'])
+        return cls(
+            run=content['run'],
+            model=AlbertConfig.from_dict(content['model']),
+            tokenizer=Tokenizer(vocabulary, Normalization(**content['normalization'])),
+            identity=content['identity'],
+        )
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      workdir: of the run.
+      keep_last: how many of the latest to keep.
+      best_metric: the metric by which one more, the best, is kept.
+      is_lower_better: of that metric.
+    """
+
+    def __init__(
+        self, workdir: Path, keep_last: int, best_metric: str, is_lower_better: bool
+    ) -> None:
+        self._directory = (workdir / FOLDER).absolute()
+        self._best_metric = best_metric
+        self._options = _options(keep_last, best_metric, is_lower_better)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        except OSError as error:
+            raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
+
+    def save(
+        self, step: int, state: TrainState, about: About, metrics: Mapping[str, float] | None
+    ) -> None:
+        """Starts to write a checkpoint; the training may go on while it is written.
+
+        Raises:
+          UserError: if this or the previous one cannot be written.
+        """
+        items = _items(state)
+        content = about.to_json() | {'digests': _digests(items)}
+        if metrics is not None:
+            metrics = {self._best_metric: float(metrics[self._best_metric])}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(items[name]) for name in _ITEMS},
+                    about=ocp.args.JsonSave(content),
+                ),
+                metrics=metrics,
+                force=True,
+            )
+        except Exception as error:
+            raise self._save_error(step, error) from error
+
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          UserError: if something cannot be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._save_error(None, error) from error
+
+    def _save_error(self, step: int | None, error: Exception) -> UserError:
+        which = 'the last checkpoint' if step is None else f'the checkpoint of step {step}'
+        kept = sorted(self._manager.all_steps())
+        survivor = f'step {kept[-1]} is' if kept else 'none was'
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return UserError(
+            f'{self._directory}: {which} cannot be written ({reason[0][:200]}); {survivor} on '
+            f'disk. Make room and start the same command again.'
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the latest checkpoint."""
+        return self._manager.latest_step()
+
+    def restore(self, abstract_state: TrainState, about: About) -> TrainState | None:
+        """The latest state that can be read, or None if there is no checkpoint.
+
+        A damaged checkpoint is reported, moved aside, and the one before it is used.
+
+        Args:
+          abstract_state: shapes, types and shardings of the state.
+          about: of the run that wants to go on.
+
+        Raises:
+          UserError: if the checkpoints are of another run, or all are damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                content = self._read_about(step)
+                _check_identity(content['identity'], about.identity, self._directory)
+                items = _items(abstract_state)
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        **{name: ocp.args.StandardRestore(items[name]) for name in _ITEMS}
+                    ),
+                )
+                restored = {name: restored[name] for name in _ITEMS}
+                _check_digests(restored, content['digests'])
+                return abstract_state.replace(params=restored['params'], **restored['training'])
+            except UserError:
+                raise
+            except Exception as error:  # whatever the storage raises, this one is of no use
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+                aside = self._move_aside(step)
+                print(
+                    f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved '
+                    f'to {aside} and the one before it is used.',
+                    file=sys.stderr,
+                )
+        if steps:
+            raise UserError(
+                f'{self._directory}: every checkpoint is damaged; they were moved to '
+                f'{self._directory.parent / "damaged"}. Start again to train from the beginning.'
+            )
+        return None
+
+    def _read_about(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(
+            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+        ).about
+
+    def _move_aside(self, step: int) -> Path:
+        folder = self._directory.parent / 'damaged'
+        folder.mkdir(exist_ok=True)
+        number = sum(1 for _ in folder.glob(f'{step}-*'))
+        self._manager.close()
+        aside = (self._directory / str(step)).rename(folder / f'{step}-{number}')
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        return aside
+
+    def close(self) -> None:
+        """Waits for the writer and lets go of it."""
+        self.wait()
+        self._manager.close()
+
+
+def _options(
+    keep_last: int, best_metric: str, is_lower_better: bool
+) -> ocp.CheckpointManagerOptions:
+    def metric_of(metrics: Mapping[str, float]) -> float:
+        return metrics[best_metric]
+
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep_last),
+                checkpoint_managers.BestN(
+                    get_metric_fn=metric_of,
+                    reverse=is_lower_better,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        ),
+        best_fn=metric_of,
+        best_mode='min' if is_lower_better else 'max',
+        cleanup_tmp_directories=True,
+    )
+
+
+def _items(state: TrainState) -> dict[str, PyTree]:
+    training = {
+        field.name: getattr(state, field.name)
+        for field in dataclasses.fields(state)
+        if field.name != 'params'
+    }
+    return {'params': state.params, 'training': training}
+
+
+@jax.jit
+def _digest(leaves: list[Array]) -> list[Array]:
+    """A number of each array that changes with any of its bits and with their order.
+
+    Storage does not notice a flipped bit in an uncompressed array. Whole numbers add up to the
+    same on any mesh.
+    """
+
+    def digest(array: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
+        bits = bits.astype(jnp.uint32).ravel()
+        places = jax.lax.iota(jnp.uint32, bits.size)
+        return (bits * (places * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
+
+    return [digest(leaf) for leaf in leaves]
+
+
+def _digests(tree: PyTree) -> dict[str, int]:
+    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
+    numbers = jax.device_get(_digest(list(leaves)))
+    return {path_name(path): int(number) for path, number in zip(paths, numbers, strict=True)}
+
+
+def _check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:
+    for path, number in _digests(tree).items():
+        if expected.get(path) != number:
+            raise ValueError(f'{path} is not what was saved')
+
+
+def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+    saved_flat, wanted_flat = _flat(saved), _flat(wanted)
+    differing = [
+        f'{name} (there {saved_flat.get(name)!r}, here {wanted_flat.get(name)!r})'
+        for name in sorted(saved_flat.keys() | wanted_flat.keys())
+        if saved_flat.get(name) != wanted_flat.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f'{where} holds another run, which differs in {"; ".join(differing)}: choose another '
+            f'--workdir, or give the same values.'
+        )
+
+
+def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f'{section}.{name}': value
+        for section, fields in sections.items()
+        for name, value in fields.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A trained model: what `albert_jax.load` gives."""
+
+    config: AlbertConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+    step: int
+
+
+def load(path: str | Path) -> Loaded:
+    """Config, parameters and tokenizer of a run's directory or of one of its checkpoints.
+
+    Of a run's directory, the best checkpoint by the run's metric is taken, or the latest where
+    none has been evaluated.
+
+    Raises:
+      UserError: if there is no checkpoint, or it cannot be read.
+    """
+    directory = _checkpoint_directory(Path(path).absolute())
+    try:
+        content = _read_json(directory, 'about')
+        about = About.from_json(content)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        abstract = jax.eval_shape(functools.partial(init_params, about.model), key)
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+        )
+        with ocp.StandardCheckpointer() as reader:
+            params = reader.restore(directory / 'params', target)
+        digests = {
+            name.removeprefix('params/'): number
+            for name, number in content['digests'].items()
+            if name.startswith('params/')
+        }
+        _check_digests(params, digests)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f'{directory} cannot be read as a checkpoint: {reason}.') from error
+    return Loaded(about.model, params, about.tokenizer, int(directory.name))
+
+
+def _checkpoint_directory(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f'{path} is not a directory; give a run (--workdir) or a checkpoint of it.')
+    if (path / 'about').is_dir() and (path / 'params').is_dir():
+        return path
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    if not steps:
+        raise UserError(f'{path} holds no checkpoint; give a run (--workdir) or a checkpoint.')
+    return folder / str(_best_step(folder, steps))
+
+
+def _best_step(folder: Path, steps: list[int]) -> int:
+    """The step of the best evaluated checkpoint, by the metric and mode of the run."""
+    evaluated = {step: _read_json(folder / str(step), 'metrics') for step in steps}
+    scores = {step: next(iter(m.values())) for step, m in evaluated.items() if m}
+    if not scores:
+        return steps[-1]
+    is_lower_better = _read_json(folder / str(steps[-1]), 'about')['run']['loop']['is_lower_better']
+    sign = 1 if is_lower_better else -1
+    return min(scores, key=lambda step: (sign * scores[step], -step))
+
+
+def _read_json(checkpoint: Path, item: str) -> dict[str, Any]:
+    """An item that Orbax has written as JSON; empty if the checkpoint has none."""
+    path = checkpoint / item / ('metrics' if item == 'metrics' else 'metadata')
+    return json.loads(path.read_text()) if path.exists() else {}

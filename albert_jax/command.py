@@ -1,0 +1,74 @@
+"""What all commands share: configs from files and overrides, one sentence for a mistake."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax.errors import UserError
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a command and exits: 0 if it did its work, 2 with one sentence for a user's mistake."""
+    # What the compiler and the checkpoint library tell is no business of the person who waits.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+    try:
+        status = main(sys.argv[1:])
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except BrokenPipeError:
+        status = 1
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)
+
+
+def parser(module: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """An argument parser that shows its texts as they are written."""
+    return argparse.ArgumentParser(
+        prog=f'python -m {module}',
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def read_config(argument: str, overrides: Sequence[str]) -> Any:
+    """The ConfigDict of `FILE.py:NAME` after overrides of the form `--config.FIELD=VALUE`.
+
+    Raises:
+      UserError: if the file, name or field does not exist or a value is of the wrong type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path = argument.partition(':')[0]
+    if not Path(path).is_file():
+        raise UserError(f'--config={argument}: there is no file {path}.')
+    for override in overrides:
+        if not override.startswith('--config.'):
+            raise UserError(
+                f'{override} is not an argument of this command; a field of the config is set '
+                f'with --config.FIELD=VALUE.'
+            )
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values)
+    try:
+        values(['command', f'--config={argument}', *overrides])
+        return values.config
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # flags, ml_collections and the config file itself all raise others
+        reason = str(error.args[0] if error.args else error).strip().splitlines()
+        text = reason[0] if reason else type(error).__name__
+        raise UserError(f'--config={argument} {" ".join(overrides)}: {text}') from error

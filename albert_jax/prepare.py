@@ -1,0 +1,238 @@
+"""Turns text into a prepared corpus: `python -m albert_jax.prepare --help`."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_jax import command
+from albert_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings
+
+_DESCRIPTION = """\
+Turn text into a corpus for pretraining: documents, sentences, piece ids, chunks.
+
+Segments, masks and sentence order are drawn when the corpus is read, so nothing is stored twice.
+The same input and settings give the same bytes, whatever the number of workers. Memory does not
+grow with the corpus. An interrupted run leaves nothing behind; start it again.
+"""
+_EPILOG = """\
+inputs (repeat --input to mix several):
+  builtin                      the documentation inside this Python installation, about 11 MB
+  text:GLOB                    UTF-8 files, a blank line between documents; .gz too
+  jsonl:GLOB                   JSON Lines, an object a line with a string under --text_key; .gz too
+  tfds:NAME[/CONFIG][:SPLIT]   a data set of tensorflow-datasets, e.g. tfds:wikipedia/20230601.en
+
+examples:
+  python -m albert_jax.prepare --input=builtin --output=runs/corpus --vocabulary=train \\
+      --vocab_size=4096 --sequence_length=64
+  python -m albert_jax.prepare --input='jsonl:books/*.jsonl.gz' --output=runs/books \\
+      --vocabulary=30k-clean.model
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags, trains a vocabulary if asked, prepares."""
+    parser = command.parser('albert_jax.prepare', _DESCRIPTION, _EPILOG)
+    parser.add_argument('--input', action='append', required=True, metavar='SOURCE', help='text')
+    parser.add_argument('--output', required=True, type=Path, help='directory of the corpus')
+    parser.add_argument(
+        '--vocabulary',
+        required=True,
+        metavar='MODEL|train',
+        help='a SentencePiece model of ALBERT, or train to make one of this text',
+    )
+    parser.add_argument(
+        '--vocab_size', type=int, default=30000, help='pieces of a trained vocabulary (30000)'
+    )
+    parser.add_argument(
+        '--sequence_length', type=int, default=512, help='longest sequence to train on (512)'
+    )
+    parser.add_argument(
+        '--validation_fraction', type=float, default=0.01, help='documents held out (0.01)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of held-out documents')
+    parser.add_argument('--text_key', default='text', help='where the text is (text)')
+    parser.add_argument(
+        '--one_document_per_file', action='store_true', help='of text: inputs; not blank lines'
+    )
+    parser.add_argument('--keep_case', action='store_true', help='do not lower the case')
+    parser.add_argument(
+        '--keep_accents',
+        action='store_true',
+        help='do not decompose and drop accents (use it for Japanese, Korean and the like)',
+    )
+    clean = parser.add_argument_group('cleaning, each counted in corpus.json')
+    clean.add_argument('--html', action='store_true', help='documents are HTML: take their text')
+    clean.add_argument('--drop_control_characters', action='store_true')
+    clean.add_argument('--drop_duplicates', action='store_true', help='exact duplicate documents')
+    clean.add_argument(
+        '--min_characters', type=int, default=0, help='shorter documents are left out'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=0, help='processes that tokenise; 0 for one a core'
+    )
+    flags = parser.parse_args(arguments)
+
+    from albert_jax.data.corpus import parse_source
+    from albert_jax.data.preparation import PreparationSettings
+
+    names = (
+        'sequence_length', 'validation_fraction', 'seed', 'keep_case', 'keep_accents', 'html',
+        'drop_control_characters', 'drop_duplicates', 'min_characters',
+    )  # fmt: skip
+    settings = PreparationSettings(**{name: getattr(flags, name) for name in names})
+    sources = [
+        parse_source(spec, flags.text_key, flags.one_document_per_file) for spec in flags.input
+    ]
+    for source in sources:
+        source.files()  # a glob that matches nothing is told before anything is read
+    if flags.workers < 0:
+        raise UserError(f'--workers is {flags.workers}; it must be 0 or above.')
+    workers = flags.workers or os.cpu_count() or 1
+    return run(sources, flags.output, flags.vocabulary, flags.vocab_size, settings, workers)
+
+
+def run(
+    sources: 'list[Source]',
+    output: Path,
+    vocabulary: str,
+    vocab_size: int,
+    settings: 'PreparationSettings',
+    num_workers: int,
+) -> int:
+    """Prepares the corpus unless it is there already.
+
+    Raises:
+      UserError: if there is other content in `output`, or the text or vocabulary cannot be used.
+    """
+    from albert_jax.data import dataset
+    from albert_jax.data.preparation import prepare, vocabulary_for
+    from albert_jax.data.tokenizer import Tokenizer
+
+    if dataset.is_prepared(output):
+        return _already_there(output, sources, settings)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f'{output} exists and is no prepared corpus; choose another --output.')
+    _check_writable(output)
+    if vocabulary == 'train':
+        print(f'Training a vocabulary of {vocab_size} pieces …', flush=True)
+        model = vocabulary_for(sources, settings, vocab_size)
+    else:
+        model = Tokenizer.from_file(vocabulary).model
+    with _Progress(sum(map(_input_bytes, sources))) as progress:
+        manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
+    _report(manifest, output)
+    return 0
+
+
+def _check_writable(output: Path) -> None:
+    """Refuses a destination that nothing can be written to, before hours are spent on it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        probe = output.with_name(f'{output.name}.incomplete')
+        probe.mkdir(exist_ok=True)
+        (probe / 'probe').touch()
+    except OSError as error:
+        raise UserError(f'{output} cannot be written: {error.strerror}.') from error
+
+
+def _already_there(output: Path, sources: 'list[Source]', settings: 'PreparationSettings') -> int:
+    from albert_jax.data import dataset
+
+    manifest = dataset.read_manifest(output)
+    wanted = settings.to_dict() | {'sources': [str(source) for source in sources]}
+    present = manifest['settings'] | {'sources': manifest['sources']}
+    differing = [name for name in wanted if wanted[name] != present.get(name)]
+    if differing:
+        raise UserError(
+            f'{output} holds a corpus with another {", ".join(differing)}; choose another --output '
+            f'or delete it.'
+        )
+    print(f'{output} is prepared already; delete it to prepare it anew.')
+    return 0
+
+
+def _input_bytes(source: 'Source') -> int:
+    """About how much text there is; compressed files are guessed to be a third of theirs."""
+    if source.kind == 'builtin':
+        return 11_000_000
+    paths = source.files()
+    return sum(Path(path).stat().st_size * (3 if path.endswith('.gz') else 1) for path in paths)
+
+
+class _Progress:
+    """A bar with ETA on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = Console()
+        self._is_terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn('preparing'),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._is_terminal,
+        )
+        self._task = self._bar.add_task('preparing', total=total or None)
+        self._done, self._total = 0, total
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> '_Progress':
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, num_bytes: int) -> None:
+        """Counts text that has been read."""
+        self._done += num_bytes
+        self._bar.update(self._task, advance=num_bytes)
+        now = time.monotonic()
+        if not self._is_terminal and now - self._last_line > 10:
+            self._last_line = now
+            speed = self._done / (now - self._started)
+            eta = f', ETA {(self._total - self._done) / speed:.0f} s' if self._total else ''
+            print(f'prepared {self._done / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s{eta}', flush=True)
+
+
+def _report(manifest: dict[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f'Prepared corpus {output}', show_header=False)
+    for name, value in manifest['counts'].items():
+        if isinstance(value, dict):
+            for split, number in value.items():
+                table.add_row(f'{name}/{split}', f'{number:,}')
+        else:
+            table.add_row(name, f'{value:,}')
+    table.add_row('fingerprint', manifest['fingerprint'])
+    Console().print(table)
+    length = manifest['settings']['sequence_length']
+    print(f'Wrote {output}. Next:')
+    print(
+        f'  python -m albert_jax.pretrain --config=configs/pretrain.py:base --workdir=runs/base '
+        f'--config.data.path={output} --config.pretraining.sequence_length={length}'
+    )
+
+
+if __name__ == '__main__':
+    command.run(main)

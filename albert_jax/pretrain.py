@@ -1,0 +1,174 @@
+"""Pretrains ALBERT on a prepared corpus: `python -m albert_jax.pretrain --help`."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_jax import command
+from albert_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from albert_jax.train import LoopSettings, Task
+
+_DESCRIPTION = """\
+Pretrain ALBERT (masked language model and sentence order) on a prepared corpus.
+
+Goes on from the latest checkpoint in --workdir, if there is one: start the same command again after
+a crash, a kill or a preemption, and the run ends exactly as if it had never stopped.
+"""
+_EPILOG = """\
+configs:
+  configs/pretrain.py:NAME  with NAME one of tiny, base, large, xlarge, xxlarge, bert_base
+
+examples:
+  python -m albert_jax.prepare --input=builtin --output=runs/corpus --vocabulary=train \\
+      --vocab_size=4096 --sequence_length=64
+  python -m albert_jax.pretrain --config=configs/pretrain.py:tiny --workdir=runs/tiny \\
+      --config.data.path=runs/corpus --config.loop.num_steps=200
+  python -m albert_jax.fill_mask --checkpoint=runs/tiny 'Returns a [MASK] array.'
+
+Any field of the config can be set with --config.FIELD=VALUE; read the file for what there is.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Reads the config, then trains."""
+    parser = command.parser('albert_jax.pretrain', _DESCRIPTION, _EPILOG)
+    parser.add_argument(
+        '--config', required=True, metavar='FILE:NAME', help='what to train, and how'
+    )
+    parser.add_argument(
+        '--workdir', required=True, type=Path, help='where checkpoints and metrics go'
+    )
+    flags, overrides = parser.parse_known_args(arguments)
+    config = command.read_config(flags.config, overrides).to_dict()
+    return run(config, flags.workdir)
+
+
+def run(config: Mapping[str, Any], workdir: Path) -> int:
+    """Trains what the config says; returns the exit status.
+
+    Raises:
+      UserError: if the config, the corpus or the workdir cannot be used.
+    """
+    from albert_jax.train import train
+
+    task, loop = make_task(config)
+    outcome = train(task, loop, workdir)
+    if outcome.signal_number:
+        print(
+            f'Stopped by a signal; step {outcome.step} of {loop.num_steps} is saved in {workdir}.'
+        )
+        print('Start the same command again to go on.')
+        return 128 + outcome.signal_number
+    if outcome.metrics is None:
+        print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
+    else:
+        print(f'Trained {outcome.step} steps.')
+    print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}. Next:')
+    print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
+    return 0
+
+
+def make_task(config: Mapping[str, Any]) -> tuple['Task', 'LoopSettings']:
+    """What the sections of a config describe.
+
+    Raises:
+      UserError: if a section or value is impossible, or does not fit the corpus.
+    """
+    from albert_jax import objectives
+    from albert_jax.checkpoint import About
+    from albert_jax.data.dataset import PreparedCorpus
+    from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
+    from albert_jax.flops import train_flops
+    from albert_jax.model import init_params
+    from albert_jax.optimizer import OptimizerSettings, make_optimizer, schedule
+    from albert_jax.train import LoopSettings, Task
+
+    sections = ('model', 'data', 'pretraining', 'optimizer', 'loop')
+    if set(config) != set(sections):
+        raise UserError(
+            f'The config has the sections {", ".join(sorted(config))}; it must have '
+            f'{", ".join(sections)}.'
+        )
+    model = model_config(config['model'])
+    pretraining = PretrainingSettings.from_dict(config['pretraining'])
+    optimizer = OptimizerSettings.from_dict(config['optimizer'])
+    loop = LoopSettings.from_dict(config['loop'])
+    learning_rate = schedule(optimizer, loop.num_steps)
+    if pretraining.sequence_length > model.max_position_embeddings:
+        raise UserError(
+            f'pretraining.sequence_length is {pretraining.sequence_length}, but the model has '
+            f'{model.max_position_embeddings} positions; raise model.max_position_embeddings or '
+            f'shorten the sequences.'
+        )
+    if not config['data']['path']:
+        raise UserError(
+            'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
+            'has written.'
+        )
+    corpus = PreparedCorpus(config['data']['path'])
+    if corpus.tokenizer.vocab_size > model.vocab_size:
+        raise UserError(
+            f'{corpus.directory} has piece ids up to {corpus.tokenizer.vocab_size - 1}, beyond '
+            f'model.vocab_size, which is {model.vocab_size}; set '
+            f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
+        )
+    data = functools.partial(
+        PretrainingData, corpus, settings=pretraining, batch_size=loop.batch_size, seed=loop.seed
+    )
+    train_data, eval_data = data(split='train'), data(split='validation')
+    length, num_masked = pretraining.sequence_length, pretraining.max_masked
+    task = Task(
+        objective=objectives.pretraining(
+            model,
+            pretraining.sentence_loss,
+            pretraining.mlm_weight,
+            pretraining.sentence_weight,
+        ),
+        init_params=functools.partial(init_params, model),
+        optimizer=make_optimizer(optimizer, loop.num_steps, model),
+        learning_rate=learning_rate,
+        train_batch=train_data.batch,
+        eval_batch=eval_data.eval_batch,
+        num_eval_batches=eval_data.num_eval_batches,
+        tokens_per_example=length,
+        flops_per_example=train_flops(model, length, num_masked),
+        about=About(
+            run=dict(config),
+            model=model,
+            tokenizer=corpus.tokenizer,
+            identity={
+                'model': model.to_dict(),
+                'data': {'fingerprint': corpus.fingerprint},
+                'pretraining': pretraining.to_dict(),
+                'optimizer': optimizer.to_dict(),
+                'loop': {
+                    name: getattr(loop, name)
+                    for name in ('num_steps', 'batch_size', 'seed', 'log_every')
+                },
+            },
+        ),
+    )
+    return task, loop
+
+
+def model_config(section: Mapping[str, Any]) -> Any:
+    """An AlbertConfig from a size and what differs from it; None leaves the size's value.
+
+    Raises:
+      UserError: if the size or a field is unknown, or a value impossible.
+    """
+    from albert_jax.config import SIZES, AlbertConfig
+
+    fields = dict(section)
+    size = fields.pop('size', None)
+    if size not in SIZES:
+        raise UserError(f'model.size is {size!r}; it must be one of {", ".join(SIZES)}.')
+    changes = {name: value for name, value in fields.items() if value is not None}
+    return AlbertConfig.from_dict(SIZES[size].to_dict() | changes)
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,288 @@
+"""The loop, told in chapters. Pretraining and whatever comes after it runs through here."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
+
+from albert_jax import objectives
+from albert_jax.checkpoint import About, Checkpoints
+from albert_jax.errors import UserError
+from albert_jax.objectives import Objective, Sum
+from albert_jax.settings import Settings
+from albert_jax.sharding import make_mesh, put_batch, replicated
+from albert_jax.step import Status, TrainState, init_state, make_eval_step, make_train_step
+from albert_jax.telemetry import Telemetry
+
+HostBatch = dict[str, np.ndarray]
+_NUM_BATCHES_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopSettings(Settings):
+    """How long, how often, how much at once. All durations are in steps.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
+
+    SECTION: ClassVar[str] = 'loop'
+
+    num_steps: int = 125_000
+    batch_size: int = 4096
+    # Parts of a device's rows, one after the other, to save memory.
+    num_microbatches: int = 1
+    # 0 for all of the machine's.
+    num_devices: int = 0
+    seed: int = 0
+    log_every: int = 100
+    eval_every: int = 1000
+    # Held-out batches an evaluation; 0 for all of them.
+    num_eval_batches: int = 0
+    checkpoint_every: int = 1000
+    keep_last: int = 3
+    best_metric: str = 'mlm_loss'
+    is_lower_better: bool = True
+    # So many steps in a row with a loss or gradient that is not finite end the run.
+    max_skipped_in_a_row: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive(
+            'num_steps', 'batch_size', 'num_microbatches', 'log_every', 'eval_every',
+            'checkpoint_every', 'keep_last', 'max_skipped_in_a_row',
+        )  # fmt: skip
+        self.check_not_negative('num_devices', 'num_eval_batches', 'seed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the loop trains, and on what."""
+
+    objective: Objective
+    init_params: Callable[[Array], PyTree]
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    # Rows of the global batch of a step, and of the n-th held-out batch.
+    train_batch: Callable[[int, range], HostBatch]
+    eval_batch: Callable[[int, range], HostBatch]
+    num_eval_batches: int
+    tokens_per_example: int
+    flops_per_example: float
+    about: About
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    # Means over the held-out split at the last evaluation of this process, if there was one.
+    metrics: dict[str, float] | None
+    # The signal that ended it, if one did.
+    signal_number: int | None
+
+
+def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
+    """Trains until `settings.num_steps`, going on from the latest checkpoint in `workdir`.
+
+    Raises:
+      UserError: if the batch does not divide, the workdir is another run's or cannot be written,
+        or too many steps in a row were not finite.
+    """
+    # Mesh, and this process's share of the batch.
+    mesh = make_mesh(settings.num_devices)
+    rows = _local_rows(settings, mesh)
+
+    # Shapes first, so that nothing is ever built unsharded.
+    example = task.train_batch(0, range(rows.start, rows.start + 1))
+    make_state = _state_maker(task, example, settings.seed)
+    sharding = replicated(mesh)
+    abstract_state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(make_state),
+    )
+
+    # The state: the latest checkpoint, or a new one.
+    checkpoints = Checkpoints(
+        workdir, settings.keep_last, settings.best_metric, settings.is_lower_better
+    )
+    state = checkpoints.restore(abstract_state, task.about)
+    if state is None:
+        state = jax.jit(make_state, out_shardings=sharding)()
+    first_step = int(state.step)
+    if first_step >= settings.num_steps:
+        checkpoints.close()
+        return Outcome(first_step, None, None)
+    if first_step:
+        print(f'Going on from step {first_step} of {settings.num_steps}.')
+
+    # The steps.
+    train_step = make_train_step(
+        task.objective,
+        task.optimizer,
+        mesh,
+        settings.num_microbatches,
+        settings.log_every,
+        settings.seed,
+    )
+    evaluate = _evaluator(task, settings, mesh, rows)
+    telemetry = Telemetry(
+        workdir,
+        first_step,
+        settings.num_steps,
+        settings.batch_size,
+        task.tokens_per_example,
+        task.flops_per_example,
+    )
+    reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
+    stop = _StopSignal()
+
+    # The loop. A step is dispatched before the status of the one before it is read.
+    with telemetry, stop:
+        previous: Status | None = None
+        metrics: dict[str, float] | None = None
+        step = first_step
+        while step < settings.num_steps and not stop.number:
+            started = time.monotonic()
+            host_batch = next(reader)
+            telemetry.waited(time.monotonic() - started)
+            state, status = train_step(state, put_batch(mesh, host_batch))
+            if step == first_step:
+                telemetry.start_clock(step + 1)
+            if previous is not None:
+                _read_status(task, settings, telemetry, step, previous)
+            previous = status
+            step += 1
+
+            is_last = step == settings.num_steps
+            is_eval = is_last or step % settings.eval_every == 0
+            is_save = is_last or step % settings.checkpoint_every == 0
+            if is_eval or is_save:
+                _read_status(task, settings, telemetry, step, previous)
+                previous = None
+            if is_eval:
+                with telemetry.paused():
+                    metrics = evaluate(state.params)
+                    telemetry.eval_line(step, metrics)
+            if is_save:
+                with telemetry.paused():
+                    checkpoints.save(step, state, task.about, metrics if is_eval else None)
+        if previous is not None:
+            _read_status(task, settings, telemetry, step, previous)
+
+        # The end, or a pause: nothing that was learnt is lost.
+        if checkpoints.latest_step() != step:
+            checkpoints.save(step, state, task.about, None)
+        checkpoints.close()
+    return Outcome(step, metrics, stop.number)
+
+
+def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
+    num_parts = mesh.size * settings.num_microbatches
+    if settings.batch_size % num_parts:
+        raise UserError(
+            f'batch.size is {settings.batch_size}; it must be a multiple of {num_parts} '
+            f'({mesh.size} devices × {settings.num_microbatches} microbatches).'
+        )
+    size = settings.batch_size // jax.process_count()
+    return range(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
+def _state_maker(
+    task: Task, example: Mapping[str, np.ndarray], seed: int
+) -> Callable[[], TrainState]:
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in example.items()}
+    return lambda: init_state(task.init_params, task.optimizer, task.objective, shapes, seed)
+
+
+def _reader(
+    batch: Callable[[int], HostBatch], first_step: int, num_steps: int
+) -> Iterator[HostBatch]:
+    """The batches of the steps to come, made in a thread while the device works."""
+    steps = grain.MapDataset.range(first_step, num_steps).map(lambda step: batch(int(step)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_NUM_BATCHES_AHEAD)
+    return iter(steps.to_iter_dataset(options))
+
+
+def _evaluator(
+    task: Task, settings: LoopSettings, mesh: Mesh, rows: range
+) -> Callable[[PyTree], dict[str, float]]:
+    eval_step = make_eval_step(task.objective, mesh)
+    num_batches = task.num_eval_batches
+    if settings.num_eval_batches:
+        num_batches = min(num_batches, settings.num_eval_batches)
+
+    def evaluate(params: PyTree) -> dict[str, float]:
+        total: dict[str, Sum] | None = None
+        for number in range(num_batches):
+            sums = eval_step(params, put_batch(mesh, task.eval_batch(number, rows)))
+            total = sums if total is None else objectives.add(total, sums)
+        assert total is not None
+        return _means(total)
+
+    return evaluate
+
+
+def _means(sums: Mapping[str, Sum]) -> dict[str, float]:
+    sums = jax.device_get(dict(sums))
+    return {name: float(pair.sum) / max(float(pair.weight), 1e-5) for name, pair in sums.items()}
+
+
+def _read_status(
+    task: Task, settings: LoopSettings, telemetry: Telemetry, step: int, status: Status
+) -> None:
+    """Logs the step before `step` has ended, and stops a run that no longer learns.
+
+    Raises:
+      UserError: if too many steps in a row were skipped.
+    """
+    status = jax.device_get(status)
+    telemetry.step_done(step)
+    if status.num_skipped_in_a_row >= settings.max_skipped_in_a_row:
+        raise UserError(
+            f'Step {step}: the loss or gradient of {int(status.num_skipped_in_a_row)} steps in a '
+            f'row was not finite; none of them reached the parameters. Lower '
+            f'optimizer.learning_rate or go on from an earlier checkpoint.'
+        )
+    if step % settings.log_every == 0:
+        telemetry.train_line(
+            step,
+            {
+                **_means(status.window),
+                'learning_rate': float(task.learning_rate(jnp.int32(step - 1))),
+                'skipped_steps': int(status.num_skipped),
+            },
+        )
+
+
+class _StopSignal:
+    """Turns SIGTERM and the first Ctrl-C into a number that the loop sees."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.number = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)

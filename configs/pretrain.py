@@ -1,0 +1,136 @@
+"""Pretraining runs of the paper (arXiv 1909.11942) and a tiny one for a laptop.
+
+    python -m albert_jax.pretrain --config=configs/pretrain.py:base --workdir=runs/base \
+        --config.data.path=CORPUS
+
+Names: base, large, xlarge, xxlarge (Table 1 of the paper; 125k steps of 4096 sequences of 512 with
+LAMB, section 4.1), bert_base (the paper's baseline: no sharing, no factorised embedding, NSP) and
+tiny (one CPU, minutes). Published averages over SQuAD, MNLI, SST-2 and RACE after these 125k steps
+(Table 2): base 80.1, large 82.4, xlarge 85.5, xxlarge 88.7, BERT-base 82.3.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+NAMES = ('tiny', 'base', 'large', 'xlarge', 'xxlarge', 'bert_base')
+
+# Fields of the model that a run may set; those left empty are the size's.
+_MODEL_FIELDS = {
+    'vocab_size': int,
+    'embedding_size': int,
+    'hidden_size': int,
+    'num_hidden_layers': int,
+    'num_attention_heads': int,
+    'intermediate_size': int,
+    'hidden_act': str,
+    'max_position_embeddings': int,
+    'type_vocab_size': int,
+    'hidden_dropout_prob': float,
+    'attention_probs_dropout_prob': float,
+    'initializer_range': float,
+    'layer_norm_eps': float,
+    'num_hidden_groups': int,
+    'inner_group_num': int,
+    'sharing': str,
+    'use_embedding_projection': bool,
+    'compute_dtype': str,
+    'remat': str,
+}
+
+
+def get_config(name: str = 'base') -> ConfigDict:
+    """The config of the named run."""
+    if name not in NAMES:
+        raise ValueError(f'there is no config {name!r}; choose among {", ".join(NAMES)}.')
+    config = _paper()
+    if name == 'tiny':
+        _make_tiny(config)
+    elif name == 'bert_base':
+        config.model.size = 'bert_base'
+        config.pretraining.sentence_loss = 'nsp'
+    else:
+        config.model.size = f'albert_{name}'
+    if name in ('base', 'large', 'xlarge'):
+        # v1; its xxlarge and all of v2 train without dropout.
+        config.model.hidden_dropout_prob = 0.1
+        config.model.attention_probs_dropout_prob = 0.1
+    return config
+
+
+def _paper() -> ConfigDict:
+    config = ConfigDict()
+
+    config.model = ConfigDict({name: placeholder(kind) for name, kind in _MODEL_FIELDS.items()})
+    config.model.size = 'albert_base'  # a name of albert_jax.config.SIZES
+    config.model.compute_dtype = 'bfloat16'  # of the matrix products: float32 or bfloat16
+    config.model.remat = 'full'  # none, full, attention (saves the attention's output)
+
+    config.data = ConfigDict()
+    config.data.path = ''  # what python -m albert_jax.prepare has written
+
+    config.pretraining = ConfigDict()
+    config.pretraining.sequence_length = 512  # tokens
+    config.pretraining.sentence_loss = 'sop'  # sop, nsp or none
+    config.pretraining.mlm_weight = 1.0  # factor of the masked-LM loss
+    config.pretraining.sentence_weight = 1.0  # factor of the sentence loss
+    config.pretraining.masked_fraction = 0.15  # of the tokens
+    config.pretraining.max_ngram = 3  # whole words masked together, p(n) ∝ 1/n
+    config.pretraining.short_fraction = 0.1  # of the sequences, cut to a random length
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = 'lamb'  # lamb or adamw
+    config.optimizer.learning_rate = 0.00176  # peak
+    # linear, google_linear, polynomial, cosine, cosine_restarts or constant
+    config.optimizer.schedule = 'linear'
+    config.optimizer.warmup_steps = 3125  # steps
+    config.optimizer.end_learning_rate = 0.0
+    config.optimizer.power = 1.0  # of the polynomial
+    config.optimizer.num_cycles = 1  # of the cosine with restarts
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.999
+    config.optimizer.eps = 1e-6
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.l1 = 0.0  # decoupled, beside the decay
+    config.optimizer.clip_norm = 1.0  # of the global gradient; 0 for none
+    config.optimizer.bias_correction = False
+
+    config.loop = ConfigDict()
+    config.loop.num_steps = 125_000  # steps
+    config.loop.batch_size = 4096  # sequences, over all devices
+    config.loop.num_microbatches = 1  # parts of a device's rows
+    config.loop.num_devices = 0  # 0 for all
+    config.loop.seed = 0
+    config.loop.log_every = 100  # steps
+    config.loop.eval_every = 1000  # steps
+    config.loop.num_eval_batches = 0  # 0 for the whole held-out split
+    config.loop.checkpoint_every = 1000  # steps
+    config.loop.keep_last = 3  # checkpoints, beside the best
+    config.loop.best_metric = 'mlm_loss'  # over the held-out split
+    config.loop.is_lower_better = True
+    config.loop.max_skipped_in_a_row = 20  # steps that are not finite end the run
+    return config
+
+
+def _make_tiny(config: ConfigDict) -> None:
+    """The run of `make demo`: 4 layers of 128 on the builtin corpus, minutes on two cores."""
+    config.model.update(
+        vocab_size=4096,
+        embedding_size=64,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=64,
+        compute_dtype='float32',
+        remat='none',
+    )
+    config.pretraining.sequence_length = 64
+    config.optimizer.update(learning_rate=0.01, warmup_steps=100)
+    config.loop.update(
+        num_steps=1500,
+        batch_size=64,
+        log_every=50,
+        eval_every=250,
+        num_eval_batches=8,
+        checkpoint_every=250,
+    )
