@@ -60,9 +60,10 @@ def read_config(argument: str, overrides: Sequence[str]) -> Any:
                 f'with --config.FIELD=VALUE.'
             )
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', flag_values=values)
+    arguments = ['command', f'--config={argument}', *overrides]
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=arguments)
     try:
-        values(['command', f'--config={argument}', *overrides])
+        values(arguments)
         return values.config
     except UserError:
         raise

@@ -1,4 +1,4 @@
-"""What an ALBERT is: one frozen, validated dataclass, and the named sizes (Table 1 of the paper)."""
+"""What an ALBERT is: one frozen, validated dataclass, and the named sizes (the paper's Table 1)."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -102,7 +102,7 @@ class AlbertConfig(Settings):
         return num_layers * self.inner_group_num
 
     def copy_indices(self, num_copies: int) -> list[list[int]]:
-        """The copy that each inner block of each layer uses, `[num_hidden_layers][inner_group_num]`.
+        """The copy that each inner block uses, `[num_hidden_layers][inner_group_num]`.
 
         Args:
           num_copies: `num_attention_copies` or `num_ffn_copies`.

@@ -18,6 +18,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from albert_jax.config import AlbertConfig
 
+AnyArray = Array | np.ndarray
+# Which copy of its weights a module uses; None where there is one.
+Index = Int[Array, ''] | None
+
 # Saved by the remat policy 'attention'.
 _ATTENTION_OUTPUT = 'attention_output'
 
@@ -49,11 +53,16 @@ class _Weights(nn.Module):
     num_copies: int = 1
 
     def weight(
-        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], index: Int[Array, '']
+        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], index: Index
     ) -> Array:
         if self.num_copies == 1:
             return self.param(name, init, shape)
         return self.param(name, init, (self.num_copies, *shape))[index]
+
+    def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
+        """A weight for the last axis of `like`, with axes of 1 before it."""
+        weight = self.weight(name, init, like.shape[-1:], index)
+        return weight.reshape((1,) * (like.ndim - 1) + weight.shape)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -64,9 +73,6 @@ class _Weights(nn.Module):
         return nn.initializers.truncated_normal(self.config.initializer_range)
 
 
-_FIRST = np.int32(0)
-
-
 class Dense(_Weights):
     """A matrix product with bias, in the compute dtype."""
 
@@ -74,11 +80,12 @@ class Dense(_Weights):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, '... inputs'], index: Int[Array, ''] = _FIRST
+        self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
         kernel = self.weight('kernel', self.normal, (inputs.shape[-1], self.features), index)
-        bias = self.weight('bias', nn.initializers.zeros, (self.features,), index)
-        return inputs.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        outputs = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        bias = self.vector('bias', nn.initializers.zeros, outputs, index)
+        return outputs + bias.astype(self.dtype)
 
 
 class LayerNorm(_Weights):
@@ -86,11 +93,10 @@ class LayerNorm(_Weights):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, '... width'], index: Int[Array, ''] = _FIRST
+        self, inputs: Float[Array, '... width'], index: Index = None
     ) -> Float[Array, '... width']:
-        width = inputs.shape[-1:]
-        scale = self.weight('scale', nn.initializers.ones, width, index)
-        bias = self.weight('bias', nn.initializers.zeros, width, index)
+        scale = self.vector('scale', nn.initializers.ones, inputs, index)
+        bias = self.vector('bias', nn.initializers.zeros, inputs, index)
         inputs = inputs.astype(jnp.float32)
         centered = inputs - inputs.mean(-1, keepdims=True)
         variance = jnp.square(centered).mean(-1, keepdims=True)
@@ -114,7 +120,7 @@ class Dropout(nn.Module):
     ) -> Float[Array, 'batch *rest']:
         if deterministic or self.rate == 0.0:
             return inputs
-        keys: Key[Array, 'batch'] = jax.vmap(jax.random.fold_in, (None, 0))(
+        keys: Key[Array, batch] = jax.vmap(jax.random.fold_in, (None, 0))(
             self.make_rng('dropout'), example_ids
         )
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:]))(
@@ -174,7 +180,7 @@ class Attention(_Weights):
         self,
         hidden: Float[Array, 'batch length hidden'],
         attention_mask: Int[Array, 'batch length'],
-        index: Int[Array, ''],
+        index: Index,
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
     ) -> tuple[Float[Array, 'batch length hidden'], Float[Array, 'batch heads length length']]:
@@ -216,7 +222,7 @@ class FeedForward(_Weights):
     def __call__(
         self,
         hidden: Float[Array, 'batch length hidden'],
-        index: Int[Array, ''],
+        index: Index,
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
     ) -> Float[Array, 'batch length hidden']:
@@ -324,12 +330,12 @@ class PretrainingModel(nn.Module):
 
     def __call__(
         self,
-        input_ids: Int[Array, 'batch length'],
-        attention_mask: Int[Array, 'batch length'] | None = None,
-        token_type_ids: Int[Array, 'batch length'] | None = None,
-        masked_positions: Int[Array, 'batch positions'] | None = None,
+        input_ids: Int[AnyArray, 'batch length'],
+        attention_mask: Int[AnyArray, 'batch length'] | None = None,
+        token_type_ids: Int[AnyArray, 'batch length'] | None = None,
+        masked_positions: Int[AnyArray, 'batch positions'] | None = None,
         *,
-        example_ids: Int[Array, 'batch'] | None = None,
+        example_ids: Int[AnyArray, 'batch'] | None = None,
         deterministic: bool = True,
         with_details: bool = False,
     ) -> PretrainingOutput:
@@ -347,26 +353,23 @@ class PretrainingModel(nn.Module):
         Raises:
           ValueError: if the sequence is longer than the position table.
         """
+        input_ids = jnp.asarray(input_ids)
         batch, length = input_ids.shape
         if length > self.config.max_position_embeddings:
             raise ValueError(
                 f'The sequence has {length} tokens; the model has '
                 f'{self.config.max_position_embeddings} positions.'
             )
-        if attention_mask is None:
-            attention_mask = jnp.ones_like(input_ids)
-        if token_type_ids is None:
-            token_type_ids = jnp.zeros_like(input_ids)
-        if example_ids is None:
-            example_ids = jnp.arange(batch)
-        embedded = self.embeddings(input_ids, token_type_ids, example_ids, deterministic)
-        hidden, details = self.encoder(
-            embedded, attention_mask, example_ids, deterministic, with_details
-        )
+        mask = jnp.ones_like(input_ids) if attention_mask is None else jnp.asarray(attention_mask)
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
+        examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
+        embedded = self.embeddings(input_ids, types, examples, deterministic)
+        hidden, details = self.encoder(embedded, mask, examples, deterministic, with_details)
         pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
         gathered = hidden
         if masked_positions is not None:
-            gathered = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
+            positions = jnp.asarray(masked_positions)[:, :, None]
+            gathered = jnp.take_along_axis(hidden, positions, axis=1)
         hidden_states = attention_probs = None
         if with_details:
             layer_outputs, layer_probs = details
@@ -395,8 +398,8 @@ class MaskedLanguageHead(_Weights):
         transformed = Dense(config, features=config.embedding_size, name='transform')(hidden)
         transformed = _ACTIVATIONS[config.hidden_act](transformed)
         transformed = LayerNorm(config, name='layer_norm')(transformed)
-        bias = self.param('bias', nn.initializers.zeros, (config.vocab_size,))
-        return decode(transformed) + bias
+        logits = decode(transformed)
+        return logits + self.vector('bias', nn.initializers.zeros, logits, None)
 
 
 def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:

@@ -21,8 +21,8 @@ Batch = Mapping[str, Array]
 class Sum(NamedTuple):
     """A sum over examples and the weight that it is to be divided by."""
 
-    sum: Float[Array, '']
-    weight: Float[Array, '']
+    sum: Array
+    weight: Array
 
     def mean(self) -> Float[Array, '']:
         """The weighted mean; zero where there was nothing to average."""
@@ -61,7 +61,8 @@ def accuracy(
     weights: Float[Array, '*batch'],
 ) -> Sum:
     """Weighted count of labels that have the highest score, and the sum of the weights."""
-    return Sum(((logits.argmax(-1) == labels) * weights).sum(), weights.sum())
+    is_right = (logits.argmax(-1) == labels).astype(weights.dtype)
+    return Sum((is_right * weights).sum(), weights.sum())
 
 
 def pretraining(

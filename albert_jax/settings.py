@@ -1,4 +1,4 @@
-"""Frozen dataclasses that check themselves: what a section of a run's config becomes at the door."""
+"""Frozen dataclasses that check themselves: what a section of a config becomes at the door."""
 
 import dataclasses
 import difflib

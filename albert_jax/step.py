@@ -13,26 +13,29 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from albert_jax import objectives
 from albert_jax.objectives import Batch, Objective, Sum
 from albert_jax.sharding import BATCH, REPLICATED, replicated
+
+# A number on the devices; its abstract shape, or its copy on the host.
+Scalar = Any
 
 
 @struct.dataclass
 class TrainState:
     """All that a training is, apart from its data: what a checkpoint holds."""
 
-    step: Int[Array, '']
+    step: Scalar
     params: PyTree
     opt_state: PyTree
     # Sums over the steps since the last line of the log. They are part of the state, so that a run
     # that was stopped between two lines writes the same lines as one that was not.
     window: dict[str, Sum]
     # Steps left out because of a loss or gradient that was not finite: in all, and lately.
-    num_skipped: Int[Array, '']
-    num_skipped_in_a_row: Int[Array, '']
+    num_skipped: Scalar
+    num_skipped_in_a_row: Scalar
 
 
 @struct.dataclass
@@ -40,8 +43,8 @@ class Status:
     """What the loop reads of a step, late, when the state has already been given away."""
 
     window: dict[str, Sum]
-    num_skipped: Int[Array, '']
-    num_skipped_in_a_row: Int[Array, '']
+    num_skipped: Scalar
+    num_skipped_in_a_row: Scalar
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Status]]
@@ -114,7 +117,7 @@ def make_train_step(
             params=_choose(is_finite, params, state.params),
             opt_state=_choose(is_finite, opt_state, state.opt_state),
             window=_choose(is_finite, objectives.add(window, sums), window),
-            num_skipped=state.num_skipped + ~is_finite,
+            num_skipped=state.num_skipped + jnp.where(is_finite, 0, 1),
             num_skipped_in_a_row=jnp.where(is_finite, 0, state.num_skipped_in_a_row + 1),
         )
         return state, Status(state.window, state.num_skipped, state.num_skipped_in_a_row)

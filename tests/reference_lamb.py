@@ -13,7 +13,7 @@ Leaves = dict[str, np.ndarray]
 
 def is_bias_or_norm(path: str) -> bool:
     """Biases and LayerNorm parameters, which have neither weight decay nor a trust ratio."""
-    return path.split('/')[-1] in ('bias', 'scale')
+    return path.rsplit('/', maxsplit=1)[-1] in ('bias', 'scale')
 
 
 def nothing(path: str) -> bool:

@@ -49,7 +49,9 @@ class Source:
         if self.kind not in ('text', 'jsonl'):
             return []
         paths = sorted(
-            path for path in glob.glob(self.target, recursive=True) if Path(path).is_file()
+            path
+            for path in glob.glob(self.target, recursive=True)  # noqa: PTH207 (absolute globs)
+            if Path(path).is_file()
         )
         if not paths:
             raise UserError(f'No file matches {self.target!r} of --input={self}.')
@@ -97,7 +99,7 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
     try:
         opener = gzip.open if path.endswith('.gz') else open
         with cast('IO[bytes]', opener(path, 'rb')) as file:
-            for number, line in enumerate(file, 1):  # noqa: B007
+            for number, line in enumerate(file, 1):
                 yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
         raise UserError(

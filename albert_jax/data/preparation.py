@@ -9,15 +9,12 @@ destination and renamed when whole: an interrupted run leaves nothing that looks
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import itertools
 import multiprocessing
-import os
 import re
 import sqlite3
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +33,7 @@ _NUM_SPECIAL = 3  # [CLS] A [SEP] B [SEP]
 _CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]')
 _KANA = re.compile('[\u3041-\u30ff]')
 _HAN = re.compile('[\u4e00-\u9fff]')
+# A sentence is cut before a word if that leaves so much of the chunk filled.
 _SHORT_CUT = 0.5
 
 
@@ -97,9 +95,9 @@ def split_sentences(text: str) -> list[str]:
 def clean(text: str, settings: PreparationSettings, counts: collections.Counter[str]) -> str:
     """The document's text after the optional cleaning, or '' if it is left out."""
     if settings.html:
-        from selectolax.parser import HTMLParser
+        from selectolax.lexbor import LexborHTMLParser
 
-        tree = HTMLParser(text)
+        tree = LexborHTMLParser(text)
         tree.strip_tags(['script', 'style', 'template', 'noscript'])
         body = tree.body
         text = body.text(separator='\n', strip=True) if body else ''
@@ -138,8 +136,9 @@ def pack(
 
 def _cut(sentence: list[int], capacity: int, starts_word: np.ndarray) -> Iterator[list[int]]:
     while len(sentence) > capacity:
-        candidates = np.flatnonzero(starts_word[sentence[: capacity + 1]])
-        end = int(candidates[-1]) if candidates[-1:] > capacity * _SHORT_CUT else capacity
+        words = np.flatnonzero(starts_word[sentence[: capacity + 1]])
+        last_word = int(words[-1]) if words.size else 0
+        end = last_word if last_word > capacity * _SHORT_CUT else capacity
         yield sentence[:end]
         sentence = sentence[end:]
     if sentence:

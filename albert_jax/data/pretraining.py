@@ -6,10 +6,11 @@ from a number, and any host can make any rows of the same global batch.
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, UInt64
+from jaxtyping import Bool, Float64, Int, UInt, UInt64
 
 from albert_jax.config import SENTENCE_LOSSES
 from albert_jax.data.dataset import Chunks, PreparedCorpus
@@ -26,8 +27,8 @@ _PARTNER_STREAM = 1024
 _MAX_PARTNER_ATTEMPTS = 64
 # Uniform numbers of each row: for its shape, and for the segment that it may take elsewhere.
 _NUM_UNIFORMS = 8
-# How often a row looks for one more n-gram that fits what is left of its budget.
-_NUM_FILLS = 4
+# Predictions come in whole words, so that a row may need a few places more than its share.
+_PLACES_MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,15 +68,16 @@ class PretrainingSettings(Settings):
 
     @property
     def max_masked(self) -> int:
-        """Places for predictions in each row: what `masked_fraction` of a full one comes to."""
-        return max(1, round(self.masked_fraction * self.sequence_length))
+        """Places for predictions in each row: those of a full one, up to a multiple of 8."""
+        full = self.masked_fraction * self.sequence_length
+        return math.ceil((full + 1) / _PLACES_MULTIPLE) * _PLACES_MULTIPLE
 
 
 @dataclasses.dataclass(frozen=True)
 class _Segments:
     """Where the one or two segments of each row are in the tokens, and what they are."""
 
-    tokens: Int[np.ndarray, 'tokens']
+    tokens: UInt[np.ndarray, 'tokens']
     first: Int[np.ndarray, 'batch']
     first_length: Int[np.ndarray, 'batch']
     second: Int[np.ndarray, 'batch']
@@ -162,7 +164,7 @@ class PretrainingData:
         uniforms = _uniform(bits[:, :_NUM_UNIFORMS])
         segments = self._segments(chunks, uniforms, step, rows, stream)
         batch = self._assemble(segments)
-        self._mask(batch, segments, bits[:, _NUM_UNIFORMS:])
+        self._mask(batch, segments, uniforms[:, -1], bits[:, _NUM_UNIFORMS:])
         return batch
 
     def _bits(
@@ -296,7 +298,11 @@ class PretrainingData:
         }
 
     def _mask(
-        self, batch: HostBatch, segments: _Segments, bits: UInt64[np.ndarray, 'batch words']
+        self,
+        batch: HostBatch,
+        segments: _Segments,
+        u_budget: Float64[np.ndarray, 'batch'],
+        bits: UInt64[np.ndarray, 'batch words'],
     ) -> None:
         """Chooses n-grams of whole words to predict, and hides them in `input_ids`."""
         input_ids = batch['input_ids']
@@ -307,10 +313,8 @@ class PretrainingData:
         choice_bits = bits[:, length // 4 + length // 2 :][:, :max_masked]
 
         tiles, sizes = self._ngrams(batch, segments, ngram_bits)
-        budget = np.rint(
-            self._settings.masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
-        ).astype(np.int32)
-        is_chosen = choose_ngrams(sizes, np.maximum(budget, 1), key_bits)
+        budget = self._settings.masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
+        is_chosen = choose_ngrams(sizes, budget, max_masked, u_budget, key_bits)
         # Tile 0 is everything that cannot be masked.
         is_masked = np.take_along_axis(is_chosen, tiles, axis=1)
 
@@ -392,39 +396,38 @@ def _uniform(words: UInt64[np.ndarray, '*shape']) -> Float64[np.ndarray, '*shape
 
 def choose_ngrams(
     sizes: Int[np.ndarray, 'batch ngrams'],
-    budget: Int[np.ndarray, 'batch'],
+    budget: Float64[np.ndarray, 'batch'],
+    max_tokens: int,
+    u_budget: Float64[np.ndarray, 'batch'],
     bits: np.ndarray,
 ) -> Bool[np.ndarray, 'batch ngrams']:
-    """Chooses n-grams in a random order until each row's budget of tokens is spent.
+    """Chooses n-grams in a random order until each row's budget of tokens is reached.
+
+    The n-gram that reaches the budget is always taken: leaving out those that exceed it, as
+    google-research/albert does, makes long n-grams rarer than 1/n. To come to the budget on
+    average, a row stops early by what such a sum exceeds its bound by, `Σs(s − 1) / 2Σs` of its
+    sizes s (the mean excess of a renewal process).
 
     Args:
       sizes: tokens of each n-gram; those of size 0 are never chosen.
-      budget: tokens to choose in each row.
+      budget: tokens to choose in each row, on average.
+      max_tokens: tokens to choose at most.
+      u_budget: uniform numbers that round the bounds.
       bits: random words of 32 bits that decide the order, at least as many as n-grams.
-
-    Returns:
-      The chosen ones. Their sizes never exceed the budget, and come to it if it can be reached.
     """
     num_rows, num_ngrams = sizes.shape
     row = np.arange(num_rows)[:, None]
+    excess = (sizes * (sizes - 1)).sum(1) / np.maximum(2 * sizes.sum(1), 1)
+    bound = np.floor(budget - excess + u_budget)
     # Key and index in one word: sorting words is much faster than sorting indices by key.
     keys = bits[:, :num_ngrams].astype(np.uint64) | np.uint64(1 << 32)
     keys = np.where(sizes > 0, keys, np.uint64(1 << 33)) << np.uint64(16)
     order = np.sort(keys | np.arange(num_ngrams, dtype=np.uint64), axis=1) & np.uint64(0xFFFF)
-    # Each has at least a token, so that no more than the budget can be needed, and some to choose.
-    order = order[:, : int(budget.max()) + 16].astype(np.int64)
+    # Each has at least a token, so that no more of them can be needed.
+    order = order[:, :max_tokens].astype(np.int64)
     ordered = sizes[row, order]
     spent = ordered.cumsum(1)
-    is_taken = (spent <= budget[:, None]) & (ordered > 0)
-    left = budget - (ordered * is_taken).sum(1)
-    for _ in range(_NUM_FILLS):
-        fits = ~is_taken & (ordered > 0) & (ordered <= left[:, None])
-        place = fits.argmax(1)
-        does_fit = fits[row[:, 0], place]
-        is_taken[row[:, 0], place] |= does_fit
-        left = left - ordered[row[:, 0], place] * does_fit
-        if not left.any():
-            break
+    is_taken = (spent - ordered < bound[:, None]) & (spent <= max_tokens) & (ordered > 0)
     is_chosen = np.zeros(sizes.shape, bool)
     is_chosen[row, order] = is_taken
     return is_chosen

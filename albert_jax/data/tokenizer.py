@@ -69,7 +69,7 @@ class Tokenizer:
     def __init__(
         self,
         model: bytes,
-        normalization: Normalization = Normalization(),  # noqa: B008 (frozen)
+        normalization: Normalization = Normalization(),
         origin: str = 'the vocabulary',
     ) -> None:
         self.model = model
@@ -94,7 +94,7 @@ class Tokenizer:
     def from_file(
         cls,
         path: str | Path,
-        normalization: Normalization = Normalization(),  # noqa: B008
+        normalization: Normalization = Normalization(),
     ) -> 'Tokenizer':
         """Reads a `.model` file.
 

@@ -1,0 +1,72 @@
+"""Eight simulated devices, strict switches, and a small corpus that every test may read."""
+
+import os
+
+# Without LLVM's optimisation, programs compile much faster and compute the same.
+os.environ['XLA_FLAGS'] = (
+    '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+    ' --xla_llvm_disable_expensive_passes=true'
+)
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from jaxtyping import install_import_hook
+
+# The shapes in the signatures of everything that computes are checked in every test.
+_COMPUTING = ('model', 'objectives', 'optimizer', 'step', 'data.pretraining', 'data.permutation')
+install_import_hook([f'albert_jax.{name}' for name in _COMPUTING], 'beartype.beartype')
+
+import json
+import pydoc_data.topics
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+
+SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'data'
+ROOT = Path(__file__).parents[1]
+
+
+def shared_data(name: str) -> Path:
+    """A file that is not part of the project; the test is skipped where it is absent."""
+    path = SHARED_DATA / name
+    if not path.exists():
+        pytest.skip(f'{name} of the shared data is not here')
+    return path
+
+
+def documents() -> list[str]:
+    """About 0.4 MB of English that comes with Python."""
+    topics = pydoc_data.topics.topics
+    return [' \n'.join(topics[name].split('\n\n')) for name in sorted(topics)]
+
+
+@pytest.fixture(scope='session')
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('text') / 'topics.jsonl'
+    path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in documents()))
+    return path
+
+
+@pytest.fixture(scope='session')
+def vocabulary(text_file: Path) -> bytes:
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings, vocabulary_for
+
+    return vocabulary_for([Source('jsonl', str(text_file))], PreparationSettings(), 1000)
+
+
+@pytest.fixture(scope='session')
+def corpus_directory(
+    text_file: Path, vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings, prepare
+
+    directory = tmp_path_factory.mktemp('corpus') / 'topics'
+    settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
+    prepare([Source('jsonl', str(text_file))], directory, vocabulary, settings, num_workers=1)
+    return directory

@@ -1,0 +1,115 @@
+import dataclasses
+
+import jax
+import pytest
+
+from albert_jax.config import SIZES, AlbertConfig
+from albert_jax.errors import UserError
+from albert_jax.model import init_params
+
+
+def num_params(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def shapes(config: AlbertConfig):
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+
+# REFERENCE, section 1: encoder + pooler, encoder only, with both heads.
+PUBLISHED_COUNTS = {
+    'albert_base': (11_683_584, 11_092_992, 11_813_810),
+    'albert_large': (17_683_968, 16_634_368, 17_847_474),
+    'albert_xlarge': (58_724_864, 54_528_512, 59_021_490),
+    'albert_xxlarge': (222_595_584, 205_814_272, 223_158_450),
+}
+
+
+@pytest.mark.parametrize('size', PUBLISHED_COUNTS)
+def test_parameter_counts_equal_the_published_ones(size):
+    params = shapes(SIZES[size])
+    encoder = num_params(params['embeddings']) + num_params(params['encoder'])
+    counts = (encoder + num_params(params['pooler']), encoder, num_params(params))
+    assert counts == PUBLISHED_COUNTS[size]
+
+
+def test_parts_of_base_have_the_published_sizes():
+    params = shapes(SIZES['albert_base'])
+    projection = num_params(params['embeddings']['projection'])
+    assert projection == 99_072
+    assert num_params(params['embeddings']) - projection == 3_906_048
+    assert num_params(params['encoder']) == 7_087_872
+    assert num_params(params['pooler']) == 590_592
+    assert num_params(params['mlm']) == 128_688
+    assert num_params(params['sentence']) == 1_538
+
+
+@pytest.mark.parametrize(
+    ('sharing', 'millions'), [('all', 11.68), ('attention', 63.65), ('ffn', 37.69), ('none', 89.65)]
+)
+def test_parameter_counts_by_sharing(sharing, millions):
+    params = shapes(dataclasses.replace(SIZES['albert_base'], sharing=sharing))
+    count = sum(num_params(params[part]) for part in ('embeddings', 'encoder', 'pooler'))
+    assert round(count / 1e6, 2) == millions
+
+
+def test_bert_is_a_config_with_the_papers_size():
+    for size, millions in (('bert_base', 108), ('bert_large', 334)):
+        params = shapes(SIZES[size])
+        encoder = num_params(params['embeddings']) + num_params(params['encoder'])
+        assert round(encoder / 1e6) == millions or int(encoder / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'hidden_size': 0}, 'model.hidden_size is 0; it must be above 0.'),
+        ({'num_hidden_layers': -1}, 'model.num_hidden_layers is -1; it must be above 0.'),
+        ({'vocab_size': 3.5}, 'model.vocab_size is 3.5 (float); it must be of type int.'),
+        ({'hidden_size': True}, 'model.hidden_size is True (bool); it must be of type int.'),
+        ({'hidden_dropout_prob': 1.0}, 'must be at least 0 and below 1'),
+        ({'attention_probs_dropout_prob': -0.1}, 'must be at least 0 and below 1'),
+        ({'hidden_act': 'swish'}, 'it must be one of gelu_tanh, gelu_erf, relu.'),
+        ({'sharing': 'some'}, 'it must be one of all, attention, ffn, none.'),
+        ({'compute_dtype': 'float16'}, 'it must be one of float32, bfloat16.'),
+        ({'remat': 'dots'}, 'it must be one of none, full, attention.'),
+        ({'num_attention_heads': 7}, 'does not divide into 7 attention heads'),
+        ({'num_hidden_groups': 13}, 'some groups would never be used'),
+        ({'use_embedding_projection': False}, 'needs embedding_size (128) equal to hidden_size'),
+        ({'layer_norm_eps': 0.0}, 'model.layer_norm_eps is 0.0; it must be above 0.'),
+    ],
+)
+def test_impossible_values_are_refused_in_one_sentence(change, message):
+    with pytest.raises(UserError) as error:
+        AlbertConfig(**change)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_unknown_field_gets_a_suggestion():
+    with pytest.raises(
+        UserError, match='model.hiden_size is not a field; did you mean hidden_size'
+    ):
+        AlbertConfig.from_dict({'hiden_size': 3})
+
+
+def test_dict_there_and_back():
+    config = SIZES['bert_large']
+    assert AlbertConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize('num_layers', [1, 2, 5, 12, 24])
+def test_groups_follow_the_published_formula(num_layers):
+    for num_groups in range(1, num_layers + 1):
+        config = AlbertConfig(
+            num_hidden_layers=num_layers, num_hidden_groups=num_groups, inner_group_num=2
+        )
+        groups = [inner[0] // 2 for inner in config.copy_indices(config.num_attention_copies)]
+        assert groups == [int(layer / num_layers * num_groups) for layer in range(num_layers)]
+
+
+def test_configs_of_runs_know_every_field_of_the_model():
+    from configs import pretrain
+
+    names = {field.name for field in dataclasses.fields(AlbertConfig)}
+    assert set(pretrain.get_config('base').model) - {'size'} == names

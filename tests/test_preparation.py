@@ -1,0 +1,328 @@
+"""From text to a corpus on disk: sources, cleaning, sentences, chunks, bytes, refusals."""
+
+import gzip
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from albert_jax.data.corpus import Source, parse_source
+from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.preparation import PreparationSettings, pack, prepare, split_sentences
+from albert_jax.errors import UserError
+from tests.conftest import documents
+
+
+def write_jsonl(path: Path, texts) -> Source:
+    path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
+    return Source('jsonl', str(path))
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.iterdir())
+    }
+
+
+# Sources.
+
+
+def test_text_files_have_blank_lines_between_documents(tmp_path):
+    (tmp_path / 'b.txt').write_text('\n\nFirst line.\nSecond line.\n\n \nAnother one.\n')
+    (tmp_path / 'a.txt').write_text('Before.')
+    source = parse_source(f'text:{tmp_path}/*.txt')
+    assert list(source.documents()) == ['Before.', 'First line.\nSecond line.\n', 'Another one.\n']
+    whole = parse_source(f'text:{tmp_path}/*.txt', is_file_document=True)
+    assert len(list(whole.documents())) == 2
+
+
+def test_json_lines_are_read_gzipped_or_not(tmp_path):
+    lines = b'{"text": "one"}\n\n{"text": "two", "id": 3}\n'
+    (tmp_path / 'a.jsonl').write_bytes(lines)
+    with gzip.open(tmp_path / 'a.jsonl.gz', 'wb') as file:
+        file.write(lines)
+    for name in ('a.jsonl', 'a.jsonl.gz'):
+        assert list(parse_source(f'jsonl:{tmp_path / name}').documents()) == ['one', 'two']
+    (tmp_path / 'b.jsonl').write_text('{"body": "three"}\n')
+    other = parse_source(f'jsonl:{tmp_path}/b.jsonl', text_key='body')
+    assert list(other.documents()) == ['three']
+
+
+def test_the_builtin_corpus_is_real_prose():
+    source = parse_source('builtin')
+    texts = []
+    for text in source.documents():
+        texts.append(text)
+        if len(texts) == 2000:
+            break
+    assert sum(map(len, texts)) > 500_000
+    assert sum(' the ' in text for text in texts) > 1000
+    assert not any('>>> ' in text[:4] for text in texts[200:])
+
+
+def test_tfds_is_a_source(monkeypatch):
+    tfds = pytest.importorskip('tensorflow_datasets')
+
+    class Builder:
+        def download_and_prepare(self, file_format):
+            assert file_format == 'array_record'
+
+        def as_data_source(self, split):
+            assert split == 'test'
+            return [{'text': b'one \xc3\xa9'}, {'text': 'two'}]
+
+    monkeypatch.setattr(tfds, 'builder', lambda name: {'imdb_reviews/plain_text': Builder()}[name])
+    source = parse_source('tfds:imdb_reviews/plain_text:test')
+    assert list(source.documents()) == ['one é', 'two']
+    with pytest.raises(UserError, match="has no feature 'body'; choose --text_key among text"):
+        list(parse_source('tfds:imdb_reviews/plain_text:test', text_key='body').documents())
+    with pytest.raises(UserError, match='tfds:nothing cannot be opened'):
+        list(parse_source('tfds:nothing').documents())
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'{"text": "ok"}\n{"text": "\xff"}\n', r'a.jsonl, line 2: not UTF-8 \(byte 0xff'),
+        (b'{"text": "ok"}\n{"text": \n', 'a.jsonl, line 2: broken JSON'),
+        (b'{"text": "ok"}\n\n{"id": 3}\n', 'a.jsonl, line 3: a document without text'),
+        (b'{"text": 5}\n', 'a.jsonl, line 1: a document without text'),
+        (b'[1, 2]\n', 'a.jsonl, line 1: a document without text'),
+    ],
+)
+def test_a_bad_line_is_told_with_file_and_line(tmp_path, content, message):
+    (tmp_path / 'a.jsonl').write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(parse_source(f'jsonl:{tmp_path}/a.jsonl').documents())
+
+
+def test_a_cut_gzip_file_is_told(tmp_path):
+    whole = gzip.compress(b'{"text": "a document"}\n' * 5000)
+    (tmp_path / 'a.jsonl.gz').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match='a.jsonl.gz, after line .*: cannot be read'):
+        list(parse_source(f'jsonl:{tmp_path}/a.jsonl.gz').documents())
+
+
+@pytest.mark.parametrize('spec', ['books', 'text:', 'json:a', 'builtin:x'])
+def test_what_is_no_source_is_refused(spec):
+    with pytest.raises(UserError, match='is not a source; give builtin, text:GLOB'):
+        parse_source(spec)
+
+
+def test_a_glob_without_files_is_refused(tmp_path):
+    with pytest.raises(UserError, match='No file matches'):
+        parse_source(f'text:{tmp_path}/*.txt').files()
+
+
+# Sentences and chunks.
+
+
+@pytest.mark.parametrize(
+    ('text', 'num_sentences'),
+    [
+        ('Mr. Smith left at 5 p.m. on Monday. He paid $3.50! Really?', 3),
+        ('"What?" he said. See e.g. the U.S. army (No. 5).', 2),
+        ('A heading\nA sentence below it.', 2),
+        ('他走了。你好吗？我很好！', 3),
+        ('彼は行った。元気ですか。はい！', 3),
+        (' \n\n', 0),
+    ],
+)
+def test_sentences(text, num_sentences):
+    sentences = split_sentences(text)
+    assert len(sentences) == num_sentences
+    assert ''.join(''.join(sentences).split()) == ''.join(text.split())
+
+
+def test_chunks_hold_whole_sentences_and_lose_nothing():
+    rng = np.random.default_rng(0)
+    starts_word = np.ones(100, bool)
+    sentences = [rng.integers(0, 100, rng.integers(1, 30)).tolist() for _ in range(200)]
+    chunks = list(pack(sentences, 50, starts_word))
+    assert sum((tokens for tokens, _ in chunks), []) == sum(sentences, [])
+    boundaries = set(np.cumsum([len(s) for s in sentences]))
+    offset = 0
+    for tokens, ends in chunks:
+        assert len(tokens) <= 50 and ends[-1] == len(tokens)
+        assert {offset + end for end in ends} <= boundaries
+        offset += len(tokens)
+    # No chunk would have had room for the sentence after it.
+    lengths = [len(tokens) for tokens, _ in chunks]
+    assert min(lengths[:-1]) > 50 - 30
+
+
+def test_a_long_sentence_is_cut_before_a_word():
+    starts_word = np.array([True, False])
+    sentence = ([0] + [1] * 6) * 5  # words of seven pieces
+    chunks = [tokens for tokens, _ in pack([sentence], 20, starts_word)]
+    assert sum(chunks, []) == sentence
+    assert all(chunk[0] == 0 for chunk in chunks) and max(map(len, chunks)) <= 20
+    # A word longer than a chunk is cut anywhere.
+    assert [len(t) for t, _ in pack([[0] + [1] * 49], 20, starts_word)] == [20, 20, 10]
+
+
+# The corpus on disk.
+
+
+def test_the_corpus_is_a_tfds_data_set(corpus_directory):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(corpus_directory)
+    manifest = json.loads((corpus_directory / 'corpus.json').read_text())
+    for split in ('train', 'validation'):
+        source = builder.as_data_source(split=split)
+        assert len(source) == manifest['counts']['chunks'][split] > 50
+        example = source[len(source) - 1]
+        tokens = np.frombuffer(example['tokens'], '<u2')
+        ends = np.frombuffer(example['sentence_ends'], '<u4')
+        assert ends[-1] == len(tokens) <= 125 and (np.diff(ends) > 0).all()
+    assert 'tensorflow' not in sys.modules
+
+
+def test_the_corpus_holds_the_whole_text_in_order(corpus_directory, text_file):
+    corpus = PreparedCorpus(corpus_directory)
+    found: dict[int, list[int]] = {}
+    for split in ('train', 'validation'):
+        read = corpus.split(split)
+        chunks = read.read(np.arange(len(read)))
+        for i, document in enumerate(chunks.documents):
+            tokens = chunks.tokens[chunks.starts[i] : chunks.starts[i + 1]]
+            found.setdefault(int(document), []).extend(tokens.tolist())
+    texts = documents()
+    assert len(found) == len(texts)
+    for number in range(0, len(texts), 7):
+        sentences = corpus.tokenizer.encode(split_sentences(texts[number]))
+        assert found[number] == sum(sentences, [])
+    counts = corpus.token_counts
+    assert counts.sum() == corpus.manifest['counts']['tokens/train']
+
+
+def test_held_out_documents_are_whole_and_about_as_many_as_asked(corpus_directory):
+    corpus = PreparedCorpus(corpus_directory)
+    seen = {}
+    for split in ('train', 'validation'):
+        read = corpus.split(split)
+        seen[split] = set(read.read(np.arange(len(read))).documents.tolist())
+    assert not seen['train'] & seen['validation']
+    share = len(seen['validation']) / len(seen['train'] | seen['validation'])
+    assert share == pytest.approx(0.2, abs=0.12)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    corpus_directory, text_file, vocabulary, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('albert_jax.data.preparation._BLOCK_CHARACTERS', 20_000)
+    settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
+    prepare([Source('jsonl', str(text_file))], tmp_path / 'c', vocabulary, settings, 3)
+    assert digests(tmp_path / 'c') == digests(corpus_directory)
+
+
+def test_another_seed_holds_out_other_documents(text_file, vocabulary, tmp_path, corpus_directory):
+    settings = PreparationSettings(sequence_length=128, validation_fraction=0.2, seed=1)
+    manifest = prepare([Source('jsonl', str(text_file))], tmp_path / 'c', vocabulary, settings, 1)
+    assert manifest['fingerprint'] != PreparedCorpus(corpus_directory).fingerprint
+    assert (tmp_path / 'c' / 'corpus.json').exists()
+
+
+def test_cleaning_is_counted(tmp_path, vocabulary):
+    page = '<html><head><style>p {}</style></head><body><p>Some text here.</p><p>More.</p></body>'
+    source = write_jsonl(
+        tmp_path / 'a.jsonl',
+        [page, page, 'tiny', ' ', 'A control\x07 character and a zero\u200bwidth space in a text.'],
+    )
+    settings = PreparationSettings(
+        sequence_length=64,
+        validation_fraction=0.0,
+        html=True,
+        drop_control_characters=True,
+        drop_duplicates=True,
+        min_characters=10,
+    )
+    counts = prepare([source], tmp_path / 'c', vocabulary, settings, 1)['counts']
+    assert counts['documents_read'] == 5
+    assert counts['documents_duplicate'] == 1
+    assert counts['documents_too_short'] == 1
+    assert counts['documents_empty'] == 1
+    assert counts['control_characters_dropped'] == 2
+    assert counts['documents'] == 2
+    corpus = PreparedCorpus(tmp_path / 'c')
+    chunks = corpus.split('train').read(np.array([0, 1]))
+    text = corpus.tokenizer.decode(chunks.tokens.tolist())
+    assert 'some text here' in text and '{' not in text and '<' not in text
+    assert 'zerowidth' in text.replace(' ', '')
+
+
+def test_several_inputs_are_mixed(tmp_path, vocabulary):
+    first = write_jsonl(tmp_path / 'a.jsonl', ['First text. It is short.'])
+    (tmp_path / 'b.txt').write_text('Second text.\n\nThird text.')
+    second = Source('text', str(tmp_path / 'b.txt'))
+    settings = PreparationSettings(sequence_length=64, validation_fraction=0.0)
+    manifest = prepare([first, second], tmp_path / 'c', vocabulary, settings, 1)
+    assert manifest['counts']['documents'] == 3 and len(manifest['sources']) == 2
+
+
+# Interruptions and refusals.
+
+
+def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path, vocabulary):
+    source = write_jsonl(tmp_path / 'a.jsonl', [' ', ''])
+    with pytest.raises(UserError, match='The corpus is empty: no text was left of jsonl:'):
+        prepare([source], tmp_path / 'c', vocabulary, PreparationSettings(), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
+
+
+def test_an_error_half_way_leaves_nothing(tmp_path, vocabulary):
+    source = write_jsonl(tmp_path / 'a.jsonl', documents()[:5])
+    with (tmp_path / 'a.jsonl').open('a') as file:
+        file.write('{"text": \n')
+    with pytest.raises(UserError, match='line 6: broken JSON'):
+        prepare([source], tmp_path / 'c', vocabulary, PreparationSettings(), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
+
+
+def test_a_killed_run_leaves_nothing_that_looks_whole_and_can_be_started_again(
+    tmp_path, text_file, vocabulary, corpus_directory
+):
+    (tmp_path / 'v.model').write_bytes(vocabulary)
+    command = [
+        sys.executable, '-m', 'albert_jax.prepare', f'--input=jsonl:{text_file}',
+        f'--output={tmp_path}/c', f'--vocabulary={tmp_path}/v.model', '--sequence_length=128',
+        '--validation_fraction=0.2',
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    partial = tmp_path / 'c.incomplete'
+    while not any(partial.glob('shard-*')):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (tmp_path / 'c').exists() and partial.exists()
+    with pytest.raises(UserError, match='holds no prepared corpus'):
+        PreparedCorpus(partial)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert not partial.exists()
+    assert digests(tmp_path / 'c') == digests(corpus_directory)
+
+
+def test_a_damaged_corpus_is_told(corpus_directory, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(corpus_directory, tmp_path / 'c')
+    (copy / 'vocabulary.model').write_bytes(b'something else')
+    with pytest.raises(UserError, match='is not a SentencePiece model'):
+        PreparedCorpus(copy)
+    (copy / 'corpus.json').write_text('{"format": 99}')
+    with pytest.raises(UserError, match='format 99, and this version reads format 1'):
+        PreparedCorpus(copy)
+
+
+def test_a_split_without_text_is_told(tmp_path, vocabulary):
+    source = write_jsonl(tmp_path / 'a.jsonl', documents()[:3])
+    settings = PreparationSettings(validation_fraction=0.0)
+    prepare([source], tmp_path / 'c', vocabulary, settings, 1)
+    with pytest.raises(UserError, match='has no validation split; prepare the corpus again'):
+        PreparedCorpus(tmp_path / 'c').split('validation')

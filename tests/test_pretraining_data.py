@@ -1,0 +1,401 @@
+"""batch(step): every ratio that REFERENCE, section 2, names, and its purity."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from albert_jax.data.corpus import Source
+from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.preparation import PreparationSettings, prepare
+from albert_jax.data.pretraining import PretrainingData, PretrainingSettings, choose_ngrams
+from albert_jax.errors import UserError
+
+LENGTH = 128
+
+
+@pytest.fixture(scope='module')
+def corpus(corpus_directory) -> PreparedCorpus:
+    return PreparedCorpus(corpus_directory)
+
+
+def make(corpus, batch_size=256, split='train', seed=0, **settings) -> PretrainingData:
+    settings = PretrainingSettings(**({'sequence_length': LENGTH} | settings))
+    return PretrainingData(corpus, split, settings, batch_size, seed)
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def unmasked(batch):
+    """The pieces before anything was hidden."""
+    ids = batch['input_ids'].copy()
+    rows, places = np.nonzero(batch['masked_weights'])
+    ids[rows, batch['masked_positions'][rows, places]] = batch['masked_ids'][rows, places]
+    return ids
+
+
+def segments(corpus, batch):
+    """The two segments of each row as lists of ids."""
+    for ids, mask, types in zip(
+        unmasked(batch), batch['attention_mask'], batch['token_type_ids'], strict=True
+    ):
+        length = mask.sum()
+        seps = np.flatnonzero(ids[:length] == corpus.tokenizer.sep_id)
+        assert ids[0] == corpus.tokenizer.cls_id and seps[-1] == length - 1
+        first = ids[1 : seps[0]].tolist()
+        second = ids[seps[0] + 1 : seps[-1]].tolist() if len(seps) == 2 else []
+        # Segment ids follow the position, whatever was swapped.
+        assert types[: seps[0] + 1].sum() == 0
+        assert (types[seps[0] + 1 : length] == 1).all() and types[length:].sum() == 0
+        yield first, second
+
+
+def chunks_of(corpus, split='train'):
+    read = corpus.split(split)
+    chunks = read.read(np.arange(len(read)))
+    for i in range(len(read)):
+        tokens = chunks.tokens[chunks.starts[i] : chunks.starts[i + 1]].tolist()
+        yield tokens, chunks.edges[i, : chunks.num_sentences[i] + 1].tolist()
+
+
+# Purity.
+
+
+def test_a_batch_depends_on_seed_and_step_only(corpus):
+    first, second = make(corpus), make(corpus)
+    second.batch(3)
+    assert_same(first.batch(7), second.batch(7))
+    assert (first.batch(7)['input_ids'] != first.batch(8)['input_ids']).any()
+    other = make(corpus, seed=1)
+    assert (first.batch(7)['input_ids'] != other.batch(7)['input_ids']).any()
+
+
+@pytest.mark.parametrize('num_hosts', [2, 8, 64])
+@pytest.mark.parametrize('loss', ['sop', 'nsp'])
+def test_hosts_make_the_rows_of_one_global_batch(corpus, num_hosts, loss):
+    data = make(corpus, sentence_loss=loss)
+    whole = data.batch(5)
+    size = 256 // num_hosts
+    parts = [data.batch(5, range(host * size, (host + 1) * size)) for host in range(num_hosts)]
+    together = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    assert_same(together, whole)
+
+
+def test_an_epoch_reads_every_chunk_once(corpus):
+    data = make(corpus, batch_size=16, short_fraction=0.0, sentence_loss='none')
+    starts = {tuple(tokens[:20]) for tokens, _ in chunks_of(corpus)}
+    seen = collections.Counter()
+    for step in range(len(data) // 16):
+        for first, second in segments(corpus, data.batch(step)):
+            seen[tuple((first + second)[:20])] += 1
+    assert len(seen) >= 0.97 * min(len(starts), len(data) // 16 * 16)
+
+
+def test_evaluation_covers_every_chunk_once_and_never_changes(corpus):
+    data = make(corpus, batch_size=24, split='validation')
+    assert len(data) % 24
+    batches = [data.eval_batch(n) for n in range(data.num_eval_batches)]
+    seen = [
+        tuple(first + second) for batch in batches for first, second in segments(corpus, batch)
+    ][: len(data)]
+    whole = {tuple(tokens) for tokens, _ in chunks_of(corpus, 'validation')}
+    full = make(corpus, 24, 'validation', short_fraction=0.0, sentence_loss='none')
+    texts = [
+        tuple(first + second)
+        for n in range(full.num_eval_batches)
+        for first, second in segments(corpus, full.eval_batch(n))
+    ][: len(data)]
+    assert len(seen) == len(data) and set(texts) == whole
+    assert_same(data.eval_batch(1), make(corpus, 24, 'validation').eval_batch(1))
+    last = data.eval_batch(data.num_eval_batches - 1)
+    padding = np.arange(24) >= len(data) % 24
+    assert last['masked_weights'][padding].sum() == 0
+    assert last['sentence_weights'][padding].sum() == 0
+
+
+def test_a_second_epoch_has_other_masks(corpus):
+    data = make(corpus, batch_size=len(make(corpus)))
+    first, second = data.batch(0), data.batch(1)
+    assert (np.sort(first['masked_ids'], 0) != np.sort(second['masked_ids'], 0)).any()
+
+
+# Masks.
+
+
+@pytest.fixture(scope='module')
+def many(corpus):
+    data = make(corpus, batch_size=512)
+    batches = [data.batch(step) for step in range(20)]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def test_fifteen_percent_of_the_tokens_are_to_be_predicted(many):
+    lengths = many['attention_mask'].sum(1)
+    counts = many['masked_weights'].sum(1)
+    assert counts.sum() / lengths.sum() == pytest.approx(0.15, abs=0.001)
+    # At every length, and never far from it in any row.
+    for low, high in ((16, 64), (64, 120), (120, 129)):
+        rows = (lengths >= low) & (lengths < high)
+        assert counts[rows].sum() / lengths[rows].sum() == pytest.approx(0.15, abs=0.004)
+    assert np.abs(counts - 0.15 * lengths).mean() < 1.5
+    # Not 20 positions: a full sequence of 512 has its 77.
+    assert PretrainingSettings().max_masked == 80
+
+
+def test_predictions_are_distinct_tokens_of_the_text(corpus, many):
+    tokenizer = corpus.tokenizer
+    for positions, weights, ids in zip(
+        many['masked_positions'][:500], many['masked_weights'][:500], unmasked(many)[:500],
+        strict=True,
+    ):  # fmt: skip
+        chosen = positions[weights > 0]
+        assert (np.diff(chosen) > 0).all()
+        special = [tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id]
+        assert not np.isin(ids[chosen], special).any()
+    padding = many['masked_weights'] == 0
+    assert (many['masked_ids'][padding] == 0).all()
+    assert (many['masked_positions'][padding] == 0).all()
+
+
+def test_eighty_ten_ten(corpus, many):
+    rows, places = np.nonzero(many['masked_weights'])
+    hidden = many['input_ids'][rows, many['masked_positions'][rows, places]]
+    truth = many['masked_ids'][rows, places]
+    is_mask = hidden == corpus.tokenizer.mask_id
+    is_same = hidden == truth
+    assert len(truth) > 100_000
+    assert is_mask.mean() == pytest.approx(0.8, abs=0.005)
+    # A random piece is the true one now and then.
+    assert is_same.mean() == pytest.approx(0.1 + 0.1 / 995, abs=0.005)
+    random = hidden[~is_mask & ~is_same]
+    assert len(random) / len(truth) == pytest.approx(0.1, abs=0.005)
+    assert np.isin(random, corpus.tokenizer.ordinary_ids).all()
+    # All ordinary pieces alike: no count is far from the mean of about 20.
+    counts = np.bincount(random, minlength=1000)[corpus.tokenizer.ordinary_ids]
+    assert counts.min() > 0
+    expected = counts.mean()
+    assert ((counts - expected) ** 2 / expected).mean() == pytest.approx(1, abs=0.2)
+
+
+def test_words_are_masked_whole(corpus, many):
+    starts_word = corpus.tokenizer.starts_word
+    special = [corpus.tokenizer.cls_id, corpus.tokenizer.sep_id, corpus.tokenizer.pad_id]
+    ids = unmasked(many)
+    is_masked = np.zeros(ids.shape, bool)
+    rows, places = np.nonzero(many['masked_weights'])
+    is_masked[rows, many['masked_positions'][rows, places]] = True
+    # A piece that continues a word is masked exactly if the piece before it is.
+    is_text = ~np.isin(ids, special)
+    continues = ~starts_word[ids] & is_text
+    continues[:, 1:] &= is_text[:, :-1]
+    continues[:, 0] = False
+    assert continues.sum() > 10_000
+    before = np.roll(is_masked, 1, axis=1)
+    assert (is_masked[continues] == before[continues]).all()
+
+
+def test_ngram_lengths_follow_one_over_n(corpus):
+    data = make(corpus, batch_size=512, short_fraction=0.0)
+    lengths = collections.Counter()
+    for step in range(8):
+        # The n-grams themselves are asked for: neighbouring ones cannot be told apart in a batch.
+        recorded = {}
+        original = data._ngrams
+
+        def record(batch, segments, bits, recorded=recorded, original=original):
+            tiles, sizes = original(batch, segments, bits)
+            recorded['tiles'], recorded['ids'] = tiles, batch['input_ids'].copy()
+            return tiles, sizes
+
+        data._ngrams = record
+        batch = data.batch(step)
+        data._ngrams = original
+        tiles, ids = recorded['tiles'], recorded['ids']
+        starts = corpus.tokenizer.starts_word[ids]
+        starts[:, 1] = True
+        seps = batch['token_type_ids'].argmax(1)
+        starts[np.arange(len(ids)), seps] = True
+        rows, places = np.nonzero(batch['masked_weights'])
+        columns = batch['masked_positions'][rows, places]
+        chosen = tiles[rows, columns]
+        words = collections.Counter()
+        for row, tile, column in zip(rows, chosen, columns, strict=True):
+            words[row, tile] += starts[row, column]
+        # The last n-gram of a row may be cut by its end.
+        lengths.update(n for (row, tile), n in words.items() if tile < tiles[row].max())
+    total = sum(lengths.values())
+    assert total > 20_000 and set(lengths) == {1, 2, 3}
+    shares = [lengths[n] / total for n in (1, 2, 3)]
+    assert shares == pytest.approx([0.545, 0.273, 0.182], abs=0.012)
+
+
+@pytest.mark.parametrize('max_ngram', [1, 2])
+def test_ngrams_can_be_shorter(corpus, max_ngram):
+    batch = make(corpus, max_ngram=max_ngram).batch(0)
+    assert batch['masked_weights'].sum() / batch['attention_mask'].sum() == pytest.approx(
+        0.15, abs=0.01
+    )
+
+
+def test_every_position_is_masked_equally_often(many):
+    full = many['attention_mask'].sum(1) >= LENGTH - 8
+    rows, places = np.nonzero(many['masked_weights'] * full[:, None])
+    counts = np.bincount(many['masked_positions'][rows, places], minlength=LENGTH)[2:100]
+    assert counts.std() / counts.mean() < 0.1
+
+
+def test_choosing_reaches_the_budget_on_average_with_the_sizes_as_they_are():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 6, (20_000, 60))
+    sizes[:, 50:] = 0
+    bits = rng.integers(0, 2**32, sizes.shape, dtype=np.uint32)
+    chosen = choose_ngrams(sizes, np.full(20_000, 19.2), 24, rng.random(20_000), bits)
+    spent = (sizes * chosen).sum(1)
+    assert spent.max() <= 24 and not chosen[:, 50:].any()
+    assert spent.mean() == pytest.approx(19.2, abs=0.05)
+    shares = np.bincount(sizes[chosen], minlength=6)[1:] / chosen.sum()
+    assert shares == pytest.approx([0.2] * 5, abs=0.005)
+    # What cannot fit is not chosen.
+    none = choose_ngrams(np.full((1, 4), 9), np.array([3.0]), 8, np.array([0.9]), bits[:1])
+    assert not none.any()
+
+
+# Segments.
+
+
+def test_segments_are_adjacent_runs_of_sentences_and_half_are_swapped(corpus):
+    boundaries = collections.defaultdict(set)
+    for tokens, edges in chunks_of(corpus):
+        for begin in range(len(edges) - 1):
+            for end in range(begin + 1, len(edges)):
+                boundaries[tuple(tokens[edges[begin] : edges[end]])].add(True)
+    data = make(corpus, batch_size=512, short_fraction=0.0)
+    labels = []
+    for step in range(4):
+        batch = data.batch(step)
+        for (first, second), label, weight in zip(
+            segments(corpus, batch), batch['sentence_labels'], batch['sentence_weights'],
+            strict=True,
+        ):  # fmt: skip
+            if not second:
+                # One segment: never labelled swapped, and not counted.
+                assert label == 0 and weight == 0
+                continue
+            assert weight == 1
+            labels.append(label)
+            ordered = second + first if label else first + second
+            assert tuple(ordered) in boundaries
+            assert tuple(first) in boundaries and tuple(second) in boundaries
+    assert len(labels) > 1000
+    assert np.mean(labels) == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_chunk_of_one_sentence_is_never_swapped(tmp_path, vocabulary):
+    sentence = 'one long sentence without any end that goes on and on about nothing at all'
+    (tmp_path / 'a.jsonl').write_text(
+        ''.join(json.dumps({'text': f'{sentence} {n}'}) + '\n' for n in range(200))
+    )
+    source = [Source('jsonl', str(tmp_path / 'a.jsonl'))]
+    prepare(source, tmp_path / 'c', vocabulary, PreparationSettings(sequence_length=64), 1)
+    for loss in ('sop', 'nsp'):
+        data = make(PreparedCorpus(tmp_path / 'c'), 512, sequence_length=64, sentence_loss=loss)
+        batch = data.batch(0)
+        assert batch['sentence_labels'].sum() == 0 and batch['sentence_weights'].sum() == 0
+        assert batch['token_type_ids'].sum() == 0
+
+
+def test_ten_percent_are_shorter(corpus):
+    lengths = {
+        fraction: np.concatenate(
+            [make(corpus, 512, short_fraction=fraction).batch(s)['attention_mask'].sum(1)
+             for s in range(8)]
+        )
+        for fraction in (0.0, 0.1, 0.999)
+    }  # fmt: skip
+    base, short, always = (np.mean(lengths[f] < 60) for f in (0.0, 0.1, 0.999))
+    assert (short - base) / (always - base) == pytest.approx(0.1, abs=0.03)
+    assert lengths[0.999].min() >= 3 and lengths[0.0].max() <= LENGTH
+    # Cut to any length, alike.
+    assert np.mean(lengths[0.999]) < 0.6 * LENGTH
+
+
+def test_nsp_takes_the_second_segment_from_another_document(corpus):
+    by_document = collections.defaultdict(list)
+    read = corpus.split('train')
+    chunks = read.read(np.arange(len(read)))
+    for i, document in enumerate(chunks.documents):
+        tokens = chunks.tokens[chunks.starts[i] : chunks.starts[i + 1]]
+        by_document[int(document)].append(' '.join(map(str, tokens)))
+    texts = {document: f' {" | ".join(parts)} ' for document, parts in by_document.items()}
+
+    def documents_of(ids):
+        return {d for d, text in texts.items() if f' {" ".join(map(str, ids))} ' in text}
+
+    batch = make(corpus, 256, sentence_loss='nsp', short_fraction=0.0).batch(0)
+    labels = batch['sentence_labels'][batch['sentence_weights'] > 0]
+    assert labels.mean() == pytest.approx(0.5, abs=0.1)
+    num_checked = 0
+    for (first, second), label in zip(
+        segments(corpus, batch), batch['sentence_labels'], strict=True
+    ):
+        if min(len(first), len(second)) < 12:
+            continue  # too short to tell where it is from
+        num_checked += 1
+        left, right = documents_of(first), documents_of(second)
+        assert left and right
+        # A sentence may stand in several documents.
+        assert len(left | right) > 1 if label else left & right
+    assert num_checked > 100
+
+
+def test_without_a_sentence_loss_nothing_is_swapped_or_counted(corpus):
+    batch = make(corpus, sentence_loss='none').batch(0)
+    assert batch['sentence_labels'].sum() == 0 and batch['sentence_weights'].sum() == 0
+
+
+def test_shorter_sequences_than_prepared_are_windows_of_the_chunks(corpus):
+    batch = make(corpus, sequence_length=32, sentence_loss='none').batch(0)
+    assert batch['input_ids'].shape == (256, 32)
+    texts = [' ' + ' '.join(map(str, tokens)) + ' ' for tokens, _ in chunks_of(corpus)]
+    whole = '|'.join(texts)
+    for first, second in list(segments(corpus, batch))[:50]:
+        assert f' {" ".join(map(str, first + second))} ' in whole
+
+
+# Refusals.
+
+
+def test_longer_sequences_than_prepared_are_refused(corpus):
+    with pytest.raises(UserError, match='is 512, but .* was prepared for 128; prepare it again'):
+        make(corpus, sequence_length=512)
+
+
+def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
+    text = ' '.join(f'This is sentence number {n}.' for n in range(400))
+    (tmp_path / 'a.txt').write_text(text)
+    source = [Source('text', str(tmp_path / 'a.txt'))]
+    settings = PreparationSettings(sequence_length=64, validation_fraction=0.0)
+    prepare(source, tmp_path / 'c', vocabulary, settings, 1)
+    data = make(PreparedCorpus(tmp_path / 'c'), 8, sequence_length=64, sentence_loss='nsp')
+    with pytest.raises(UserError, match='takes segments from other documents'):
+        data.batch(0)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'sentence_loss': 'sos'}, 'must be one of sop, nsp, none'),
+        ({'masked_fraction': 0.0}, 'must be above 0'),
+        ({'short_fraction': 1.5}, 'must be at least 0 and below 1'),
+        ({'max_ngram': 0}, 'must be above 0'),
+        ({'sequence_length': 4}, 'must be at least 8'),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        PretrainingSettings(**change)

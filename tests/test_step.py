@@ -1,0 +1,168 @@
+"""Devices, microbatches and one big batch agree; a step that is not finite changes nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from albert_jax import objectives
+from albert_jax.config import AlbertConfig
+from albert_jax.model import init_params
+from albert_jax.objectives import Sum, accuracy, cross_entropy
+from albert_jax.optimizer import OptimizerSettings, make_optimizer
+from albert_jax.sharding import make_mesh, put_batch, replicated
+from albert_jax.step import init_state, make_eval_step, make_train_step
+
+CONFIG = AlbertConfig(
+    vocab_size=60,
+    embedding_size=8,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=16,
+)
+NUM_STEPS = 10
+
+
+def batches(num_steps=NUM_STEPS, size=32, length=12, places=3):
+    """Random batches whose rows have very unequal numbers of predictions."""
+    rng = np.random.default_rng(0)
+    for _ in range(num_steps):
+        num_masked = rng.integers(0, places + 1, (size, 1)) * (np.arange(size)[:, None] % 5 > 0)
+        yield {
+            'input_ids': rng.integers(0, 60, (size, length), dtype=np.int32),
+            'attention_mask': (np.arange(length) < rng.integers(2, length + 1, (size, 1))).astype(
+                np.int32
+            ),
+            'token_type_ids': rng.integers(0, 2, (size, length), dtype=np.int32),
+            'masked_positions': rng.integers(0, length, (size, places), dtype=np.int32),
+            'masked_ids': rng.integers(0, 60, (size, places), dtype=np.int32),
+            'masked_weights': (np.arange(places) < num_masked).astype(np.float32),
+            'sentence_labels': rng.integers(0, 2, size, dtype=np.int32),
+            'sentence_weights': rng.integers(0, 2, size).astype(np.float32),
+        }
+
+
+def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS):
+    mesh = make_mesh(num_devices)
+    objective = objectives.pretraining(config)
+    optimizer = make_optimizer(
+        OptimizerSettings(learning_rate=0.01, warmup_steps=2), 2 * NUM_STEPS, config
+    )
+    data = list(batches()) if data is None else data
+    make_state = jax.jit(
+        lambda: init_state(lambda key: init_params(config, key), optimizer, objective, data[0], 0),
+        out_shardings=replicated(mesh),
+    )
+    state = make_state()
+    step = make_train_step(objective, optimizer, mesh, num_microbatches, log_every, seed=0)
+    statuses = []
+    for batch in data:
+        state, status = step(state, put_batch(mesh, batch))
+        statuses.append(jax.device_get(status))
+    return jax.device_get(state), statuses
+
+
+def assert_same_params(actual, expected, atol=1e-5):
+    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        if name.endswith('key/bias'):
+            # Softmax ignores it: its gradient is rounding noise, which Adam makes full steps of.
+            continue
+        found = actual
+        for key in path:
+            found = found[key.key]
+        np.testing.assert_allclose(found, wanted, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize('sharing', ['all', 'none'])
+@pytest.mark.parametrize('dropout', [0.0, 0.1])
+def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
+    config = dataclasses.replace(
+        CONFIG, sharing=sharing, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+    )
+    one, (*_, status) = train(config, 1, 1)
+    for num_devices, num_microbatches in ((8, 1), (1, 4), (8, 4)):
+        state, (*_, other) = train(config, num_devices, num_microbatches)
+        assert_same_params(state.params, one.params)
+        for name, pair in status.window.items():
+            np.testing.assert_allclose(other.window[name].sum, pair.sum, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(other.window[name].weight, pair.weight, rtol=1e-6)
+
+
+def test_averaging_the_microbatches_would_have_been_noticed():
+    data = list(batches(1))[0]
+    weights = data['masked_weights'].reshape(4, -1).sum(1)
+    assert len(set(weights)) == 4
+
+
+@pytest.mark.parametrize('bad_steps', [[3], [0, 4, 5]])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(bad_steps):
+    data = list(batches(6))
+    for step in bad_steps:
+        data[step]['masked_weights'][2, 1] = np.nan
+    state, statuses = train(CONFIG, 8, 2, data)
+    clean, _ = train(CONFIG, 8, 2, data[: bad_steps[0]] or data[1:2])
+    assert int(state.num_skipped) == len(bad_steps)
+    in_a_row = [int(status.num_skipped_in_a_row) for status in statuses]
+    assert in_a_row == ([0, 0, 0, 1, 0, 0] if bad_steps == [3] else [1, 0, 0, 0, 1, 2])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    assert int(state.step) == 6
+    if bad_steps == [3]:
+        # Right after the bad step the state is that of before it.
+        bad, _ = train(CONFIG, 8, 2, data[:4])
+        jax.tree.map(np.testing.assert_array_equal, bad.params, clean.params)
+        jax.tree.map(np.testing.assert_array_equal, bad.opt_state, clean.opt_state)
+
+
+def test_the_window_starts_anew_after_each_line():
+    data = list(batches(6))
+    _, statuses = train(CONFIG, 1, 1, data, log_every=3)
+    assert [float(status.window['loss'].weight) for status in statuses] == [1, 2, 3, 1, 2, 3]
+
+
+def test_evaluation_gives_the_same_sums_on_any_number_of_devices():
+    objective = objectives.pretraining(CONFIG)
+    params = init_params(CONFIG, jax.random.key(0))
+    (batch,) = batches(1)
+    sums = []
+    for num_devices in (1, 8):
+        mesh = make_mesh(num_devices)
+        placed = jax.device_put(params, replicated(mesh))
+        sums.append(jax.device_get(make_eval_step(objective, mesh)(placed, put_batch(mesh, batch))))
+    for name, pair in sums[0].items():
+        np.testing.assert_allclose(sums[1][name], pair, rtol=1e-5)
+
+
+def test_losses_equal_their_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 7)).astype(np.float32)
+    labels, weights = rng.integers(0, 7, 5), np.array([1, 0, 2, 1, 0.5], np.float32)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -(np.log(probabilities[np.arange(5), labels]) * weights).sum()
+    pair = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights))
+    np.testing.assert_allclose(pair, (expected, 4.5), rtol=1e-6)
+    hits = ((logits.argmax(-1) == labels) * weights).sum()
+    pair = accuracy(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights))
+    np.testing.assert_allclose(pair, (hits, 4.5))
+    assert float(Sum(jnp.zeros([]), jnp.zeros([])).mean()) == 0
+
+
+@pytest.mark.parametrize(
+    ('loss', 'names'), [('none', set()), ('nsp', {'nsp_loss', 'nsp_accuracy'})]
+)
+def test_the_sentence_loss_is_a_setting(loss, names):
+    (batch,) = batches(1)
+    params = init_params(CONFIG, jax.random.key(0))
+    objective = objectives.pretraining(CONFIG, loss, mlm_weight=2.0, sentence_weight=0.5)
+    batch = {name: jnp.asarray(rows) for name, rows in batch.items()}
+    sums = objective.sums(params, batch, None)
+    assert set(sums) == {'mlm_loss', 'mlm_accuracy'} | names
+    total = objectives.total_loss(objective, sums, objective.totals(batch))
+    expected = 2 * float(sums['mlm_loss'].mean())
+    if loss == 'nsp':
+        expected += 0.5 * float(sums['nsp_loss'].mean())
+    assert float(total) == pytest.approx(expected, rel=1e-5)
