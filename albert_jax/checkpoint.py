@@ -163,7 +163,9 @@ class Checkpoints:
                 )
                 restored = {name: restored[name] for name in _ITEMS}
                 _check_digests(restored, content['digests'])
-                return abstract_state.replace(params=restored['params'], **restored['training'])
+                return dataclasses.replace(
+                    abstract_state, params=restored['params'], **restored['training']
+                )
             except UserError:
                 raise
             except Exception as error:  # whatever the storage raises, this one is of no use
@@ -182,9 +184,9 @@ class Checkpoints:
         return None
 
     def _read_about(self, step: int) -> dict[str, Any]:
-        return self._manager.restore(
-            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        ).about
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
+            'about'
+        ]
 
     def _move_aside(self, step: int) -> Path:
         folder = self._directory.parent / 'damaged'

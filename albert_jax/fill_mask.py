@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from albert_jax import command
 from albert_jax.errors import UserError
@@ -79,10 +79,10 @@ def fill_mask(model: 'Loaded', text: str, top: int) -> list[list[Candidate]]:
         )
     input_ids = np.array([ids], np.int32)
     positions = np.flatnonzero(input_ids[0] == tokenizer.mask_id)[None].astype(np.int32)
-    output = PretrainingModel(config).apply(
+    output: Any = PretrainingModel(config).apply(
         {'params': model.params}, input_ids, masked_positions=positions
     )
-    logits = output.mlm_logits[0, :, : tokenizer.vocab_size]  # pyright: ignore
+    logits = output.mlm_logits[0, :, : tokenizer.vocab_size]
     probabilities, pieces = jax.lax.top_k(jax.nn.softmax(logits), min(top, tokenizer.vocab_size))
     return [
         [

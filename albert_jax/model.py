@@ -120,9 +120,7 @@ class Dropout(nn.Module):
     ) -> Float[Array, 'batch *rest']:
         if deterministic or self.rate == 0.0:
             return inputs
-        keys: Key[Array, batch] = jax.vmap(jax.random.fold_in, (None, 0))(
-            self.make_rng('dropout'), example_ids
-        )
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng('dropout'), example_ids)
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:]))(
             keys
         )
@@ -303,7 +301,7 @@ class Encoder(nn.Module):
             _rematerialised(config),
             variable_broadcast='params',
             split_rngs={'params': False, 'dropout': True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_hidden_layers,
         )(config, deterministic, with_details, name='layer')
         return layers(
@@ -405,4 +403,4 @@ class MaskedLanguageHead(_Weights):
 def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:
     """Fresh float32 parameters: truncated normal weights, zero biases, unit norms."""
     example = jnp.zeros((1, 2), jnp.int32)
-    return PretrainingModel(config).init({'params': key}, example)['params']
+    return dict(PretrainingModel(config).init({'params': key}, example)['params'])

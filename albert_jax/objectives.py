@@ -91,7 +91,7 @@ def pretraining(
         return weights
 
     def sums(params: Any, batch: Batch, dropout_key: Key[Array, ''] | None) -> dict[str, Sum]:
-        output = model.apply(
+        output: Any = model.apply(
             {'params': params},
             batch['input_ids'],
             batch['attention_mask'],

@@ -179,7 +179,7 @@ def scale_by_moments(
         del params
         first = optax.tree.update_moment(gradients, state.first, beta1, 1)
         second = optax.tree.update_moment(gradients, state.second, beta2, 2)
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         unbiased_first, unbiased_second = first, second
         if bias_correction:
             unbiased_first = optax.tree.bias_correction(first, beta1, count)

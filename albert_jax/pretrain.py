@@ -1,7 +1,7 @@
 """Pretrains ALBERT on a prepared corpus: `python -m albert_jax.pretrain --help`."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
     """
     from albert_jax.train import train
 
-    task, loop = make_task(config)
+    task, loop, baseline = make_task(config)
     outcome = train(task, loop, workdir)
     if outcome.signal_number:
         print(
@@ -66,13 +66,38 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
         print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
     else:
         print(f'Trained {outcome.step} steps.')
+    _report(baseline(), workdir)
     print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}. Next:')
     print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
     return 0
 
 
-def make_task(config: Mapping[str, Any]) -> tuple['Task', 'LoopSettings']:
-    """What the sections of a config describe.
+def last_evaluation(workdir: Path) -> dict[str, Any]:
+    """The last line of the held-out split in a run's metrics."""
+    from albert_jax.telemetry import METRICS_FILE, read_lines
+
+    lines = read_lines(workdir / METRICS_FILE)
+    return [line for line in lines if line['split'] == 'validation'][-1]
+
+
+def _report(baseline: tuple[float, float], workdir: Path) -> None:
+    """Prints what was learnt beside what frequencies alone would give."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = last_evaluation(workdir)
+    table = Table(title='Masked pieces of the held-out text')
+    for name in ('', 'loss (nats)', 'accuracy'):
+        table.add_column(name, justify='right' if name else 'left')
+    table.add_row('this model', f'{metrics["mlm_loss"]:.3f}', f'{metrics["mlm_accuracy"]:.1%}')
+    table.add_row('unigram model', f'{baseline[0]:.3f}', f'{baseline[1]:.1%}')
+    Console().print(table)
+
+
+def make_task(
+    config: Mapping[str, Any],
+) -> tuple['Task', 'LoopSettings', Callable[[], tuple[float, float]]]:
+    """What the sections of a config describe, and the loss and accuracy of a unigram model.
 
     Raises:
       UserError: if a section or value is impossible, or does not fit the corpus.
@@ -81,6 +106,7 @@ def make_task(config: Mapping[str, Any]) -> tuple['Task', 'LoopSettings']:
     from albert_jax.checkpoint import About
     from albert_jax.data.dataset import PreparedCorpus
     from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
+    from albert_jax.data.unigram import unigram_baseline
     from albert_jax.flops import train_flops
     from albert_jax.model import init_params
     from albert_jax.optimizer import OptimizerSettings, make_optimizer, schedule
@@ -151,7 +177,13 @@ def make_task(config: Mapping[str, Any]) -> tuple['Task', 'LoopSettings']:
             },
         ),
     )
-    return task, loop
+
+    def baseline() -> tuple[float, float]:
+        num_batches = loop.num_eval_batches or eval_data.num_eval_batches
+        num_batches = min(num_batches, eval_data.num_eval_batches)
+        return unigram_baseline(eval_data, corpus.token_counts, num_batches)
+
+    return task, loop, baseline
 
 
 def model_config(section: Mapping[str, Any]) -> Any:

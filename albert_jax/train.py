@@ -261,7 +261,7 @@ def _read_status(
             step,
             {
                 **_means(status.window),
-                'learning_rate': float(task.learning_rate(jnp.int32(step - 1))),
+                'learning_rate': float(jnp.asarray(task.learning_rate(jnp.int32(step - 1)))),
                 'skipped_steps': int(status.num_skipped),
             },
         )

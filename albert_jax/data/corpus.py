@@ -151,7 +151,7 @@ def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
     try:
         builder = tfds.builder(name)
         builder.download_and_prepare(file_format='array_record')
-        examples = builder.as_data_source(split=split)
+        examples = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]
     except Exception as error:  # whatever TFDS raises, the answer is the same
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f'tfds:{target} cannot be opened: {reason}') from error

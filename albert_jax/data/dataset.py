@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int, Int64, UInt
 
 from albert_jax.data.tokenizer import Normalization, Tokenizer
@@ -47,6 +47,13 @@ def id_dtype(vocab_size: int) -> np.dtype:
     return np.dtype('<u2') if vocab_size <= 2**16 else np.dtype('<u4')
 
 
+def _example_type() -> Any:
+    """`tf.train.Example`, as TFDS carries it: no TensorFlow is needed."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def encode_chunk(tokens: np.ndarray, sentence_ends: Sequence[int], document: int) -> bytes:
     """One record, as a serialised `tf.train.Example`, the same bytes every time.
 
@@ -55,9 +62,7 @@ def encode_chunk(tokens: np.ndarray, sentence_ends: Sequence[int], document: int
       sentence_ends: number of tokens up to the end of each sentence.
       document: number of the document in the corpus.
     """
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    example = tf_example_pb2.Example()
+    example = _example_type()()
     feature = example.features.feature
     feature['tokens'].bytes_list.value.append(tokens.tobytes())
     ends = np.asarray(sentence_ends, '<u4').tobytes()
@@ -72,6 +77,7 @@ class SplitWriter:
     def __init__(self, directory: Path, split: str) -> None:
         self._directory, self._split = directory, split
         self._paths: list[Path] = []
+        # An ArrayRecordWriter, while a shard is open.
         self._writer: Any = None
         self.shard_lengths: list[int] = []
         self.num_bytes = 0
@@ -81,6 +87,7 @@ class SplitWriter:
         """Appends a record."""
         if self._writer is None or self._bytes_in_shard >= _SHARD_BYTES:
             self._next_shard()
+        assert self._writer is not None
         self._writer.write(record)
         self.shard_lengths[-1] += 1
         self._bytes_in_shard += len(record)
@@ -194,14 +201,14 @@ class Split:
     def __init__(self, directory: Path, name: str, dtype: np.dtype) -> None:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import decode
-        from tensorflow_datasets.proto import tf_example_pb2
 
-        self._parse = tf_example_pb2.Example.FromString
+        self._parse = _example_type().FromString
         self._dtype = dtype
         try:
             # Decoding by TFDS costs five times what it takes to read a record.
             self._source = tfds.builder_from_directory(directory).as_data_source(
-                split=name, deserialize_method=decode.DeserializeMethod.RAW_BYTES
+                split=name,  # pyright: ignore[reportCallIssue]
+                deserialize_method=decode.DeserializeMethod.RAW_BYTES,
             )
         except Exception as error:
             raise UserError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import sentencex
+from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax.data import dataset
 from albert_jax.data.corpus import Source
@@ -88,7 +88,7 @@ def split_sentences(text: str) -> list[str]:
         if not paragraph.isascii():
             is_japanese, is_chinese = _KANA.search(paragraph), _HAN.search(paragraph)
             language = 'ja' if is_japanese else 'zh' if is_chinese else 'en'
-        sentences += [part for part in sentencex.segment(language, paragraph) if part.strip()]
+        sentences += [part for part in segment(language, paragraph) if part.strip()]
     return sentences
 
 

@@ -1,0 +1,43 @@
+# make demo, make test: a fresh machine with python3 >= 3.11 and make needs nothing else.
+# On a TPU VM the TPU extra is installed by itself (a TPU shows as /dev/accel* or /dev/vfio); force
+# it, or the lack of it, with TPU=1 or TPU=0.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
+
+.PHONY: demo test test-slow lint bench clean
+.DELETE_ON_ERROR:
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@if [ "$(TPU)" = 1 ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[tpu]'; fi
+	@touch $@
+
+.venv/reference: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/python -m albert_jax.demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
+
+test-slow: .venv/reference
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/reference
+	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.compute
+
+clean:
+	rm -rf .venv demo
