@@ -114,6 +114,12 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         jax.eval_shape(make_state),
     )
 
+    evaluated = [name for name in abstract_state.window if name not in ('loss', 'grad_norm')]
+    if settings.best_metric not in evaluated:
+        raise UserError(
+            f'loop.best_metric is {settings.best_metric!r}; this run has {", ".join(evaluated)}.'
+        )
+
     # The state: the latest checkpoint, or a new one.
     checkpoints = Checkpoints(
         workdir, settings.keep_last, settings.best_metric, settings.is_lower_better
@@ -193,7 +199,7 @@ def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
     num_parts = mesh.size * settings.num_microbatches
     if settings.batch_size % num_parts:
         raise UserError(
-            f'batch.size is {settings.batch_size}; it must be a multiple of {num_parts} '
+            f'loop.batch_size is {settings.batch_size}; it must be a multiple of {num_parts} '
             f'({mesh.size} devices × {settings.num_microbatches} microbatches).'
         )
     size = settings.batch_size // jax.process_count()

@@ -1,0 +1,183 @@
+"""Our train step and forward pass against Hugging Face's in torch, on this machine, in one run.
+
+    python -m benchmarks.compute            (needs the extra `reference`)
+
+Both train `albert_base` (v2: no dropout) in float32 with AdamW on the same shapes. Hugging Face
+computes MLM logits at every position; we do so at the masked ones, as pretraining needs. For the
+forward pass both compute them everywhere. The two take turns, and the fastest of each is compared.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from albert_jax import objectives
+from albert_jax.config import SIZES
+from albert_jax.model import PretrainingModel, init_params
+from albert_jax.optimizer import OptimizerSettings, make_optimizer
+from albert_jax.sharding import make_mesh, put_batch, replicated
+from albert_jax.step import init_state, make_train_step
+
+_NUM_TURNS = 4
+_CONFIG = SIZES['albert_base']
+
+
+def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    num_masked = round(0.15 * length)
+    shape = (batch, num_masked)
+    return {
+        'input_ids': rng.integers(5, _CONFIG.vocab_size, (batch, length), dtype=np.int32),
+        'attention_mask': np.ones((batch, length), np.int32),
+        'token_type_ids': np.zeros((batch, length), np.int32),
+        'masked_positions': np.tile(np.arange(num_masked, dtype=np.int32), (batch, 1)),
+        'masked_ids': rng.integers(5, _CONFIG.vocab_size, shape, dtype=np.int32),
+        'masked_weights': np.ones(shape, np.float32),
+        'sentence_labels': rng.integers(0, 2, batch, dtype=np.int32),
+        'sentence_weights': np.ones(batch, np.float32),
+    }
+
+
+def ours(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Callable[[], None]]:
+    mesh = make_mesh(1)
+    objective = objectives.pretraining(_CONFIG)
+    optimizer = make_optimizer(
+        OptimizerSettings(name='adamw', schedule='constant', warmup_steps=0, learning_rate=1e-4),
+        1000,
+        _CONFIG,
+    )
+    state = jax.jit(
+        lambda: init_state(lambda key: init_params(_CONFIG, key), optimizer, objective, batch, 0),
+        out_shardings=replicated(mesh),
+    )()
+    params = jax.tree.map(jnp.copy, state.params)
+    train_step = make_train_step(objective, optimizer, mesh, 1, 10, 0)
+    placed = put_batch(mesh, batch)
+    model = PretrainingModel(_CONFIG)
+
+    @jax.jit
+    def logits(params: Any, input_ids: jax.Array) -> Any:
+        output: Any = model.apply({'params': params}, input_ids)
+        return output.mlm_logits, output.sop_logits
+
+    def step() -> None:
+        nonlocal state
+        state, _ = train_step(state, placed)
+        jax.block_until_ready(state.params)
+
+    return step, lambda: jax.block_until_ready(logits(params, placed['input_ids']))
+
+
+def hugging_face(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Callable[[], None]]:
+    import torch
+    from transformers import AlbertConfig, AlbertForPreTraining
+
+    model = AlbertForPreTraining(
+        AlbertConfig(
+            vocab_size=_CONFIG.vocab_size,
+            embedding_size=_CONFIG.embedding_size,
+            hidden_size=_CONFIG.hidden_size,
+            num_hidden_layers=_CONFIG.num_hidden_layers,
+            num_attention_heads=_CONFIG.num_attention_heads,
+            intermediate_size=_CONFIG.intermediate_size,
+            attn_implementation='sdpa',
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, eps=1e-6, weight_decay=0.01)
+    input_ids = torch.from_numpy(batch['input_ids']).long()
+    labels = torch.full_like(input_ids, -100)
+    positions = torch.from_numpy(batch['masked_positions']).long()
+    labels.scatter_(1, positions, torch.from_numpy(batch['masked_ids']).long())
+    order = torch.from_numpy(batch['sentence_labels']).long()
+
+    def step() -> None:
+        model.train()
+        loss = model(input_ids=input_ids, labels=labels, sentence_order_label=order).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def forward() -> None:
+        model.eval()
+        with torch.no_grad():
+            model(input_ids=input_ids)
+
+    return step, forward
+
+
+def fastest_of_turns(left: Callable[[], None], right: Callable[[], None]) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(_NUM_TURNS + 1):
+        for run, seconds in zip((left, right), times, strict=True):
+            started = time.monotonic()
+            run()
+            if turn:  # the first one compiles
+                seconds.append(time.monotonic() - started)
+    return min(times[0]), min(times[1])
+
+
+def data_wait() -> float:
+    """Share of a small run's time that the loop waited for batches, after compilation."""
+    from albert_jax import pretrain
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
+    from albert_jax.telemetry import read_lines
+    from configs.pretrain import get_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / 'topics.jsonl'
+        _write_topics(text)
+        sources, settings = [Source('jsonl', str(text))], PreparationSettings(sequence_length=128)
+        settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
+        corpus = Path(folder) / 'corpus'
+        prepare(sources, corpus, vocabulary_for(sources, settings, 1000), settings, 1)
+        config = get_config('tiny')
+        config.data.path = str(corpus)
+        config.pretraining.sequence_length = 128
+        config.model.max_position_embeddings = 128
+        config.optimizer.warmup_steps = 5
+        config.loop.update(
+            num_steps=30, batch_size=32, log_every=30, eval_every=30, num_eval_batches=1
+        )
+        pretrain.run(config.to_dict(), Path(folder) / 'run')
+        lines = read_lines(Path(folder) / 'run' / 'metrics.jsonl')
+        return next(line for line in lines if line['split'] == 'train')['speed']['data_wait']
+
+
+def _write_topics(path: Path) -> None:
+    import json
+    import pydoc_data.topics
+
+    topics = pydoc_data.topics.topics.values()
+    path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in topics))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--shapes', nargs='*', default=['8x128', '4x512'], help='batch × length')
+    flags = parser.parse_args()
+    print(f'share of the step that waits for data: {data_wait():.2%}', flush=True)
+    for shape in flags.shapes:
+        size, length = map(int, shape.split('x'))
+        batch = make_batch(size, length)
+        for name, mine, theirs in zip(
+            ('train step', 'forward'), ours(batch), hugging_face(batch), strict=True
+        ):
+            left, right = fastest_of_turns(mine, theirs)
+            print(
+                f'{name} {shape}: {left:.2f} s against {right:.2f} s of Hugging Face in torch, '
+                f'ratio {left / right:.2f}',
+                flush=True,
+            )
+
+
+if __name__ == '__main__':
+    main()

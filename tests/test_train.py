@@ -1,0 +1,207 @@
+"""The loop in one process: what it logs, when it stops, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from albert_jax import pretrain
+from albert_jax.errors import UserError
+from albert_jax.telemetry import read_lines
+from configs.pretrain import get_config
+
+
+def tiny_config(corpus, **loop):
+    config = get_config('tiny')
+    config.data.path = str(corpus)
+    config.model.update(
+        vocab_size=1000,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    config.pretraining.sequence_length = 32
+    config.optimizer.update(learning_rate=0.02, warmup_steps=2)
+    settings = {'num_steps': 12, 'batch_size': 16, 'log_every': 3, 'eval_every': 5}
+    settings |= {'checkpoint_every': 5, 'num_eval_batches': 2}
+    config.loop.update(settings | loop)
+    return config.to_dict()
+
+
+def without_speed(path):
+    return [{k: v for k, v in line.items() if k != 'speed'} for line in read_lines(path)]
+
+
+def test_a_run_logs_evaluates_and_learns(corpus_directory, tmp_path, capsys):
+    config = tiny_config(corpus_directory, num_steps=60, log_every=10, eval_every=20)
+    assert pretrain.run(config, tmp_path) == 0
+    lines = read_lines(tmp_path / 'metrics.jsonl')
+    train = [line for line in lines if line['split'] == 'train']
+    held_out = [line for line in lines if line['split'] == 'validation']
+    assert [line['step'] for line in train] == [10, 20, 30, 40, 50, 60]
+    assert [line['step'] for line in held_out] == [20, 40, 60]
+    assert held_out[-1]['mlm_loss'] < held_out[0]['mlm_loss'] < np.log(1000)
+    for name in ('mlm_loss', 'mlm_accuracy', 'sop_loss', 'sop_accuracy', 'loss', 'grad_norm'):
+        assert np.isfinite(train[0][name])
+    assert train[0]['loss'] == pytest.approx(train[0]['mlm_loss'] + train[0]['sop_loss'], abs=0.05)
+    assert train[-1]['learning_rate'] < train[1]['learning_rate']
+    assert 0 <= train[-1]['speed']['data_wait'] <= 1
+    assert train[-1]['speed']['sequences_per_second'] > 0
+    output = capsys.readouterr().out
+    assert 'ETA' in output and 'unigram model' in output and 'fill_mask --checkpoint=' in output
+
+
+def test_tensorboard_reads_the_events(corpus_directory, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert pretrain.run(tiny_config(corpus_directory), tmp_path) == 0
+    events = EventAccumulator(str(tmp_path / 'tensorboard'))
+    events.Reload()
+    lines = read_lines(tmp_path / 'metrics.jsonl')
+    for split in ('train', 'validation'):
+        logged = {e.step: e.value for e in events.Scalars(f'{split}/mlm_loss')}
+        wanted = {line['step']: line['mlm_loss'] for line in lines if line['split'] == split}
+        assert logged == pytest.approx(wanted, rel=1e-6)
+    assert 'train/sequences_per_second' in events.Tags()['scalars']
+
+
+def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
+    import jax
+
+    import albert_jax
+
+    runs = {}
+    for num_devices, num_microbatches in ((1, 1), (8, 1), (2, 4)):
+        workdir = tmp_path / f'{num_devices}-{num_microbatches}'
+        config = tiny_config(
+            corpus_directory, num_devices=num_devices, num_microbatches=num_microbatches,
+            num_steps=10,
+        )  # fmt: skip
+        pretrain.run(config, workdir)
+        runs[num_devices] = (
+            albert_jax.load(workdir).params,
+            without_speed(workdir / 'metrics.jsonl'),
+        )
+    params, lines = runs.pop(1)
+    for other_params, other_lines in runs.values():
+        for path, wanted in jax.tree_util.tree_leaves_with_path(params):
+            name = jax.tree_util.keystr(path, simple=True, separator='/')
+            found = other_params
+            for key in path:
+                found = found[key.key]
+            if not name.endswith('key/bias'):  # its gradient is rounding noise: TPU.md
+                np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+        for line, other in zip(lines, other_lines, strict=True):
+            assert other.pop('split') == line['split']
+            numbers = {name: line[name] for name in other}
+            assert other == pytest.approx(numbers, rel=1e-4, abs=1e-5)
+
+
+def test_a_finished_run_is_not_done_again(corpus_directory, tmp_path, capsys):
+    config = tiny_config(corpus_directory)
+    pretrain.run(config, tmp_path)
+    before = (tmp_path / 'metrics.jsonl').read_text()
+    assert pretrain.run(config, tmp_path) == 0
+    assert 'there was nothing left to do' in capsys.readouterr().out
+    assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_directory, tmp_path):
+    import shutil
+
+    import jax
+
+    import albert_jax
+
+    config = tiny_config(corpus_directory, keep_last=9)
+    pretrain.run(config, tmp_path / 'whole')
+    for step in (5, 10):
+        again = tmp_path / f'from-{step}'
+        (again / 'checkpoints').mkdir(parents=True)
+        source = tmp_path / 'whole' / 'checkpoints' / str(step)
+        shutil.copytree(source, again / 'checkpoints' / str(step))
+        # What a killed run leaves: lines beyond the checkpoint, the last of them cut.
+        text = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
+        (again / 'metrics.jsonl').write_text(text[:-20])
+        pretrain.run(config, again)
+        assert without_speed(again / 'metrics.jsonl') == without_speed(
+            tmp_path / 'whole' / 'metrics.jsonl'
+        )
+        left, right = (
+            albert_jax.load(w / 'checkpoints' / '12').params for w in (tmp_path / 'whole', again)
+        )
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(corpus_directory, tmp_path):
+    import albert_jax
+
+    # A negative temperature of sorts: weights become infinite at once and stay there.
+    config = tiny_config(corpus_directory, max_skipped_in_a_row=3, num_steps=30)
+    config['optimizer'] |= {'learning_rate': 1e38, 'name': 'adamw', 'clip_norm': 0.0}
+    config['optimizer'] |= {'warmup_steps': 8, 'weight_decay': 1e30}
+    with pytest.raises(UserError, match='of 3 steps in a row was not finite; none of them reached'):
+        pretrain.run(config, tmp_path)
+    if (tmp_path / 'checkpoints' / '5').exists():
+        params = albert_jax.load(tmp_path).params
+        assert np.isfinite(params['pooler']['kernel']).all()
+
+
+@pytest.mark.parametrize(
+    ('section', 'change', 'message'),
+    [
+        ('loop', {'batch_size': 12}, r'batch_size is 12; it must be a multiple of 8 \(8 devices'),
+        ('loop', {'num_microbatches': 4}, r'must be a multiple of 32 \(8 devices × 4 microb'),
+        ('loop', {'num_devices': 9}, 'num_devices is 9, but this machine has 8'),
+        ('loop', {'num_steps': 0}, 'loop.num_steps is 0; it must be above 0'),
+        ('loop', {'best_metric': 'f1'}, 'loop.best_metric is .f1.; this run has'),
+        ('model', {'vocab_size': 500}, 'has piece ids up to 999, beyond model.vocab_size'),
+        ('model', {'max_position_embeddings': 16}, 'is 32, but the model has 16 positions'),
+        ('model', {'size': 'albert_tiny'}, 'model.size is .albert_tiny.; it must be one of'),
+        ('model', {'hidden_act': 'swish'}, 'it must be one of gelu_tanh'),
+        ('data', {'path': ''}, 'data.path is empty; set --config.data.path'),
+        ('data', {'path': '/nothing'}, 'holds no prepared corpus'),
+        ('optimizer', {'warmup_steps': 12}, 'must be below steps, which is 12'),
+        ('pretraining', {'sequence_length': 256}, 'prepared for 128|has 64 positions'),
+    ],
+)
+def test_a_bad_config_is_refused_before_anything_is_written(
+    corpus_directory, tmp_path, section, change, message
+):
+    config = tiny_config(corpus_directory)
+    config[section] |= change
+    with pytest.raises(UserError, match=message):
+        pretrain.run(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_of_another_run_is_refused_and_untouched(corpus_directory, tmp_path):
+    pretrain.run(tiny_config(corpus_directory), tmp_path)
+    before = (tmp_path / 'metrics.jsonl').read_text()
+    config = tiny_config(corpus_directory)
+    config['model']['num_hidden_layers'] = 3
+    with pytest.raises(UserError, match=r'model.num_hidden_layers \(there 2, here 3\)'):
+        pretrain.run(config, tmp_path)
+    assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
+    from albert_jax import telemetry
+    from albert_jax.config import SIZES
+    from albert_jax.flops import peak_flops, train_flops
+
+    assert peak_flops('TPU v4') == 275e12 and peak_flops('cpu') is None
+    # Six FLOPs a weight and token, plus attention: base at 512 tokens.
+    weights = 12 * 7_087_872 + 99_072
+    flops = train_flops(SIZES['albert_base'], 512, 80)
+    attention = 12 * 512 * 4 * 512 * 768 * 3
+    head = 80 * 6 * 128 * (768 + 30000)
+    assert flops == pytest.approx(512 * 6 * weights + attention + head, rel=0.003)
+    monkeypatch.setattr(telemetry, 'peak_flops', lambda kind: 1e9)
+    with telemetry.Telemetry(tmp_path, 0, 10, 4, 512, 1e9) as log:
+        log.start_clock(1)
+        log.train_line(5, {'loss': 1.0})
+    (line,) = [json.loads(text) for text in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert line['speed']['model_flops_utilization'] > 0
