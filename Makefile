@@ -6,10 +6,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
 
+STAMP = .venv/installed-tpu-$(TPU)
+
 .PHONY: demo test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
-.venv/installed: requirements.txt pyproject.toml
+$(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
@@ -17,20 +19,20 @@ TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
 	@if [ "$(TPU)" = 1 ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[tpu]'; fi
 	@touch $@
 
-.venv/reference: .venv/installed
+.venv/reference: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference]'
 	@touch $@
 
-demo: .venv/installed
+demo: $(STAMP)
 	$(BIN)/python -m albert_jax.demo
 
-test: .venv/installed
+test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: .venv/reference
 	$(BIN)/python -m pytest -m slow
 
-lint: .venv/installed
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -6,13 +6,16 @@ use the model, the best by the run's metric, or the latest where none has been e
 """
 
 import base64
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +85,7 @@ class Checkpoints:
         self._options = _options(keep_last, best_metric, is_lower_better)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(workdir)
             self._manager = ocp.CheckpointManager(self._directory, options=self._options)
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
@@ -95,7 +99,7 @@ class Checkpoints:
           UserError: if this or the previous one cannot be written.
         """
         items = _items(state)
-        content = about.to_json() | {'digests': _digests(items)}
+        content = about.to_json() | {'step': step, 'digests': _digests(items)}
         if metrics is not None:
             metrics = {self._best_metric: float(metrics[self._best_metric])}
         try:
@@ -150,6 +154,7 @@ class Checkpoints:
           UserError: if the checkpoints are of another run, or all are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged: dict[int, str] = {}
         for step in steps:
             try:
                 content = self._read_about(step)
@@ -163,23 +168,20 @@ class Checkpoints:
                 )
                 restored = {name: restored[name] for name in _ITEMS}
                 _check_digests(restored, content['digests'])
+                for other, reason in damaged.items():
+                    self._move_aside(other, reason)
                 return dataclasses.replace(
                     abstract_state, params=restored['params'], **restored['training']
                 )
-            except UserError:
+            except (UserError, MemoryError):
                 raise
             except Exception as error:  # whatever the storage raises, this one is of no use
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-                aside = self._move_aside(step)
-                print(
-                    f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved '
-                    f'to {aside} and the one before it is used.',
-                    file=sys.stderr,
-                )
-        if steps:
+                damaged[step] = reason
+        if damaged:
             raise UserError(
-                f'{self._directory}: every checkpoint is damaged; they were moved to '
-                f'{self._directory.parent / "damaged"}. Start again to train from the beginning.'
+                f'{self._directory}: no checkpoint can be read ({next(iter(damaged.values()))}); '
+                f'choose another --workdir to train from the beginning.'
             )
         return None
 
@@ -188,19 +190,60 @@ class Checkpoints:
             'about'
         ]
 
-    def _move_aside(self, step: int) -> Path:
+    def _move_aside(self, step: int, reason: str) -> None:
         folder = self._directory.parent / 'damaged'
-        folder.mkdir(exist_ok=True)
-        number = sum(1 for _ in folder.glob(f'{step}-*'))
         self._manager.close()
-        aside = (self._directory / str(step)).rename(folder / f'{step}-{number}')
+        try:
+            folder.mkdir(exist_ok=True)
+            number = sum(1 for _ in folder.glob(f'{step}-*'))
+            aside = (self._directory / str(step)).rename(folder / f'{step}-{number}')
+        except OSError as error:
+            raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
-        return aside
+        print(
+            f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved to '
+            f'{aside} and one before it is used.',
+            file=sys.stderr,
+        )
 
     def close(self) -> None:
-        """Waits for the writer and lets go of it."""
-        self.wait()
-        self._manager.close()
+        """Waits for the writer and lets go of it and of the workdir.
+
+        Raises:
+          UserError: if something cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A save that was under way is finished; why the run ends matters more than how that went.
+        with contextlib.suppress(UserError) if error else contextlib.nullcontext():
+            self.close()
+
+
+def _lock(workdir: Path) -> IO[str]:
+    """Keeps a second run out of the workdir for as long as this process lives."""
+    file = (workdir / 'lock').open('w')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f'Another process trains in {workdir}; wait for it, stop it, or choose another '
+            f'--workdir.'
+        ) from error
+    return file
 
 
 def _options(
@@ -306,8 +349,8 @@ def load(path: str | Path) -> Loaded:
     Raises:
       UserError: if there is no checkpoint, or it cannot be read.
     """
-    directory = _checkpoint_directory(Path(path).absolute())
     try:
+        directory = _checkpoint_directory(Path(path).absolute())
         content = _read_json(directory, 'about')
         about = About.from_json(content)
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -328,8 +371,8 @@ def load(path: str | Path) -> Loaded:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f'{directory} cannot be read as a checkpoint: {reason}.') from error
-    return Loaded(about.model, params, about.tokenizer, int(directory.name))
+        raise UserError(f'{path} cannot be read as a checkpoint: {reason}.') from error
+    return Loaded(about.model, params, about.tokenizer, content['step'])
 
 
 def _checkpoint_directory(path: Path) -> Path:

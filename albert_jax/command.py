@@ -70,6 +70,18 @@ def read_config(argument: str, overrides: Sequence[str]) -> Any:
     except KeyboardInterrupt:
         raise
     except Exception as error:  # flags, ml_collections and the config file itself all raise others
-        reason = str(error.args[0] if error.args else error).strip().splitlines()
-        text = reason[0] if reason else type(error).__name__
-        raise UserError(f'--config={argument} {" ".join(overrides)}: {text}') from error
+        raise UserError(f'--config={argument}: {_reason(error, overrides)}') from error
+
+
+def _reason(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong, of whatever ml_collections makes of it."""
+    text = str(error.args[0] if error.args else error).strip()
+    lines = text.strip("'").replace('\\n', '\n').splitlines() or [type(error).__name__]
+    if any(line.startswith('Traceback') for line in lines):
+        # An error inside the config file: its last line has type and message.
+        return lines[-1].partition(': ')[2] or lines[-1]
+    if isinstance(error, KeyError | AttributeError | TypeError) or 'Did you mean' in text:
+        fields = ' '.join(override.partition('=')[0] for override in overrides)
+        hint = next((line for line in lines if 'Did you mean' in line), '')
+        return f'one of {fields} is not a field of the config ({lines[0]}). {hint}'.strip()
+    return lines[0]

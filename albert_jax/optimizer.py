@@ -79,7 +79,8 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
     warmup, peak, end = settings.warmup_steps, settings.learning_rate, settings.end_learning_rate
     if warmup >= total_steps:
         raise UserError(
-            f'optimizer.warmup_steps is {warmup}; it must be below steps, which is {total_steps}.'
+            f'optimizer.warmup_steps is {warmup}; it must be below loop.num_steps, which is '
+            f'{total_steps}.'
         )
     rest = total_steps - warmup
     match settings.schedule:
@@ -88,7 +89,8 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
         case 'linear':
             decay = optax.linear_schedule(peak, end, rest)
         case 'google_linear':
-            decay = optax.linear_schedule(peak * (1 - warmup / total_steps), end, rest)
+            start = end + (peak - end) * (1 - warmup / total_steps)
+            decay = optax.linear_schedule(start, end, rest)
         case 'polynomial':
             decay = optax.polynomial_schedule(peak, end, settings.power, rest)
         case 'cosine':

@@ -1,6 +1,9 @@
 """Turns text into a prepared corpus: `python -m albert_jax.prepare --help`."""
 
 import os
+import shutil
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +21,8 @@ Turn text into a corpus for pretraining: documents, sentences, piece ids, chunks
 
 Segments, masks and sentence order are drawn when the corpus is read, so nothing is stored twice.
 The same input and settings give the same bytes, whatever the number of workers. Memory does not
-grow with the corpus. An interrupted run leaves nothing behind; start it again.
+grow with the corpus; --vocabulary=train samples at most 10 million sentences of it. A run that was
+killed leaves OUTPUT.incomplete, which nothing takes for a corpus; start it again.
 """
 _EPILOG = """\
 inputs (repeat --input to mix several):
@@ -77,6 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         '--workers', type=int, default=0, help='processes that tokenise; 0 for one a core'
     )
     flags = parser.parse_args(arguments)
+    # What was begun is then removed, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     from albert_jax.data.corpus import parse_source
     from albert_jax.data.preparation import PreparationSettings
@@ -115,7 +121,7 @@ def run(
     from albert_jax.data.tokenizer import Tokenizer
 
     if dataset.is_prepared(output):
-        return _already_there(output, sources, settings)
+        return _already_there(output, sources, vocabulary, vocab_size, settings)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} exists and is no prepared corpus; choose another --output.')
     _check_writable(output)
@@ -137,17 +143,32 @@ def _check_writable(output: Path) -> None:
         probe = output.with_name(f'{output.name}.incomplete')
         probe.mkdir(exist_ok=True)
         (probe / 'probe').touch()
-    except OSError as error:
-        raise UserError(f'{output} cannot be written: {error.strerror}.') from error
+        shutil.rmtree(probe)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or 'give it a name'
+        raise UserError(f'{output} cannot be written: {reason}.') from error
 
 
-def _already_there(output: Path, sources: 'list[Source]', settings: 'PreparationSettings') -> int:
+def _already_there(
+    output: Path,
+    sources: 'list[Source]',
+    vocabulary: str,
+    vocab_size: int,
+    settings: 'PreparationSettings',
+) -> int:
     from albert_jax.data import dataset
+    from albert_jax.data.tokenizer import Tokenizer
 
     manifest = dataset.read_manifest(output)
+    there = dataset.PreparedCorpus(output).tokenizer
+    if vocabulary == 'train':
+        is_same = there.vocab_size == vocab_size
+    else:
+        is_same = Tokenizer.from_file(vocabulary).sha256 == there.sha256
     wanted = settings.to_dict() | {'sources': [str(source) for source in sources]}
     present = manifest['settings'] | {'sources': manifest['sources']}
     differing = [name for name in wanted if wanted[name] != present.get(name)]
+    differing += [] if is_same else ['vocabulary']
     if differing:
         raise UserError(
             f'{output} holds a corpus with another {", ".join(differing)}; choose another --output '

@@ -11,6 +11,12 @@ from albert_jax.errors import UserError
 if TYPE_CHECKING:
     from albert_jax.train import LoopSettings, Task
 
+# Fields of the loop that decide what is computed, logged or called best.
+_IDENTITY_OF_LOOP = (
+    'num_steps', 'batch_size', 'seed', 'log_every', 'eval_every', 'num_eval_batches',
+    'best_metric', 'is_lower_better',
+)  # fmt: skip
+
 _DESCRIPTION = """\
 Pretrain ALBERT (masked language model and sentence order) on a prepared corpus.
 
@@ -76,8 +82,12 @@ def last_evaluation(workdir: Path) -> dict[str, Any]:
     """The last line of the held-out split in a run's metrics."""
     from albert_jax.telemetry import METRICS_FILE, read_lines
 
-    lines = read_lines(workdir / METRICS_FILE)
-    return [line for line in lines if line['split'] == 'validation'][-1]
+    path = workdir / METRICS_FILE
+    lines = read_lines(path) if path.exists() else []
+    evaluations = [line for line in lines if line['split'] == 'validation']
+    if not evaluations:
+        raise UserError(f'{path} has no evaluation, though the run is finished; it was damaged.')
+    return evaluations[-1]
 
 
 def _report(baseline: tuple[float, float], workdir: Path) -> None:
@@ -129,6 +139,8 @@ def make_task(
             f'{model.max_position_embeddings} positions; raise model.max_position_embeddings or '
             f'shorten the sequences.'
         )
+    if set(config['data']) != {'path'}:
+        raise UserError(f'The section data has {", ".join(config["data"])}; it must have path.')
     if not config['data']['path']:
         raise UserError(
             'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
@@ -170,10 +182,7 @@ def make_task(
                 'data': {'fingerprint': corpus.fingerprint},
                 'pretraining': pretraining.to_dict(),
                 'optimizer': optimizer.to_dict(),
-                'loop': {
-                    name: getattr(loop, name)
-                    for name in ('num_steps', 'batch_size', 'seed', 'log_every')
-                },
+                'loop': {name: getattr(loop, name) for name in _IDENTITY_OF_LOOP},
             },
         ),
     )

@@ -105,8 +105,10 @@ def make_train_step(
         batch = {**batch, 'example_ids': jnp.arange(num_examples)}
         grads, loss, sums = gradients(state.params, batch, dropout_key)
         grad_norm = optax.tree.norm(grads)
-        is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(loss)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # An update can overflow where the gradient did not.
+        norms = jnp.stack([loss, grad_norm, optax.tree.norm(updates)])
+        is_finite = jnp.isfinite(norms).all()
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones([])
         sums = sums | {'loss': Sum(loss, one), 'grad_norm': Sum(grad_norm, one)}

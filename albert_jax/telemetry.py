@@ -24,7 +24,7 @@ _SHOWN = (
 
 
 class Telemetry:
-    """Writes what happens in a run. On hosts other than the first it writes nothing.
+    """Writes what happens in a run.
 
     Lines of steps after `first_step`, left by a run that was killed, are removed, so that the file
     reads as if it had never stopped.
@@ -36,6 +36,7 @@ class Telemetry:
       examples_per_step: rows of the global batch.
       tokens_per_example: length of a row.
       flops_per_example: for utilisation.
+      num_devices: that share the batch.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Telemetry:
         examples_per_step: int,
         tokens_per_example: int,
         flops_per_example: float,
+        num_devices: int,
     ) -> None:
         from tensorboardX import SummaryWriter  # slow to import
 
@@ -53,6 +55,7 @@ class Telemetry:
         self._examples_per_step = examples_per_step
         self._tokens_per_example = tokens_per_example
         self._flops_per_example = flops_per_example
+        self._num_devices = num_devices
         self._console = Console()
         self._started = self._last_time = time.monotonic()
         self._last_step = first_step
@@ -60,8 +63,10 @@ class Telemetry:
         try:
             _truncate(workdir / METRICS_FILE, first_step)
             self._file = (workdir / METRICS_FILE).open('a')
-            purge = first_step + 1 if first_step else None
-            self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=purge)
+            # TensorBoard drops what a killed run has written beyond its last checkpoint.
+            self._board = SummaryWriter(
+                str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10
+            )
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
         self._progress = Progress(
@@ -89,8 +94,10 @@ class Telemetry:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._file.close()
-        self._board.close()
+        # What stopped the loop matters more than that the last line could not be written.
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self._file.close()
+            self._board.close()
 
     def waited(self, seconds: float) -> None:
         """Counts time that the loop spent waiting for a batch."""
@@ -119,7 +126,7 @@ class Telemetry:
         peak = peak_flops(jax.devices()[0].device_kind)
         if peak:
             flops = examples * self._flops_per_example / seconds
-            speed['model_flops_utilization'] = flops / (peak * jax.device_count())
+            speed['model_flops_utilization'] = flops / (peak * self._num_devices)
         self._last_time, self._last_step, self._waited = now, step, 0.0
         self._write('train', step, metrics, speed)
 
@@ -134,18 +141,28 @@ class Telemetry:
         yield
         self._last_time += time.monotonic() - before
 
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the metrics hold an evaluation of this step."""
+        lines = read_lines(Path(self._file.name))
+        return any(line['step'] == step and line['split'] == 'validation' for line in lines)
+
     def _write(
         self, split: str, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:
         line: dict[str, Any] = {'step': step, 'split': split, **metrics}
         if speed:
             line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
-        self._file.write(json.dumps(line) + '\n')
-        self._file.flush()
-        for name, value in [*metrics.items(), *speed.items()]:
-            if math.isfinite(value):
-                self._board.add_scalar(f'{split}/{name}', value, step)
-        self._board.flush()
+        try:
+            self._file.write(json.dumps(line) + '\n')
+            self._file.flush()
+            for name, value in [*metrics.items(), *speed.items()]:
+                if math.isfinite(value):
+                    self._board.add_scalar(f'{split}/{name}', value, step)
+        except OSError as error:
+            raise UserError(
+                f'{self._file.name} cannot be written ({error.strerror}); make room and start the '
+                f'same command again.'
+            ) from error
         text = ' '.join(f'{name} {metrics[name]:.4g}' for name in _SHOWN if name in metrics)
         if speed:
             text += f'  {speed["sequences_per_second"]:.4g} sequences/s'

@@ -64,6 +64,14 @@ class LoopSettings(Settings):
             'checkpoint_every', 'keep_last', 'max_skipped_in_a_row',
         )  # fmt: skip
         self.check_not_negative('num_devices', 'num_eval_batches', 'seed')
+        if self.seed >= 2**32:
+            raise UserError(f'loop.seed is {self.seed}; it must be below 2³².')
+        if self.checkpoint_every % self.eval_every and self.eval_every % self.checkpoint_every:
+            raise UserError(
+                f'loop.checkpoint_every is {self.checkpoint_every} and loop.eval_every is '
+                f'{self.eval_every}; make one a multiple of the other, so that the best checkpoint '
+                f'can be told.'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +151,6 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         settings.log_every,
         settings.seed,
     )
-    evaluate = _evaluator(task, settings, mesh, rows)
     telemetry = Telemetry(
         workdir,
         first_step,
@@ -151,15 +158,22 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         settings.batch_size,
         task.tokens_per_example,
         task.flops_per_example,
+        mesh.size,
     )
     reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
     stop = _StopSignal()
+    evaluate = _evaluator(task, settings, mesh, rows, stop)
 
     # The loop. A step is dispatched before the status of the one before it is read.
-    with telemetry, stop:
+    with checkpoints, telemetry, stop:
         previous: Status | None = None
         metrics: dict[str, float] | None = None
         step = first_step
+        if step % settings.eval_every == 0 and step and not telemetry.has_evaluation(step):
+            # It was told to stop in the midst of this evaluation.
+            metrics = evaluate(state.params)
+            if metrics:
+                telemetry.eval_line(step, metrics)
         while step < settings.num_steps and not stop.number:
             started = time.monotonic()
             host_batch = next(reader)
@@ -181,6 +195,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
             if is_eval:
                 with telemetry.paused():
                     metrics = evaluate(state.params)
+                    if metrics is None:
+                        break
                     telemetry.eval_line(step, metrics)
             if is_save:
                 with telemetry.paused():
@@ -191,7 +207,6 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         # The end, or a pause: nothing that was learnt is lost.
         if checkpoints.latest_step() != step:
             checkpoints.save(step, state, task.about, None)
-        checkpoints.close()
     return Outcome(step, metrics, stop.number)
 
 
@@ -223,16 +238,19 @@ def _reader(
 
 
 def _evaluator(
-    task: Task, settings: LoopSettings, mesh: Mesh, rows: range
-) -> Callable[[PyTree], dict[str, float]]:
+    task: Task, settings: LoopSettings, mesh: Mesh, rows: range, stop: '_StopSignal'
+) -> Callable[[PyTree], dict[str, float] | None]:
+    """Held-out means, or None if a signal came first: a preemption does not wait for minutes."""
     eval_step = make_eval_step(task.objective, mesh)
     num_batches = task.num_eval_batches
     if settings.num_eval_batches:
         num_batches = min(num_batches, settings.num_eval_batches)
 
-    def evaluate(params: PyTree) -> dict[str, float]:
+    def evaluate(params: PyTree) -> dict[str, float] | None:
         total: dict[str, Sum] | None = None
         for number in range(num_batches):
+            if stop.number:
+                return None
             sums = eval_step(params, put_batch(mesh, task.eval_batch(number, rows)))
             total = sums if total is None else objectives.add(total, sums)
         assert total is not None
@@ -242,8 +260,11 @@ def _evaluator(
 
 
 def _means(sums: Mapping[str, Sum]) -> dict[str, float]:
+    """Means of what there was something to average of."""
     sums = jax.device_get(dict(sums))
-    return {name: float(pair.sum) / max(float(pair.weight), 1e-5) for name, pair in sums.items()}
+    return {
+        name: float(pair.sum) / float(pair.weight) for name, pair in sums.items() if pair.weight > 0
+    }
 
 
 def _read_status(
@@ -259,18 +280,23 @@ def _read_status(
     if status.num_skipped_in_a_row >= settings.max_skipped_in_a_row:
         raise UserError(
             f'Step {step}: the loss or gradient of {int(status.num_skipped_in_a_row)} steps in a '
-            f'row was not finite; none of them reached the parameters. Lower '
-            f'optimizer.learning_rate or go on from an earlier checkpoint.'
+            f'row was not finite; none of them reached the parameters, and the last checkpoint is '
+            f'good. Start in another --workdir with a lower optimizer.learning_rate.'
         )
     if step % settings.log_every == 0:
         telemetry.train_line(
             step,
             {
                 **_means(status.window),
-                'learning_rate': float(jnp.asarray(task.learning_rate(jnp.int32(step - 1)))),
+                'learning_rate': _rate(task, step - 1 - int(status.num_skipped)),
                 'skipped_steps': int(status.num_skipped),
             },
         )
+
+
+def _rate(task: Task, num_updates: int) -> float:
+    """The learning rate of an update; skipped steps do not count."""
+    return float(jnp.asarray(task.learning_rate(jnp.int32(max(num_updates, 0)))))
 
 
 class _StopSignal:

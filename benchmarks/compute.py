@@ -79,17 +79,16 @@ def hugging_face(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Call
     import torch
     from transformers import AlbertConfig, AlbertForPreTraining
 
-    model = AlbertForPreTraining(
-        AlbertConfig(
-            vocab_size=_CONFIG.vocab_size,
-            embedding_size=_CONFIG.embedding_size,
-            hidden_size=_CONFIG.hidden_size,
-            num_hidden_layers=_CONFIG.num_hidden_layers,
-            num_attention_heads=_CONFIG.num_attention_heads,
-            intermediate_size=_CONFIG.intermediate_size,
-            attn_implementation='sdpa',
-        )
+    config: Any = AlbertConfig(
+        vocab_size=_CONFIG.vocab_size,
+        embedding_size=_CONFIG.embedding_size,
+        hidden_size=_CONFIG.hidden_size,
+        num_hidden_layers=_CONFIG.num_hidden_layers,
+        num_attention_heads=_CONFIG.num_attention_heads,
+        intermediate_size=_CONFIG.intermediate_size,
     )
+    config._attn_implementation = 'sdpa'
+    model = AlbertForPreTraining(config)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, eps=1e-6, weight_decay=0.01)
     input_ids = torch.from_numpy(batch['input_ids']).long()
     labels = torch.full_like(input_ids, -100)
@@ -139,7 +138,7 @@ def data_wait() -> float:
         settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
         corpus = Path(folder) / 'corpus'
         prepare(sources, corpus, vocabulary_for(sources, settings, 1000), settings, 1)
-        config = get_config('tiny')
+        config: Any = get_config('tiny')
         config.data.path = str(corpus)
         config.pretraining.sequence_length = 128
         config.model.max_position_embeddings = 128

@@ -1,4 +1,6 @@
-"""Speed of the data path, on one core: `python -m benchmarks.data [--text=FILE.jsonl.gz --vocabulary=MODEL]`.
+"""Speed of the data path, on one core.
+
+    python -m benchmarks.data [--text=FILE.jsonl.gz --vocabulary=MODEL] [--memory]
 
 Without a text the builtin corpus is used. Prints prepare throughput, and batch(step) at 512 tokens
 from disk beside what google-research/albert's builder makes (240 sequences a second on one core,

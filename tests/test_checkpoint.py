@@ -1,5 +1,6 @@
 """Which checkpoint wins, what is refused, and what a damaged one does."""
 
+import contextlib
 import dataclasses
 import shutil
 
@@ -138,8 +139,17 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
 def test_when_all_are_damaged_the_run_says_so(tmp_path, about):
     save(tmp_path, about, {3: 1.0})
     flip(largest_file(tmp_path / 'checkpoints' / '3' / 'params'))
-    with pytest.raises(UserError, match='every checkpoint is damaged; they were moved to'):
+    with pytest.raises(UserError, match='no checkpoint can be read'):
         open_checkpoints(tmp_path).restore(abstract(make_state(3)), about)
+    assert steps(tmp_path) == [3]
+
+
+def test_a_second_process_is_kept_out(tmp_path, about):
+    first = open_checkpoints(tmp_path)
+    with pytest.raises(UserError, match='Another process trains in'):
+        open_checkpoints(tmp_path)
+    first.close()
+    open_checkpoints(tmp_path).close()
 
 
 def test_loading_a_damaged_checkpoint_is_refused(tmp_path, about):
@@ -186,5 +196,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_survives(tmp_path, about):
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with contextlib.suppress(UserError):
+            checkpoints.close()
     restored = open_checkpoints(tmp_path).restore(abstract(make_state(3)), about)
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(3))

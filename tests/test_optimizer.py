@@ -213,7 +213,9 @@ def test_other_schedules_follow_their_formulas(name, settings, formula):
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(UserError, match='warmup_steps is 10; it must be below steps, which is 10'):
+    with pytest.raises(
+        UserError, match='warmup_steps is 10; it must be below loop.num_steps, which is 10'
+    ):
         schedule(OptimizerSettings(warmup_steps=10), 10)
     with pytest.raises(UserError, match='optimizer.name is .*; it must be one of lamb, adamw'):
         OptimizerSettings(name='sgd')

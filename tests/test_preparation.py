@@ -12,7 +12,13 @@ import pytest
 
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.dataset import PreparedCorpus
-from albert_jax.data.preparation import PreparationSettings, pack, prepare, split_sentences
+from albert_jax.data.preparation import (
+    PreparationSettings,
+    pack,
+    prepare,
+    split_sentences,
+    vocabulary_for,
+)
 from albert_jax.errors import UserError
 from tests.conftest import documents
 
@@ -93,6 +99,7 @@ def test_tfds_is_a_source(monkeypatch):
         (b'{"text": "ok"}\n\n{"id": 3}\n', 'a.jsonl, line 3: a document without text'),
         (b'{"text": 5}\n', 'a.jsonl, line 1: a document without text'),
         (b'[1, 2]\n', 'a.jsonl, line 1: a document without text'),
+        (b'{"text": "half \\ud83d"}\n', 'a.jsonl, line 1: half a surrogate pair'),
     ],
 )
 def test_a_bad_line_is_told_with_file_and_line(tmp_path, content, message):
@@ -106,6 +113,14 @@ def test_a_cut_gzip_file_is_told(tmp_path):
     (tmp_path / 'a.jsonl.gz').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match='a.jsonl.gz, after line .*: cannot be read'):
         list(parse_source(f'jsonl:{tmp_path}/a.jsonl.gz').documents())
+
+
+def test_a_bad_line_is_told_when_a_vocabulary_is_trained_too(tmp_path):
+    source = write_jsonl(tmp_path / 'a.jsonl', documents()[:5])
+    with (tmp_path / 'a.jsonl').open('ab') as file:
+        file.write(b'{"text": "\xff"}')
+    with pytest.raises(UserError, match='line 6: not UTF-8'):
+        vocabulary_for([source], PreparationSettings(), 100)
 
 
 @pytest.mark.parametrize('spec', ['books', 'text:', 'json:a', 'builtin:x'])

@@ -381,9 +381,8 @@ def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
     source = [Source('text', str(tmp_path / 'a.txt'))]
     settings = PreparationSettings(sequence_length=64, validation_fraction=0.0)
     prepare(source, tmp_path / 'c', vocabulary, settings, 1)
-    data = make(PreparedCorpus(tmp_path / 'c'), 8, sequence_length=64, sentence_loss='nsp')
-    with pytest.raises(UserError, match='takes segments from other documents'):
-        data.batch(0)
+    with pytest.raises(UserError, match='takes segments from other documents, but the train split'):
+        make(PreparedCorpus(tmp_path / 'c'), 8, sequence_length=64, sentence_loss='nsp')
 
 
 @pytest.mark.parametrize(

@@ -138,15 +138,16 @@ def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_director
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(corpus_directory, tmp_path):
     import albert_jax
 
-    # A negative temperature of sorts: weights become infinite at once and stay there.
-    config = tiny_config(corpus_directory, max_skipped_in_a_row=3, num_steps=30)
+    # The warmup passes through rates that are too high for float32.
+    config = tiny_config(
+        corpus_directory, max_skipped_in_a_row=3, num_steps=30, eval_every=1, checkpoint_every=1
+    )
     config['optimizer'] |= {'learning_rate': 1e38, 'name': 'adamw', 'clip_norm': 0.0}
     config['optimizer'] |= {'warmup_steps': 8, 'weight_decay': 1e30}
     with pytest.raises(UserError, match='of 3 steps in a row was not finite; none of them reached'):
         pretrain.run(config, tmp_path)
-    if (tmp_path / 'checkpoints' / '5').exists():
-        params = albert_jax.load(tmp_path).params
-        assert np.isfinite(params['pooler']['kernel']).all()
+    params = albert_jax.load(tmp_path).params
+    assert np.isfinite(params['pooler']['kernel']).all()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(corpus_dir
         ('model', {'hidden_act': 'swish'}, 'it must be one of gelu_tanh'),
         ('data', {'path': ''}, 'data.path is empty; set --config.data.path'),
         ('data', {'path': '/nothing'}, 'holds no prepared corpus'),
-        ('optimizer', {'warmup_steps': 12}, 'must be below steps, which is 12'),
+        ('optimizer', {'warmup_steps': 12}, 'must be below loop.num_steps, which is 12'),
         ('pretraining', {'sequence_length': 256}, 'prepared for 128|has 64 positions'),
     ],
 )
@@ -200,7 +201,7 @@ def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
     head = 80 * 6 * 128 * (768 + 30000)
     assert flops == pytest.approx(512 * 6 * weights + attention + head, rel=0.003)
     monkeypatch.setattr(telemetry, 'peak_flops', lambda kind: 1e9)
-    with telemetry.Telemetry(tmp_path, 0, 10, 4, 512, 1e9) as log:
+    with telemetry.Telemetry(tmp_path, 0, 10, 4, 512, 1e9, 2) as log:
         log.start_clock(1)
         log.train_line(5, {'loss': 1.0})
     (line,) = [json.loads(text) for text in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

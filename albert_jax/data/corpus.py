@@ -13,6 +13,7 @@ import pydoc_data.topics
 import re
 import sysconfig
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -106,7 +107,7 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
             f'{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} at '
             f'column {error.start + 1}); convert the file to UTF-8 first.'
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, 'strerror', None) or error
         raise UserError(f'{path}, after line {number}: cannot be read ({reason}).') from error
 
@@ -139,7 +140,20 @@ def _json_documents(path: str, text_key: str) -> Iterator[str]:
                 f'{path}, line {number}: a document without text; each line must be an object '
                 f'with a string under the key {text_key!r}.'
             )
+        if '\\u' in line and not _is_unicode(text):
+            raise UserError(
+                f'{path}, line {number}: half a surrogate pair, which is no character; write the '
+                f'text as UTF-8.'
+            )
         yield text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
@@ -163,7 +177,10 @@ def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
                 f'{", ".join(sorted(example))}.'
             )
         text = example[text_key]
-        yield text.decode('utf-8') if isinstance(text, bytes) else str(text)
+        try:
+            yield text.decode('utf-8') if isinstance(text, bytes) else str(text)
+        except UnicodeDecodeError as error:
+            raise UserError(f'tfds:{target}, example {index}: {text_key} is not UTF-8.') from error
 
 
 def _builtin_documents() -> Iterator[str]:
@@ -174,13 +191,14 @@ def _builtin_documents() -> Iterator[str]:
     roots = [standard_library, *(site_packages / name for name in _DOCUMENTED_PACKAGES)]
     for root in roots:
         for path in sorted(root.rglob('*.py')):
-            is_foreign = root == standard_library and 'site-packages' in path.parts
-            if not is_foreign and not _is_test(path):
+            parts = path.relative_to(root).parts
+            is_foreign = root == standard_library and 'site-packages' in parts
+            if not is_foreign and not _is_test(parts):
                 yield from _docstrings(path)
 
 
-def _is_test(path: Path) -> bool:
-    return path.stem.endswith('_test') or not {'test', 'tests', 'idle_test'}.isdisjoint(path.parts)
+def _is_test(parts: tuple[str, ...]) -> bool:
+    return parts[-1].endswith('_test.py') or not {'test', 'tests', 'idle_test'}.isdisjoint(parts)
 
 
 def _docstrings(path: Path) -> Iterator[str]:

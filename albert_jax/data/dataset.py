@@ -6,11 +6,13 @@ nothing is stored twice. Beside the records lie the vocabulary, `corpus.json` (h
 made and what came of it) and the count of every piece in the training split.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,16 @@ def encode_chunk(tokens: np.ndarray, sentence_ends: Sequence[int], document: int
     return example.SerializeToString(deterministic=True)
 
 
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Makes ArrayRecord's errors what they are: errors of the disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition(';')[0]
+        raise OSError(errno.EIO, reason, str(directory)) from error
+
+
 class SplitWriter:
     """Writes the records of one split in the order they come, in shards of bounded size."""
 
@@ -88,7 +100,8 @@ class SplitWriter:
         if self._writer is None or self._bytes_in_shard >= _SHARD_BYTES:
             self._next_shard()
         assert self._writer is not None
-        self._writer.write(record)
+        with _writing(self._directory):
+            self._writer.write(record)
         self.shard_lengths[-1] += 1
         self._bytes_in_shard += len(record)
         self.num_bytes += len(record)
@@ -97,14 +110,16 @@ class SplitWriter:
         self._close_shard()
         path = self._directory / f'shard-{self._split}-{len(self._paths)}'
         # Groups of one record make a random read cost one record.
-        self._writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        with _writing(self._directory):
+            self._writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
         self._paths.append(path)
         self.shard_lengths.append(0)
         self._bytes_in_shard = 0
 
     def _close_shard(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with _writing(self._directory):
+                self._writer.close()
             self._writer = None
 
     def close(self) -> None:
@@ -203,7 +218,7 @@ class Split:
         from tensorflow_datasets.core import decode
 
         self._parse = _example_type().FromString
-        self._dtype = dtype
+        self._dtype, self._directory = dtype, directory
         try:
             # Decoding by TFDS costs five times what it takes to read a record.
             self._source = tfds.builder_from_directory(directory).as_data_source(
@@ -220,8 +235,14 @@ class Split:
 
     def read(self, indices: Int64[np.ndarray, 'chunks']) -> Chunks:
         """The chunks of these indices, in this order; an index may come twice."""
-        records = self._source.__getitems__(indices.tolist())
-        features = [self._parse(record).features.feature for record in records]
+        try:
+            records = self._source.__getitems__(indices.tolist())
+            features = [self._parse(record).features.feature for record in records]
+        except Exception as error:  # whatever ArrayRecord or protobuf raise, a file is damaged
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f'{self._directory}: a record cannot be read ({reason}); prepare the corpus again.'
+            ) from error
         tokens = [feature['tokens'].bytes_list.value[0] for feature in features]
         ends = [feature['sentence_ends'].bytes_list.value[0] for feature in features]
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens)) // self._dtype.itemsize

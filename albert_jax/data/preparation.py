@@ -8,13 +8,17 @@ destination and renamed when whole: an interrupted run leaves nothing that looks
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import multiprocessing
+import multiprocessing.connection
+import os
 import re
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -176,6 +180,7 @@ class _Worker:
         capacity = settings.sequence_length - _NUM_SPECIAL
         for number, split, sentences in documents:
             counts['documents'] += 1
+            counts[f'documents/{split}'] += 1
             ids = itertools.islice(encoded, len(sentences))
             for tokens, ends in pack(ids, capacity, tokenizer.starts_word):
                 array = np.array(tokens, self.dtype)
@@ -194,6 +199,15 @@ _worker: _Worker | None = None
 def _start_worker(model: bytes, settings: PreparationSettings) -> None:
     global _worker  # noqa: PLW0603 (a process has no other place for it)
     _worker = _Worker(model, settings)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the parent is killed: nothing else would tell it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(block: list[tuple[int, str]]) -> _Block:
@@ -212,16 +226,26 @@ class _Reader:
     """Reads the sources once, and keeps count and digest of what it has seen."""
 
     def __init__(
-        self, sources: list[Source], drop_duplicates: bool, on_text: Callable[[int], None]
+        self,
+        sources: list[Source],
+        drop_duplicates: bool,
+        on_text: Callable[[int], None],
+        scratch: Path | None = None,
     ) -> None:
         self._sources, self._drop_duplicates = sources, drop_duplicates
+        self._scratch = scratch
         self._on_text = on_text
         self._digest = hashlib.blake2b(digest_size=16)
         self.counts: collections.Counter[str] = collections.Counter()
 
     def documents(self) -> Iterator[str]:
         # On disk, so that memory does not grow with the corpus.
-        with tempfile.NamedTemporaryFile() as file, sqlite3.connect(file.name) as seen:
+        with (
+            tempfile.NamedTemporaryFile(dir=self._scratch) as file,
+            contextlib.closing(sqlite3.connect(file.name, isolation_level=None)) as seen,
+        ):
+            seen.execute('PRAGMA journal_mode = OFF')
+            seen.execute('PRAGMA synchronous = OFF')
             seen.execute('CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID')
             for source in self._sources:
                 for text in source.documents():
@@ -242,7 +266,7 @@ class _Reader:
         block, size = [], 0
         for number, text in enumerate(self.documents()):
             block.append((number, text))
-            size += len(text)
+            size += len(text) + 1
             if size >= _BLOCK_CHARACTERS:
                 yield block
                 block, size = [], 0
@@ -319,9 +343,9 @@ def prepare(
         partial.mkdir(parents=True)
         manifest = _write(sources, partial, vocabulary, settings, num_workers, on_text)
         partial.replace(output)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         dataset.remove(partial)
-        reason = error.strerror or error
+        reason = getattr(error, 'strerror', None) or error
         raise UserError(
             f'{output} cannot be written ({reason}); make room or choose another --output.'
         ) from error
@@ -341,7 +365,7 @@ def _write(
 ) -> dict[str, Any]:
     tokenizer = Tokenizer(vocabulary, settings.normalization)
     writers = {split: dataset.SplitWriter(directory, split) for split in dataset.SPLITS}
-    reader = _Reader(sources, settings.drop_duplicates, on_text)
+    reader = _Reader(sources, settings.drop_duplicates, on_text, scratch=directory)
     counts: collections.Counter[str] = collections.Counter()
     token_counts = np.zeros(tokenizer.vocab_size, np.int64)
     # Forked workers would inherit the threads' locks of whatever the parent has imported.

@@ -115,6 +115,13 @@ class PretrainingData:
                 f'{corpus.directory} was prepared for {corpus.sequence_length}; prepare it again '
                 f'with --sequence_length={settings.sequence_length}.'
             )
+        num_documents = corpus.manifest['counts'].get(f'documents/{split}', 0)
+        if settings.sentence_loss == 'nsp' and num_documents < 2:
+            raise UserError(
+                f'pretraining.sentence_loss is nsp, which takes segments from other documents, but '
+                f'the {split} split of {corpus.directory} has {num_documents}; use sop, or prepare '
+                f'more documents.'
+            )
         self._split = corpus.split(split)
         self._tokenizer = corpus.tokenizer
         self._settings = settings
@@ -262,7 +269,7 @@ class PretrainingData:
                 return partners, u_sentence
         raise UserError(
             'pretraining.sentence_loss is nsp, which takes segments from other documents, but '
-            'almost all of this split is one document; use sop, or a corpus of more documents.'
+            'almost all of a split is one document; use sop, or a corpus of more documents.'
         )
 
     def _assemble(self, segments: _Segments) -> HostBatch:

@@ -11,7 +11,7 @@ import io
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,9 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The piece ids of each text, without special pieces."""
-        encoded = self._processor.encode([self.normalization(text) for text in texts])
+        encoded = self._processor.encode(
+            [self.normalization(text) for text in texts], num_threads=1
+        )
         if not self._recut:
             return encoded
         return [
@@ -132,7 +134,11 @@ class Tokenizer:
             if index:
                 ids.append(self.mask_id)
             if part.strip():
-                ids.extend(self.encode([part])[0])
+                part_ids = self.encode([part])[0]
+                # After a mask, "." is a piece of its own, without the space that starts a text.
+                is_glued = index and not part[0].isspace()
+                is_space = self.pieces[part_ids[0]] == _SPACE
+                ids.extend(part_ids[1:] if is_glued and is_space else part_ids)
         return ids
 
     @functools.cached_property
@@ -197,10 +203,19 @@ def train_vocabulary(
       UserError: if the text is too small for so many pieces.
     """
     writer = io.BytesIO()
+    failures: list[Exception] = []
+
+    def guarded() -> Iterator[str]:
+        # SentencePiece would turn what is wrong with the text into an error of its own.
+        try:
+            yield from sentences
+        except Exception as error:
+            failures.append(error)
+
     sentencepiece.set_random_generator_seed(0)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
+            sentence_iterator=guarded(),
             model_writer=writer,
             model_type='unigram',
             vocab_size=vocab_size,
@@ -218,6 +233,8 @@ def train_vocabulary(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         reason = str(error)
         limit = re.search(r'value <= (\d+)', reason)
         if limit:
@@ -229,4 +246,6 @@ def train_vocabulary(
             f'A vocabulary of {vocab_size} pieces cannot be trained on this corpus; give more '
             f'text or another --vocab_size (SentencePiece: {reason.splitlines()[-1].strip()}).'
         ) from error
+    if failures:
+        raise failures[0]
     return writer.getvalue()

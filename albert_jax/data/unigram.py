@@ -25,4 +25,5 @@ def unigram_baseline(
         total += float(weights.sum())
         loss += float((losses[ids] * weights).sum())
         hits += float(((ids == best) * weights).sum())
+    total = max(total, 1.0)
     return loss / total, hits / total
