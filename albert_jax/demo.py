@@ -4,7 +4,6 @@ Prepares a corpus with a vocabulary of its own, pretrains a small ALBERT with LA
 a unigram model on held-out text, and fills three masks. What is there already is not done again.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +70,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-    # Two simulated devices, each with a core, are faster on a small model than one with both.
-    os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2')
     command.run(main)

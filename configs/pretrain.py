@@ -125,12 +125,12 @@ def _make_tiny(config: ConfigDict) -> None:
         remat='none',
     )
     config.pretraining.sequence_length = 64
-    config.optimizer.update(learning_rate=0.01, warmup_steps=100)
+    config.optimizer.update(learning_rate=0.01, warmup_steps=60)
     config.loop.update(
-        num_steps=1500,
-        batch_size=64,
-        log_every=50,
-        eval_every=250,
-        num_eval_batches=8,
-        checkpoint_every=250,
+        num_steps=600,
+        batch_size=32,
+        log_every=25,
+        eval_every=100,
+        num_eval_batches=16,
+        checkpoint_every=100,
     )

@@ -130,6 +130,9 @@ def test_pretrain_refuses_a_workdir_that_cannot_be(corpus_directory, tmp_path):
     error = refused('albert_jax.pretrain', *pretrain_flags(corpus_directory, tmp_path / 'file'))
     assert 'cannot be written' in error
     assert (tmp_path / 'file').read_text() == 'here already'
+    # /proc takes no new directories, even from root.
+    error = refused('albert_jax.pretrain', *pretrain_flags(corpus_directory, '/proc/run'))
+    assert '/proc/run cannot be written' in error
 
 
 @pytest.mark.parametrize(
