@@ -144,7 +144,12 @@ def data_wait() -> float:
         config.model.max_position_embeddings = 128
         config.optimizer.warmup_steps = 5
         config.loop.update(
-            num_steps=30, batch_size=32, log_every=30, eval_every=30, num_eval_batches=1
+            num_steps=30,
+            batch_size=32,
+            log_every=30,
+            eval_every=30,
+            checkpoint_every=30,
+            num_eval_batches=1,
         )
         pretrain.run(config.to_dict(), Path(folder) / 'run')
         lines = read_lines(Path(folder) / 'run' / 'metrics.jsonl')
