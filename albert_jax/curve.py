@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
         path = workdir / METRICS_FILE
         if not path.exists():
             raise UserError(f'{workdir} is not a run: there is no {METRICS_FILE} in it.')
-        runs[workdir.name] = [line for line in read_lines(path) if 'mlm_loss' in line]
-        if not any(line['split'] == 'validation' for line in runs[workdir.name]):
+        runs[str(workdir)] = [line for line in read_lines(path) if 'mlm_loss' in line]
+        if not any(line['split'] == 'validation' for line in runs[str(workdir)]):
             raise UserError(f'{path} has no evaluation yet; train on and draw again.')
 
     import matplotlib
@@ -54,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         axis.legend(fontsize=8)
     try:
         figure.savefig(flags.output)
-    except OSError as error:
-        raise UserError(f'{flags.output} cannot be written: {error.strerror}.') from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'{flags.output} cannot be written: {reason}.') from error
     print(f'Wrote {flags.output}.')
     return 0
 
