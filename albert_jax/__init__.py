@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from albert_jax.checkpoint import load
     from albert_jax.config import AlbertConfig
     from albert_jax.data.tokenizer import Tokenizer
     from albert_jax.errors import UserError
+    from albert_jax.interop.source import load
     from albert_jax.model import PretrainingModel
 
 __version__ = '0.1.0'
@@ -21,7 +21,7 @@ _HOMES = {
     'PretrainingModel': 'albert_jax.model',
     'Tokenizer': 'albert_jax.data.tokenizer',
     'UserError': 'albert_jax.errors',
-    'load': 'albert_jax.checkpoint',
+    'load': 'albert_jax.interop.source',
 }
 
 

@@ -5,66 +5,26 @@ A checkpoint is a directory that stands alone: `params`, `training` (all else in
 use the model, the best by the run's metric, or the latest where none has been evaluated.
 """
 
-import base64
 import contextlib
 import dataclasses
 import fcntl
-import functools
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from albert_jax.config import AlbertConfig
-from albert_jax.data.tokenizer import Normalization, Tokenizer
+from albert_jax.about import About
+from albert_jax.digests import check_digests, digests
 from albert_jax.errors import UserError
-from albert_jax.model import init_params
-from albert_jax.optimizer import path_name
+from albert_jax.pretrained import FOLDER
 from albert_jax.step import TrainState
 
-FOLDER = 'checkpoints'
 _ITEMS = ('params', 'training')
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What travels with the weights."""
-
-    # The run's config, as it was given.
-    run: dict[str, Any]
-    model: AlbertConfig
-    tokenizer: Tokenizer
-    # What must be the same for a run to go on from here: section → field → value.
-    identity: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return {
-            'run': self.run,
-            'model': self.model.to_dict(),
-            'normalization': dataclasses.asdict(self.tokenizer.normalization),
-            'vocabulary': base64.b64encode(self.tokenizer.model).decode(),
-            'identity': self.identity,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> 'About':
-        """Reads what `to_json` wrote."""
-        vocabulary = base64.b64decode(content['vocabulary'])
-        return cls(
-            run=content['run'],
-            model=AlbertConfig.from_dict(content['model']),
-            tokenizer=Tokenizer(vocabulary, Normalization(**content['normalization'])),
-            identity=content['identity'],
-        )
 
 
 class Checkpoints:
@@ -99,7 +59,7 @@ class Checkpoints:
           UserError: if this or the previous one cannot be written.
         """
         items = _items(state)
-        content = about.to_json() | {'step': step, 'digests': _digests(items)}
+        content = about.to_json() | {'step': step, 'digests': digests(items)}
         if metrics is not None:
             metrics = {self._best_metric: float(metrics[self._best_metric])}
         try:
@@ -167,7 +127,7 @@ class Checkpoints:
                     ),
                 )
                 restored = {name: restored[name] for name in _ITEMS}
-                _check_digests(restored, content['digests'])
+                check_digests(restored, content['digests'])
                 for other, reason in damaged.items():
                     self._move_aside(other, reason)
                 return dataclasses.replace(
@@ -279,35 +239,6 @@ def _items(state: TrainState) -> dict[str, PyTree]:
     return {'params': state.params, 'training': training}
 
 
-@jax.jit
-def _digest(leaves: list[Array]) -> list[Array]:
-    """A number of each array that changes with any of its bits and with their order.
-
-    Storage does not notice a flipped bit in an uncompressed array. Whole numbers add up to the
-    same on any mesh.
-    """
-
-    def digest(array: Array) -> Array:
-        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
-        bits = bits.astype(jnp.uint32).ravel()
-        places = jax.lax.iota(jnp.uint32, bits.size)
-        return (bits * (places * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
-
-    return [digest(leaf) for leaf in leaves]
-
-
-def _digests(tree: PyTree) -> dict[str, int]:
-    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
-    numbers = jax.device_get(_digest(list(leaves)))
-    return {path_name(path): int(number) for path, number in zip(paths, numbers, strict=True)}
-
-
-def _check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:
-    for path, number in _digests(tree).items():
-        if expected.get(path) != number:
-            raise ValueError(f'{path} is not what was saved')
-
-
 def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
     saved_flat, wanted_flat = _flat(saved), _flat(wanted)
     differing = [
@@ -328,77 +259,3 @@ def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
         for section, fields in sections.items()
         for name, value in fields.items()
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-    """A trained model: what `albert_jax.load` gives."""
-
-    config: AlbertConfig
-    params: dict[str, Any]
-    tokenizer: Tokenizer
-    step: int
-
-
-def load(path: str | Path) -> Loaded:
-    """Config, parameters and tokenizer of a run's directory or of one of its checkpoints.
-
-    Of a run's directory, the best checkpoint by the run's metric is taken, or the latest where
-    none has been evaluated.
-
-    Raises:
-      UserError: if there is no checkpoint, or it cannot be read.
-    """
-    try:
-        directory = _checkpoint_directory(Path(path).absolute())
-        content = _read_json(directory, 'about')
-        about = About.from_json(content)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        abstract = jax.eval_shape(functools.partial(init_params, about.model), key)
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
-        )
-        with ocp.StandardCheckpointer() as reader:
-            params = reader.restore(directory / 'params', target)
-        digests = {
-            name.removeprefix('params/'): number
-            for name, number in content['digests'].items()
-            if name.startswith('params/')
-        }
-        _check_digests(params, digests)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f'{path} cannot be read as a checkpoint: {reason}.') from error
-    return Loaded(about.model, params, about.tokenizer, content['step'])
-
-
-def _checkpoint_directory(path: Path) -> Path:
-    if not path.is_dir():
-        raise UserError(f'{path} is not a directory; give a run (--workdir) or a checkpoint of it.')
-    if (path / 'about').is_dir() and (path / 'params').is_dir():
-        return path
-    folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-    if not steps:
-        raise UserError(f'{path} holds no checkpoint; give a run (--workdir) or a checkpoint.')
-    return folder / str(_best_step(folder, steps))
-
-
-def _best_step(folder: Path, steps: list[int]) -> int:
-    """The step of the best evaluated checkpoint, by the metric and mode of the run."""
-    evaluated = {step: _read_json(folder / str(step), 'metrics') for step in steps}
-    scores = {step: next(iter(m.values())) for step, m in evaluated.items() if m}
-    if not scores:
-        return steps[-1]
-    is_lower_better = _read_json(folder / str(steps[-1]), 'about')['run']['loop']['is_lower_better']
-    sign = 1 if is_lower_better else -1
-    return min(scores, key=lambda step: (sign * scores[step], -step))
-
-
-def _read_json(checkpoint: Path, item: str) -> dict[str, Any]:
-    """An item that Orbax has written as JSON; empty if the checkpoint has none."""
-    path = checkpoint / item / ('metrics' if item == 'metrics' else 'metadata')
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -8,7 +8,7 @@ from albert_jax import command
 from albert_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.checkpoint import Loaded
+    from albert_jax.pretrained import Pretrained
 
 _DESCRIPTION = 'Fill every [MASK] of a text with the pieces that a pretrained model finds likely.'
 _EPILOG = """\
@@ -28,7 +28,7 @@ class Candidate:
 def main(arguments: Sequence[str]) -> int:
     """Prints a table of pieces and probabilities for each mask of each text."""
     parser = command.parser('albert_jax.fill_mask', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--checkpoint', required=True, help="a run's workdir or a checkpoint of it")
+    parser.add_argument('--checkpoint', required=True, help='anything that convert reads')
     parser.add_argument('--top', type=int, default=5, help='pieces for each mask (5)')
     parser.add_argument('text', nargs='+', help='text with [MASK] in it')
     flags = parser.parse_args(arguments)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from albert_jax.checkpoint import load
+    from albert_jax.interop.source import load
 
     model = load(flags.checkpoint)
     console = Console()
@@ -59,11 +59,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def fill_mask(model: 'Loaded', text: str, top: int) -> list[list[Candidate]]:
+def fill_mask(model: 'Pretrained', text: str, top: int) -> list[list[Candidate]]:
     """The likeliest pieces for each `[MASK]` in the text, best first.
 
     Raises:
-      UserError: if the text is longer than the model's positions.
+      UserError: if the model has no vocabulary or no trained masked-LM head, or the text is longer
+        than its positions.
     """
     import jax
     import numpy as np
@@ -71,6 +72,9 @@ def fill_mask(model: 'Loaded', text: str, top: int) -> list[list[Candidate]]:
     from albert_jax.model import PretrainingModel
 
     tokenizer, config = model.tokenizer, model.config
+    if tokenizer is None or 'mlm' in model.initialised:
+        missing = 'vocabulary' if tokenizer is None else 'masked-LM head'
+        raise UserError(f'The checkpoint has no {missing}; masks need both.')
     ids = [tokenizer.cls_id, *tokenizer.encode_with_masks(text), tokenizer.sep_id]
     if len(ids) > config.max_position_embeddings:
         raise UserError(

@@ -113,7 +113,7 @@ def make_task(
       UserError: if a section or value is impossible, or does not fit the corpus.
     """
     from albert_jax import objectives
-    from albert_jax.checkpoint import About
+    from albert_jax.about import About
     from albert_jax.data.dataset import PreparedCorpus
     from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
     from albert_jax.data.unigram import unigram_baseline

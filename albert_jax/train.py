@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from albert_jax import objectives
-from albert_jax.checkpoint import About, Checkpoints
+from albert_jax.about import About
+from albert_jax.checkpoint import Checkpoints
 from albert_jax.errors import UserError
 from albert_jax.objectives import Objective, Sum
 from albert_jax.settings import Settings

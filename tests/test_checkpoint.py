@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax.checkpoint import About, Checkpoints
+from albert_jax.about import About
+from albert_jax.checkpoint import Checkpoints
 from albert_jax.config import AlbertConfig
-from albert_jax.data.tokenizer import Normalization, Tokenizer
+from albert_jax.data.normalization import Normalization
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.errors import UserError
 from albert_jax.model import init_params
 from albert_jax.objectives import Sum

@@ -200,7 +200,7 @@ def test_prepare_on_a_full_disk_says_so_and_leaves_nothing(text_file, tmp_path, 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--checkpoint=/nothing', 'a [MASK]'], 'is not a directory; give a run'),
+        (['--checkpoint=/nothing', 'a [MASK]'], 'There is no file or directory'),
         (['--checkpoint=/tmp', 'no mask'], 'There is no [MASK] in'),
         (['--checkpoint=/tmp', '--top=0', 'a [MASK]'], '--top is 0; it must be 1 or above'),
     ],

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from albert_jax.data.tokenizer import Normalization, Tokenizer, train_vocabulary
+from albert_jax.data.normalization import Normalization
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.data.vocabulary import train_vocabulary
 from albert_jax.errors import UserError
 from tests.conftest import documents, shared_data
 

@@ -20,7 +20,8 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int, Int64, UInt
 
-from albert_jax.data.tokenizer import Normalization, Tokenizer
+from albert_jax.data.normalization import Normalization
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.errors import UserError
 
 FORMAT = 1

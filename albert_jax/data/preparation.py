@@ -28,7 +28,9 @@ from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax.data import dataset
 from albert_jax.data.corpus import Source
-from albert_jax.data.tokenizer import Normalization, Tokenizer, train_vocabulary
+from albert_jax.data.normalization import Normalization
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.data.vocabulary import train_vocabulary
 from albert_jax.errors import UserError
 from albert_jax.settings import Settings
 

@@ -1,23 +1,19 @@
 """SentencePiece behind ALBERT's normalisation (REFERENCE, 2).
 
-Text is white-space collapsed, its `` and '' become ", then NFKD, combining marks dropped, lower
-case; and a piece such as `▁2,` is cut before its comma, as google-research/albert does.
+A piece such as `▁2,` is cut before its comma, as google-research/albert does.
 """
 
-import dataclasses
 import functools
 import hashlib
-import io
-import re
-import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
+from albert_jax.data.normalization import Aligned, Normalization
 from albert_jax.errors import UserError
 
 _SPACE = '▁'
@@ -27,25 +23,11 @@ _SPECIAL = {'pad_id': '<pad>', 'unk_id': '<unk>'} | {
 _PUNCTUATION = frozenset('!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~£€–—')
 
 
-@functools.cache
-def _combining_marks() -> re.Pattern[str]:
-    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
-    return re.compile(f'[{"".join(marks)}]+')
+class Encoding(NamedTuple):
+    """The pieces of a text and the part of it, in characters, that each stands for."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """What happens to text before SentencePiece sees it; the released English models use all."""
-
-    keep_case: bool = False
-    keep_accents: bool = False
-
-    def __call__(self, text: str) -> str:
-        """The normalised text, on one line."""
-        text = ' '.join(text.split()).replace('``', '"').replace("''", '"')
-        if not self.keep_accents and not text.isascii():
-            text = _combining_marks().sub('', unicodedata.normalize('NFKD', text))
-        return text if self.keep_case else text.lower()
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:
@@ -123,6 +105,42 @@ class Tokenizer:
             ids if self._recut.keys().isdisjoint(ids) else self._recut_ids(ids) for ids in encoded
         ]
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
+        """The same ids, each with the slice of its original text that it stands for.
+
+        A piece's slice has no white space around it; that of a lone ▁ is empty.
+        """
+        aligned = [self.normalization.align(text) for text in texts]
+        encoded = self._processor.encode(
+            [text for text, _, _ in aligned], num_threads=1, return_type='offset_mapping'
+        )
+        return [
+            self._in_original(one, pieces['ids'], pieces['offsets'])
+            for one, pieces in zip(aligned, encoded, strict=True)
+        ]
+
+    def _in_original(
+        self, aligned: Aligned, ids: list[int], spans: list[tuple[int, int]]
+    ) -> Encoding:
+        starts, ends = aligned.starts.tolist(), aligned.ends.tolist()
+        all_ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for index, (space, end) in zip(ids, spans, strict=True):
+            begin = end - len(aligned.text[space:end].lstrip(' '))
+            parts = self._recut.get(index, [index])
+            for part in parts:
+                # Of a cut piece every part but the last has as many characters as it shows.
+                shown = len(self.pieces[part].lstrip(_SPACE))
+                stop = end if part is parts[-1] else min(begin + shown, end)
+                if begin < stop:
+                    offsets.append((starts[begin], ends[stop - 1]))
+                else:
+                    place = starts[begin] if begin < len(starts) else ends[-1]
+                    offsets.append((place, place))
+                all_ids.append(part)
+                begin = stop
+        return Encoding(all_ids, offsets)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text; unknown pieces become ⁇."""
         return self._processor.decode([int(index) for index in ids])
@@ -184,68 +202,3 @@ class Tokenizer:
 
     def _recut_ids(self, ids: list[int]) -> list[int]:
         return [part for index in ids for part in self._recut.get(index, (index,))]
-
-
-def train_vocabulary(
-    sentences: Iterable[str], vocab_size: int, num_sentences: int = 10_000_000
-) -> bytes:
-    """Trains ALBERT's kind of vocabulary: a unigram SentencePiece model.
-
-    Args:
-      sentences: normalised text, a sentence each.
-      vocab_size: number of pieces, special ones included.
-      num_sentences: at most so many are sampled; memory is bounded by this.
-
-    Returns:
-      The serialised model.
-
-    Raises:
-      UserError: if the text is too small for so many pieces.
-    """
-    writer = io.BytesIO()
-    failures: list[Exception] = []
-
-    def guarded() -> Iterator[str]:
-        # SentencePiece would turn what is wrong with the text into an error of its own.
-        try:
-            yield from sentences
-        except Exception as error:
-            failures.append(error)
-
-    sentencepiece.set_random_generator_seed(0)
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=guarded(),
-            model_writer=writer,
-            model_type='unigram',
-            vocab_size=vocab_size,
-            pad_id=0,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            control_symbols=['[CLS]', '[SEP]', '[MASK]'],
-            user_defined_symbols=list('()"-.–£€'),
-            character_coverage=0.99995,
-            input_sentence_size=num_sentences,
-            shuffle_input_sentence=True,
-            # The pieces depend on this number, so it must not depend on the machine.
-            num_threads=8,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        if failures:
-            raise failures[0] from None
-        reason = str(error)
-        limit = re.search(r'value <= (\d+)', reason)
-        if limit:
-            raise UserError(
-                f'The corpus is too small for a vocabulary of {vocab_size} pieces; '
-                f'set --vocab_size to at most {limit[1]}, or give more text.'
-            ) from error
-        raise UserError(
-            f'A vocabulary of {vocab_size} pieces cannot be trained on this corpus; give more '
-            f'text or another --vocab_size (SentencePiece: {reason.splitlines()[-1].strip()}).'
-        ) from error
-    if failures:
-        raise failures[0]
-    return writer.getvalue()

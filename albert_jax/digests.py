@@ -1,0 +1,44 @@
+"""A number for each array of a tree, to notice what storage does not."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from albert_jax.optimizer import path_name
+
+
+@jax.jit
+def _digest(leaves: list[Array]) -> list[Array]:
+    """A number of each array that changes with any of its bits and with their order.
+
+    Storage does not notice a flipped bit in an uncompressed array. Whole numbers add up to the
+    same on any mesh.
+    """
+
+    def digest(array: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
+        bits = bits.astype(jnp.uint32).ravel()
+        places = jax.lax.iota(jnp.uint32, bits.size)
+        return (bits * (places * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
+
+    return [digest(leaf) for leaf in leaves]
+
+
+def digests(tree: PyTree) -> dict[str, int]:
+    """The digest of each array, by its path."""
+    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
+    numbers = jax.device_get(_digest(list(leaves)))
+    return {path_name(path): int(number) for path, number in zip(paths, numbers, strict=True)}
+
+
+def check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:
+    """Compares the digests of a tree with those of the tree that was saved.
+
+    Raises:
+      ValueError: if an array is not what was saved.
+    """
+    for path, number in digests(tree).items():
+        if expected.get(path) != number:
+            raise ValueError(f'{path} is not what was saved')

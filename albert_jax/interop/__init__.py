@@ -1,0 +1,1 @@
+"""Other people's checkpoints and ours: recognised by what they hold, read and written."""

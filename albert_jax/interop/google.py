@@ -1,0 +1,228 @@
+"""Checkpoints of google-research/albert: TensorFlow 1 variables, and its TF-Hub modules."""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax.about import Head
+from albert_jax.config import AlbertConfig
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.errors import UserError
+from albert_jax.interop import huggingface_tokenizer
+from albert_jax.interop.huggingface_config import parse
+from albert_jax.interop.table import Entry, Skip, Tensor, to_ours
+from albert_jax.pretrained import Pretrained, with_tokenizer
+
+_SKIPS = (
+    Skip(r'(^|/)(adam|lamb)_[mv]$', "the optimizer's moments"),
+    Skip(r'^global_step$', 'a counter'),
+)
+_PROJECTION = 'bert/encoder/embedding_hidden_mapping_in'
+# Their word for the tanh form, which is the only one that they have, is 'gelu'.
+_ACTIVATIONS = {'gelu': 'gelu_tanh', 'relu': 'relu'}
+# Fields of theirs that have no counterpart, and the only value that means what we compute.
+_FIXED = {'net_structure_type': 0, 'gap_size': 0, 'num_memory_blocks': 0, 'down_scale_factor': 1}
+_SHARED_FIELDS = (
+    'vocab_size',
+    'embedding_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_hidden_groups',
+    'num_attention_heads',
+    'intermediate_size',
+    'inner_group_num',
+    'hidden_dropout_prob',
+    'attention_probs_dropout_prob',
+    'max_position_embeddings',
+    'type_vocab_size',
+    'initializer_range',
+)
+
+
+def _dense(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}/kernel', f'{ours}/kernel', copy)
+    yield Entry(f'{theirs}/bias', f'{ours}/bias', copy)
+
+
+def _norm(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}/gamma', f'{ours}/scale', copy)
+    yield Entry(f'{theirs}/beta', f'{ours}/bias', copy)
+
+
+def _classifier(prefix: str, ours: str) -> Iterator[Entry]:
+    yield Entry(f'{prefix}output_weights', f'{ours}/kernel', is_transposed=True)
+    yield Entry(f'{prefix}output_bias', f'{ours}/bias')
+
+
+def table(config: AlbertConfig) -> Iterator[Entry]:
+    """Google's names of an ALBERT (REFERENCE, 5)."""
+    for name in ('word', 'position', 'token_type'):
+        yield Entry(f'bert/embeddings/{name}_embeddings', f'embeddings/{name}/embedding')
+    yield from _norm('bert/embeddings/LayerNorm', 'embeddings/layer_norm')
+    if config.use_embedding_projection:
+        yield from _dense(_PROJECTION, 'embeddings/projection')
+    is_stacked = config.num_attention_copies > 1
+    for group in range(config.num_hidden_groups):
+        for inner in range(config.inner_group_num):
+            theirs = f'bert/encoder/transformer/group_{group}/inner_group_{inner}'
+            copy = group * config.inner_group_num + inner if is_stacked else None
+            ours = 'encoder/layer'
+            for name in ('query', 'key', 'value'):
+                yield from _dense(
+                    f'{theirs}/attention_1/self/{name}', f'{ours}/attention/{name}', copy
+                )
+            yield from _dense(
+                f'{theirs}/attention_1/output/dense', f'{ours}/attention/output', copy
+            )
+            yield from _norm(f'{theirs}/LayerNorm', f'{ours}/attention/layer_norm', copy)
+            ffn = f'{theirs}/ffn_1/intermediate'
+            yield from _dense(f'{ffn}/dense', f'{ours}/ffn/intermediate', copy)
+            yield from _dense(f'{ffn}/output/dense', f'{ours}/ffn/output', copy)
+            yield from _norm(f'{theirs}/LayerNorm_1', f'{ours}/ffn/layer_norm', copy)
+    yield from _dense('bert/pooler/dense', 'pooler')
+    yield from _dense('cls/predictions/transform/dense', 'mlm/transform')
+    yield from _norm('cls/predictions/transform/LayerNorm', 'mlm/layer_norm')
+    yield Entry('cls/predictions/output_bias', 'mlm/bias')
+    yield from _classifier('cls/seq_relationship/', 'sentence')
+
+
+_HEADS = {'': 'sequence_classification', 'cls/squad/': 'question_answering'}
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """The TensorFlow checkpoints in a directory, without the ending `.index`."""
+    found = [*path.glob('*.index'), *path.glob('variables/variables.index')]
+    return sorted(file.with_suffix('') for file in found)
+
+
+def read(prefix: Path, vocabulary: Path | None = None) -> Pretrained:
+    """The model of a TensorFlow checkpoint; parts that it lacks are left out.
+
+    Args:
+      prefix: the checkpoint, without the ending `.index`.
+      vocabulary: a file to use in place of the `.model` beside it.
+
+    Raises:
+      UserError: if TensorFlow is not installed, or the checkpoint cannot be read, or its config
+        and its tensors disagree.
+    """
+    directory = prefix.parent
+    if prefix.name == 'variables' and directory.name == 'variables':
+        directory = directory.parent
+    content, config_file = _config_of(directory)
+    tensors = _canonical(_open(prefix))
+    config = _read_config(content, f'{_PROJECTION}/kernel' in tensors, str(config_file))
+    entries, head, num_outputs = list(table(config)), None, 0
+    for place, kind in _HEADS.items():
+        if f'{place}output_weights' in tensors:
+            num_outputs = tensors[f'{place}output_weights'].shape[0]
+            labels = [f'LABEL_{index}' for index in range(num_outputs)]
+            head = Head(kind, tuple(labels) if kind == 'sequence_classification' else ())
+            entries += _classifier(place, 'head')
+    params, notes = to_ours(entries, tensors, _SKIPS, config, str(prefix), num_outputs)
+    tokenizer = _tokenizer_of(directory, vocabulary)
+    model = Pretrained(config, params, None, head, notes=tuple(notes))
+    return with_tokenizer(model, tokenizer, str(directory)) if tokenizer else model
+
+
+def _config_of(directory: Path) -> tuple[dict[str, Any], Path]:
+    files = [*directory.glob('*.json'), *directory.glob('assets/*.json')]
+    parsed = {file: parse(file.read_text('utf-8', 'replace'), str(file)) for file in sorted(files)}
+    found = [file for file, content in parsed.items() if 'num_hidden_layers' in content]
+    if len(found) != 1:
+        raise UserError(
+            f'{directory} has {len(found)} JSON files that describe a model; put the '
+            f'albert_config.json of the checkpoint there, and no other.'
+        )
+    return parsed[found[0]], found[0]
+
+
+def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) -> AlbertConfig:
+    if 'embedding_size' not in content:
+        raise UserError(
+            f"{origin} has no embedding_size: it is a BERT's; of Google's checkpoints ALBERT's "
+            f'can be read, and BERT in the format of Hugging Face.'
+        )
+    for name, expected in _FIXED.items():
+        if content.get(name, expected) != expected:
+            raise UserError(f'{origin}: {name} is {content[name]!r}; only {expected} can be read.')
+    activation = content.get('hidden_act', 'gelu')
+    if activation not in _ACTIVATIONS:
+        raise UserError(
+            f'{origin}: hidden_act is {activation!r}; it must be one of {", ".join(_ACTIVATIONS)}.'
+        )
+    fields = {name: content[name] for name in _SHARED_FIELDS if name in content}
+    fields |= {
+        'hidden_act': _ACTIVATIONS[activation],
+        'use_embedding_projection': has_projection,
+    }
+    try:
+        return AlbertConfig.from_dict(fields)
+    except UserError as error:
+        raise UserError(f'{origin}: {error}') from error
+
+
+def _tokenizer_of(directory: Path, vocabulary: Path | None) -> Any:
+    if vocabulary is not None:
+        return huggingface_tokenizer.from_file(vocabulary, {})
+    files = sorted([*directory.glob('*.model'), *directory.glob('assets/*.model')])
+    if len(files) > 1:
+        raise UserError(
+            f'{directory} has several vocabularies ({", ".join(f.name for f in files)}); name one '
+            f'with --vocabulary.'
+        )
+    return Tokenizer.from_file(files[0]) if files else None
+
+
+def _open(prefix: Path) -> dict[str, Tensor]:
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            f"{prefix} is a TensorFlow checkpoint, which needs the extra 'tensorflow': install it "
+            f"with pip install 'albert_jax[tensorflow]'."
+        ) from error
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+        dtypes = reader.get_variable_to_dtype_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {error}.') from error
+
+    def read_tensor(name: str) -> np.ndarray:
+        try:
+            return np.asarray(reader.get_tensor(name))
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise UserError(f'{prefix}: the tensor {name} cannot be read: {error}.') from error
+
+    return {
+        name: Tensor(tuple(shape), dtypes[name].name, functools.partial(read_tensor, name))
+        for name, shape in shapes.items()
+    }
+
+
+def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without TF-Hub's prefix, and with the release's names for those of forks (albert#241).
+
+    Keras numbers the norms of the whole graph: `layer_normalization_7` is the first or the second
+    norm of its block by the order of the numbers.
+    """
+    names = {name.removeprefix('module/'): tensor for name, tensor in tensors.items()}
+    norms: dict[str, set[int]] = {}
+    pattern = re.compile(r'^(.*/)layer_normalization(?:_(\d+))?/(.*)$')
+    for name in names:
+        if match := pattern.match(name):
+            norms.setdefault(match[1], set()).add(int(match[2] or 0))
+
+    def rename(name: str) -> str:
+        match = pattern.match(name)
+        if match is None:
+            return name
+        order = sorted(norms[match[1]]).index(int(match[2] or 0))
+        return f'{match[1]}LayerNorm{f"_{order}" if order else ""}/{match[3]}'
+
+    return {rename(name): tensor for name, tensor in names.items()}
