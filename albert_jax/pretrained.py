@@ -90,6 +90,7 @@ def with_tokenizer(pretrained: Pretrained, tokenizer: AnyTokenizer, origin: str)
     return dataclasses.replace(pretrained, tokenizer=tokenizer)
 
 
+@functools.cache
 def expected_shapes(config: AlbertConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter of the pretraining model, by its path."""
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -21,7 +21,7 @@ from albert_jax.config import AlbertConfig
 from albert_jax.data.normalization import Normalization
 from albert_jax.errors import UserError
 from albert_jax.interop import hub, source
-from albert_jax.model import PretrainingModel, init_params
+from albert_jax.model import PretrainingModel
 from albert_jax.pretrained import Pretrained
 
 CONFIG = AlbertConfig(
@@ -48,15 +48,20 @@ VARIANTS = [
 
 def make(vocabulary: bytes, head: Head | None = None, **fields) -> Pretrained:
     config = dataclasses.replace(CONFIG, **fields)
-    params = init_params(config, jax.random.key(0))
+    shapes = pretrained.expected_shapes(config)
     if head:
         count = len(head.labels) or {'question_answering': 2, 'multiple_choice': 1}[head.kind]
-        params['head'] = {'kernel': jnp.zeros((16, count)), 'bias': jnp.zeros(count)}
-    leaves, structure = jax.tree.flatten(params)
+        shapes = shapes | {'head/kernel': (16, count), 'head/bias': (count,)}
     rng = np.random.default_rng(0)
-    leaves = [jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32) for leaf in leaves]
+    params: dict = {}
+    for path, shape in shapes.items():
+        *parents, name = path.split('/')
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = jnp.asarray(rng.normal(0, 0.3, shape), jnp.float32)
     tokenizer = albert_jax.Tokenizer(vocabulary, Normalization(keep_case=True))
-    return Pretrained(config, jax.tree.unflatten(structure, leaves), tokenizer, head)
+    return Pretrained(config, params, tokenizer, head)
 
 
 def assert_same(actual: Pretrained, expected: Pretrained) -> None:

@@ -126,7 +126,7 @@ class Tokenizer:
         all_ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for index, (space, end) in zip(ids, spans, strict=True):
-            begin = end - len(aligned.text[space:end].lstrip(' '))
+            begin = end - len(aligned.text[space:end].lstrip(f' {_SPACE}'))
             parts = self._recut.get(index, [index])
             for part in parts:
                 # Of a cut piece every part but the last has as many characters as it shows.

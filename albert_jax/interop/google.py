@@ -190,19 +190,27 @@ def _open(prefix: Path) -> dict[str, Tensor]:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
         dtypes = reader.get_variable_to_dtype_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {error}.') from error
+    except Exception as error:  # TensorFlow has many kinds
+        raise UserError(
+            f'{prefix} cannot be read as a TensorFlow checkpoint: {_first_line(error)}.'
+        ) from error
 
     def read_tensor(name: str) -> np.ndarray:
         try:
             return np.asarray(reader.get_tensor(name))
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise UserError(f'{prefix}: the tensor {name} cannot be read: {error}.') from error
+        except Exception as error:
+            raise UserError(
+                f'{prefix}: the tensor {name} cannot be read: {_first_line(error)}.'
+            ) from error
 
     return {
         name: Tensor(tuple(shape), dtypes[name].name, functools.partial(read_tensor, name))
         for name, shape in shapes.items()
     }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
