@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMANDS = ('prepare', 'pretrain', 'fill_mask', 'curve', 'demo')
+COMMANDS = ('prepare', 'pretrain', 'fill_mask', 'curve', 'convert', 'demo')
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -253,7 +253,7 @@ def test_the_readmes_commands_run_one_after_the_other(text_file, tmp_path):
     """The walk through one's own text, as written, on a small text."""
     commands = [c for c in readme_commands() if 'runs/mine' in c]
     assert [c.split()[2].split('.')[1] for c in commands] == [
-        'prepare', 'pretrain', 'fill_mask', 'curve',
+        'prepare', 'pretrain', 'fill_mask', 'curve', 'convert',
     ]  # fmt: skip
     for command in commands:
         command = command.replace('runs/mine', f'{tmp_path}/mine')

@@ -183,7 +183,9 @@ def test_a_release_as_folder_prefix_or_archive(vocabulary, tmp_path):
     loaded = albert_jax.load(tmp_path / 'some.data')
     assert loaded.initialised == () and loaded.notes == ()
     assert loaded.config.hidden_act == 'gelu_tanh'
-    assert loaded.tokenizer.encode(['a test']) == albert_jax.Tokenizer(vocabulary).encode(['a test'])
+    assert loaded.tokenizer.encode(['a test']) == albert_jax.Tokenizer(vocabulary).encode(
+        ['a test']
+    )
     # By way of Hugging Face, nothing is lost.
     convert.convert(loaded, tmp_path / 'hf', 'huggingface')
     again = albert_jax.load(tmp_path / 'hf')

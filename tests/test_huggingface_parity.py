@@ -216,9 +216,7 @@ def test_bfloat16_is_as_near_as_torch_is(tmp_path):
     half = dataclasses.replace(loaded.config, compute_dtype='bfloat16')
     ours = torch.tensor(np.asarray(run_ours(half, loaded.params, data).mlm_logits))
     real = torch.tensor(data['attention_mask']).bool()
-    error, allowed = (
-        float((x - exact)[real].square().mean().sqrt()) for x in (ours, rough)
-    )
+    error, allowed = (float((x - exact)[real].square().mean().sqrt()) for x in (ours, rough))
     assert 0 < error <= 1.5 * allowed
 
 

@@ -318,7 +318,10 @@ REFUSALS = [
     (drop(WORD), 'has no tensor embeddings.word_embeddings.weight, which its config needs'),
     (drop('predictions.bias'), 'has no tensor predictions.bias'),
     (put('albert.encoder.extra', [1.0]), r'has 1 tensor\(s\) that no ALBERT or BERT .* encoder.ex'),
-    (put(WORD, np.zeros((1000, 9), 'f')), r'has the shape \[1000, 9\]; its config says \[1000, 8\]'),
+    (
+        put(WORD, np.zeros((1000, 9), 'f')),
+        r'has the shape \[1000, 9\]; its config says \[1000, 8\]',
+    ),
     (put(WORD, np.zeros((1000, 8), 'i')), 'is of type I32, not float'),
     (put('predictions.decoder.weight', np.zeros((1000, 8), 'f')), 'is not tied to'),
     (put('classifier.weight', np.zeros((2, 16), 'f')), 'names the architecture'),
@@ -345,9 +348,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(('spoil', 'message'), REFUSALS, ids=[m[:40] for _, m in REFUSALS])
-def test_a_bad_source_is_refused_and_the_destination_untouched(
-    spoil, message, directory, tmp_path
-):
+def test_a_bad_source_is_refused_and_the_destination_untouched(spoil, message, directory, tmp_path):
     spoil(directory)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=message) as caught:

@@ -27,7 +27,7 @@ ODD_LINES = [
     'zero\u200bwidth \ufeffmark \u00adsoft \u2060joiner',
     'no\u00a0break\u3000wide\u2028line\x85next',
     '😀 👩‍👩‍👧 🇩🇪 ❤️ ok',
-    'İstanbul Σίσυφος ΣΑΣ ﬁne ½ ① Å e\u0301\u0301 x¨y ``quoted\'\' "and" \'\'',
+    "İstanbul Σίσυφος ΣΑΣ ﬁne ½ ① Å e\u0301\u0301 x¨y ``quoted'' \"and\" ''",
     'ガギグ 한국어 हिन्दी ไทย עִבְרִית العَرَبِيَّة Ελληνικά русский',
     'x' * 100_000,
     'lower1y,' * 12_500,
@@ -101,7 +101,9 @@ def is_joined_comma(tokenizer: Tokenizer, ids: list[int]) -> bool:
 def has_other_marks(line: str) -> bool:
     """Marks of combining class 0: Hugging Face drops them, Google's recipe does not."""
     decomposed = unicodedata.normalize('NFKD', line)
-    return any(unicodedata.category(c)[0] == 'M' and not unicodedata.combining(c) for c in decomposed)
+    return any(
+        unicodedata.category(c)[0] == 'M' and not unicodedata.combining(c) for c in decomposed
+    )
 
 
 def is_control_space(letter: str) -> bool:
@@ -145,14 +147,14 @@ def test_ids_are_those_of_hugging_face_but_for_a_short_list(released, hugging_fa
     [
         ('may 5, 1999', '▁may ▁5 , ▁1999', '▁may ▁5, ▁1999'),
         ('a [MASK] b', '▁a ▁[ mask ] ▁b', '▁a [MASK] ▁b'),
-        ('ok \u2764\ufe0f', '▁ok ▁ <unk>', '▁ok ▁ <unk>'),
+        ('wow\u203c\ufe0f', '▁wow !! <unk>', '▁wow !!'),
         ('a\x0bb', '▁a ▁b', '▁ab'),
     ],
 )
 def test_each_difference_from_hugging_face(text, ours, theirs, released, hugging_face):
     found = hugging_face.encode(text, add_special_tokens=False)
     assert [released.pieces[index] for index in released.encode([text])[0]] == ours.split()
-    assert found.tokens == theirs.split() or [released.pieces[i] for i in found.ids] == theirs.split()
+    assert [released.pieces[index] for index in found.ids] == theirs.split()
 
 
 def test_quotes_differ_from_googles(released):

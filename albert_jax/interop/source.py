@@ -59,7 +59,7 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
         raise UserError(f'{path} is a file, and no tar archive; give {_FORMATS}.')
     if hub.is_name(str(source)):
         return _read_directory(hub.locate(str(source)), words)
-    raise UserError(f'There is no file or directory {path}.')
+    raise UserError(f'There is no file or directory {path}; give {_FORMATS}.')
 
 
 def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
