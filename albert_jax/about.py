@@ -10,11 +10,14 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 
+# The first four are also Hugging Face's.
 HEAD_KINDS = (
     'sequence_classification',
     'token_classification',
     'question_answering',
     'multiple_choice',
+    # The end conditioned on the start, and answerability (XLNet): SQuAD 2.0.
+    'conditional_question_answering',
 )
 
 

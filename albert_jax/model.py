@@ -103,11 +103,23 @@ class LayerNorm(_Weights):
         return centered * jax.lax.rsqrt(variance + self.config.layer_norm_eps) * scale + bias
 
 
-class Dropout(nn.Module):
+def drop(
+    inputs: Float[Array, 'batch *rest'],
+    rate: float,
+    key: Key[Array, ''],
+    example_ids: Int[Array, 'batch'],
+) -> Float[Array, 'batch *rest']:
     """Dropout whose mask depends on the example's number and not on the batch around it.
 
     So one big batch, its microbatches and its shards on many devices draw the same masks.
     """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_ids)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, inputs.shape[1:]))(keys)
+    return jnp.where(keep, inputs / (1 - rate), 0)
+
+
+class Dropout(nn.Module):
+    """`drop` as a module."""
 
     rate: float
 
@@ -120,11 +132,7 @@ class Dropout(nn.Module):
     ) -> Float[Array, 'batch *rest']:
         if deterministic or self.rate == 0.0:
             return inputs
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng('dropout'), example_ids)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:]))(
-            keys
-        )
-        return jnp.where(keep, inputs / (1 - self.rate), 0)
+        return drop(inputs, self.rate, self.make_rng('dropout'), example_ids)
 
 
 class Embeddings(_Weights):
@@ -150,10 +158,14 @@ class Embeddings(_Weights):
         token_type_ids: Int[Array, 'batch length'],
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
+        perturbation: Float[Array, 'batch length embedding'] | None = None,
     ) -> Float[Array, 'batch length hidden']:
         positions = jnp.arange(input_ids.shape[1])
         # Looked up in float32, so that the table's gradient is summed in float32 too.
-        embedded = self.word(input_ids) + self.position(positions)[None]
+        words = self.word(input_ids)
+        if perturbation is not None:
+            words = words + perturbation
+        embedded = words + self.position(positions)[None]
         embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
         embedded = self.dropout(embedded, example_ids, deterministic)
         if self.config.use_embedding_projection:
@@ -351,19 +363,14 @@ class PretrainingModel(nn.Module):
         Raises:
           ValueError: if the sequence is longer than the position table.
         """
-        input_ids = jnp.asarray(input_ids)
-        batch, length = input_ids.shape
-        if length > self.config.max_position_embeddings:
-            raise ValueError(
-                f'The sequence has {length} tokens; the model has '
-                f'{self.config.max_position_embeddings} positions.'
-            )
-        mask = jnp.ones_like(input_ids) if attention_mask is None else jnp.asarray(attention_mask)
-        types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
-        examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
-        embedded = self.embeddings(input_ids, types, examples, deterministic)
-        hidden, details = self.encoder(embedded, mask, examples, deterministic, with_details)
-        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        hidden, pooled, embedded, details = self.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            example_ids=example_ids,
+            deterministic=deterministic,
+            with_details=with_details,
+        )
         gathered = hidden
         if masked_positions is not None:
             positions = jnp.asarray(masked_positions)[:, :, None]
@@ -381,6 +388,55 @@ class PretrainingModel(nn.Module):
             hidden_states=hidden_states,
             attention_probs=attention_probs,
         )
+
+    def encode(
+        self,
+        input_ids: Int[AnyArray, 'batch length'],
+        attention_mask: Int[AnyArray, 'batch length'] | None = None,
+        token_type_ids: Int[AnyArray, 'batch length'] | None = None,
+        *,
+        example_ids: Int[AnyArray, 'batch'] | None = None,
+        deterministic: bool = True,
+        with_details: bool = False,
+        perturbation: Float[Array, 'batch length embedding'] | None = None,
+    ) -> tuple[
+        Float[Array, 'batch length hidden'],
+        Float[Array, 'batch hidden'],
+        Float[Array, 'batch length hidden'],
+        Any,
+    ]:
+        """The encoder and the pooler alone: what a fine-tuned model needs.
+
+        Args:
+          input_ids: as in `__call__`, and so are all the others.
+          attention_mask: as in `__call__`.
+          token_type_ids: as in `__call__`.
+          example_ids: as in `__call__`.
+          deterministic: as in `__call__`.
+          with_details: as in `__call__`.
+          perturbation: added to the word embeddings, for adversarial training.
+
+        Returns:
+          The last layer, in the compute dtype; the pooled output; the projected embeddings; and
+          what each layer gave, if `with_details`.
+
+        Raises:
+          ValueError: if the sequence is longer than the position table.
+        """
+        input_ids = jnp.asarray(input_ids)
+        batch, length = input_ids.shape
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f'The sequence has {length} tokens; the model has '
+                f'{self.config.max_position_embeddings} positions.'
+            )
+        mask = jnp.ones_like(input_ids) if attention_mask is None else jnp.asarray(attention_mask)
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
+        examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
+        embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
+        hidden, details = self.encoder(embedded, mask, examples, deterministic, with_details)
+        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        return hidden, pooled, embedded, details
 
 
 class MaskedLanguageHead(_Weights):

@@ -11,7 +11,6 @@ import pytest
 
 import albert_jax
 from albert_jax import convert, objectives
-from albert_jax.about import HEAD_KINDS
 from albert_jax.config import SIZES, AlbertConfig
 from albert_jax.interop import huggingface
 from albert_jax.interop.huggingface_config import write_config
@@ -261,7 +260,10 @@ def test_twenty_adamw_steps_have_the_same_losses(tmp_path):
 
 
 @pytest.mark.parametrize('family', ['Albert', 'Bert'])
-@pytest.mark.parametrize('kind', HEAD_KINDS)
+@pytest.mark.parametrize(
+    'kind',
+    ['sequence_classification', 'token_classification', 'question_answering', 'multiple_choice'],
+)
 def test_heads(family, kind, tmp_path):
     suffix = ''.join(word.capitalize() for word in kind.split('_'))
     fields = {n: v for n, v in SMALL.items() if family == 'Albert' or n != 'embedding_size'}

@@ -143,6 +143,10 @@ def write_config(config: AlbertConfig, head: Head | None, parts: tuple[str, ...]
 
 def _architecture(head: Head | None, parts: tuple[str, ...]) -> str:
     if head is not None:
+        if head.kind not in _HEADS.values():
+            raise UserError(
+                f'Hugging Face has no {head.kind.replace("_", " ")} head; convert to albert_jax.'
+            )
         return next(name for name, kind in _HEADS.items() if kind == head.kind)
     if 'mlm' not in parts:
         return 'Model'

@@ -1,0 +1,1 @@
+"""Task families, a file each: read → encode → head → metric → predictions."""

@@ -1,0 +1,294 @@
+"""Encoded examples, ragged on the host, and the padded batches that are made of them.
+
+Every batch is as long as the smallest of a few lengths that its longest sequence fits into, so
+short texts do not pay for long ones and nothing is compiled after each length has been seen once.
+A batch is a function of the seed and the step.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.permutation import shuffled_indices
+
+LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Batches that are sorted by length together; the order of batches is shuffled.
+_BATCHES_A_POOL = 64
+
+HostBatch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Encoded examples: flat ids and where each sequence starts among them.
+
+    An example is `num_choices` sequences one after the other. `targets` has a row an example,
+    `token_targets` a value a token.
+    """
+
+    ids: Int32[np.ndarray, 'tokens']
+    starts: Int64[np.ndarray, 'sequences_and_one']
+    # Where the second segment begins in its sequence; the sequence's length where there is none.
+    seconds: Int32[np.ndarray, 'sequences']
+    targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    token_targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    num_choices: int = 1
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples there are."""
+        return len(self.seconds) // self.num_choices
+
+    @functools.cached_property
+    def lengths(self) -> Int64[np.ndarray, 'examples']:
+        """Tokens of each example's longest sequence."""
+        return np.diff(self.starts).reshape(-1, self.num_choices).max(1)
+
+    def sequence(self, index: int) -> Int32[np.ndarray, 'length']:
+        """The ids of one sequence."""
+        return self.ids[self.starts[index] : self.starts[index + 1]]
+
+    def take(self, examples: Int64[np.ndarray, 'examples']) -> 'Features':
+        """Some of the examples, in a new order."""
+        sequences = (examples[:, None] * self.num_choices + np.arange(self.num_choices)).ravel()
+        lengths = np.diff(self.starts)[sequences]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.repeat(self.starts[sequences] - starts[:-1], lengths) + np.arange(starts[-1])
+        return Features(
+            self.ids[tokens],
+            starts,
+            self.seconds[sequences],
+            {name: values[examples] for name, values in self.targets.items()},
+            {name: values[tokens] for name, values in self.token_targets.items()},
+            self.num_choices,
+        )
+
+    def batch(
+        self, examples: Int64[np.ndarray, 'batch'], weights: np.ndarray, length: int, pad_id: int
+    ) -> HostBatch:
+        """Some examples, padded to a length.
+
+        Args:
+          examples: which.
+          weights: of each; 0 for one that only fills the batch.
+          length: at least that of the longest.
+          pad_id: of the vocabulary.
+        """
+        sequences = (examples[:, None] * self.num_choices + np.arange(self.num_choices)).ravel()
+        lengths = np.diff(self.starts)[sequences][:, None]
+        places = np.arange(length)
+        is_token = places < lengths
+        tokens = np.where(is_token, self.starts[sequences][:, None] + places, 0)
+        batch = {
+            'input_ids': np.where(is_token, self.ids[tokens], np.int32(pad_id)),
+            'attention_mask': is_token.astype(np.int32),
+            'token_type_ids': (is_token & (places >= self.seconds[sequences][:, None])).astype(
+                np.int32
+            ),
+            'weights': weights.astype(np.float32),
+        }
+        for name, values in self.targets.items():
+            batch[name] = values[examples]
+        for name, values in self.token_targets.items():
+            # Padding is no token's label, and cannot answer.
+            empty = -1 if name == 'token_labels' else 0
+            batch[name] = np.where(is_token, values[tokens], np.int32(empty))
+        return batch
+
+
+class FeaturesWriter:
+    """Collects sequences, then makes Features of them.
+
+    Args:
+      tokenizer: for its special pieces.
+      num_choices: sequences an example.
+    """
+
+    def __init__(self, tokenizer: AnyTokenizer, num_choices: int = 1) -> None:
+        self._cls, self._sep = [tokenizer.cls_id], [tokenizer.sep_id]
+        self._num_choices = num_choices
+        self._ids: list[int] = []
+        self._starts = [0]
+        self._seconds: list[int] = []
+
+    def add(self, first: Sequence[int], second: Sequence[int] | None = None) -> int:
+        """Adds `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`; gives its length."""
+        self._ids += self._cls
+        self._ids += first
+        self._ids += self._sep
+        self._seconds.append(len(self._ids) - self._starts[-1])
+        if second is not None:
+            self._ids += second
+            self._ids += self._sep
+        self._starts.append(len(self._ids))
+        return self._starts[-1] - self._starts[-2]
+
+    def finish(
+        self,
+        targets: Mapping[str, np.ndarray] | None = None,
+        token_targets: Mapping[str, np.ndarray] | None = None,
+    ) -> Features:
+        """All that was added."""
+        return Features(
+            np.array(self._ids, np.int32),
+            np.array(self._starts, np.int64),
+            np.array(self._seconds, np.int32),
+            targets or {},
+            token_targets or {},
+            self._num_choices,
+        )
+
+
+def truncate_pair(
+    first: list[int], second: list[int] | None, max_length: int
+) -> tuple[list[int], list[int] | None]:
+    """Cuts from the end of the longer one, a token at a time, until both fit with their [SEP]s.
+
+    Args:
+      first: piece ids.
+      second: piece ids, or None where there is one segment.
+      max_length: of the whole sequence, special pieces included.
+    """
+    if second is None:
+        return first[: max_length - 2], None
+    room = max_length - 3
+    if len(first) + len(second) > room:
+        shorter = min(len(first), len(second), room // 2)
+        keep_first = room - shorter if len(first) > len(second) else shorter
+        if min(len(first), len(second)) >= room // 2:
+            keep_first = room - room // 2
+        return first[:keep_first], second[: room - keep_first]
+    return first, second
+
+
+def bucket_lengths(max_length: int) -> tuple[int, ...]:
+    """The lengths that batches may have."""
+    return (*(length for length in LENGTHS if length < max_length), max_length)
+
+
+class TrainBatches:
+    """batch(step): each epoch visits each example once, in batches of like lengths.
+
+    Args:
+      features: of the training split.
+      batch_size: examples a batch; the last of an epoch is filled up with weights of 0.
+      max_length: of a sequence.
+      pad_id: of the vocabulary.
+      seed: of the order.
+    """
+
+    def __init__(
+        self, features: Features, batch_size: int, max_length: int, pad_id: int, seed: int
+    ) -> None:
+        self._features, self._batch_size = features, batch_size
+        self._lengths, self._pad_id, self._seed = bucket_lengths(max_length), pad_id, seed
+        self.batches_per_epoch = -(-features.num_examples // batch_size)
+        self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
+
+    def _make_plan(self, epoch: int) -> list[Int64[np.ndarray, 'batch']]:
+        count, size = self._features.num_examples, self._batch_size
+        order = shuffled_indices(np.arange(count) + epoch * count, count, self._seed)
+        batches: list[Int64[np.ndarray, 'batch']] = []
+        for start in range(0, count, size * _BATCHES_A_POOL):
+            pool = order[start : start + size * _BATCHES_A_POOL]
+            pool = pool[np.argsort(self._features.lengths[pool], kind='stable')]
+            batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+        places = np.arange(len(batches)) + epoch * len(batches)
+        return [batches[i] for i in shuffled_indices(places, len(batches), self._seed + 1)]
+
+    def batch(self, step: int, rows: range) -> HostBatch:
+        """Rows of the global batch of a step."""
+        epoch, number = divmod(step, self.batches_per_epoch)
+        examples = self._plan(epoch)[number]
+        return _padded(
+            self._features, examples, self._batch_size, self._lengths, self._pad_id, rows
+        )
+
+
+def eval_batches(
+    features: Features, batch_size: int, max_length: int, pad_id: int
+) -> list[tuple[Int64[np.ndarray, 'batch'], HostBatch]]:
+    """Every example once, in batches of like lengths, with the numbers of its examples.
+
+    Args:
+      features: of the split.
+      batch_size: rows a batch; those beyond the examples have weight 0.
+      max_length: of a sequence.
+      pad_id: of the vocabulary.
+    """
+    order = np.argsort(features.lengths, kind='stable')
+    lengths = bucket_lengths(max_length)
+    chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    rows = range(batch_size)
+    return [
+        (chunk, _padded(features, chunk, batch_size, lengths, pad_id, rows)) for chunk in chunks
+    ]
+
+
+def _padded(
+    features: Features,
+    examples: Int64[np.ndarray, 'some'],
+    batch_size: int,
+    lengths: Sequence[int],
+    pad_id: int,
+    rows: range,
+) -> HostBatch:
+    longest = features.lengths[examples].max()
+    length = next(length for length in lengths if length >= longest)
+    weights = np.arange(batch_size) < len(examples)
+    filled = np.resize(examples, batch_size)
+    mine = slice(rows.start, rows.stop)
+    return features.batch(filled[mine], weights[mine], length, pad_id)
+
+
+def cached(path: Path, key: Mapping[str, object], make: object) -> Features:
+    """Features from a file of an earlier run, or made and kept there.
+
+    Args:
+      path: folder of the cache.
+      key: all that the features depend on.
+      make: () → Features.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    file = path / f'{digest}.npz'
+    if file.exists():
+        try:
+            return _load(file)
+        except (OSError, ValueError, KeyError):
+            file.unlink()
+    assert callable(make)
+    features: Features = make()
+    path.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f'.{id(features)}.partial')
+    with partial.open('wb') as stream:
+        np.savez(
+            stream,
+            ids=features.ids,
+            starts=features.starts,
+            seconds=features.seconds,
+            num_choices=np.array(features.num_choices),
+            **{f'target:{name}': values for name, values in features.targets.items()},
+            **{f'token:{name}': values for name, values in features.token_targets.items()},
+        )
+    partial.rename(file)
+    return features
+
+
+def _load(file: Path) -> Features:
+    with np.load(file) as arrays:
+        names = list(arrays)
+        return Features(
+            arrays['ids'],
+            arrays['starts'],
+            arrays['seconds'],
+            {n.removeprefix('target:'): arrays[n] for n in names if n.startswith('target:')},
+            {n.removeprefix('token:'): arrays[n] for n in names if n.startswith('token:')},
+            int(arrays['num_choices']),
+        )
