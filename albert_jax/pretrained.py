@@ -6,6 +6,7 @@ A checkpoint of ours that is used and not trained on needs `params` and `about` 
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Pretrained:
     initialised: tuple[str, ...] = ()
     # Of the training that the weights come from; 0 where that is not known.
     step: int = 0
+    # The config of the run that trained it, as it was given; empty where there was none.
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What a person should know of how the source was read, a sentence each.
     notes: tuple[str, ...] = ()
 
@@ -105,7 +108,7 @@ def write(pretrained: Pretrained, directory: Path) -> None:
     Parts that were only initialised are left out.
     """
     params = pretrained.own_params()
-    about = About({}, pretrained.config, pretrained.tokenizer, {}, pretrained.head)
+    about = About(dict(pretrained.run), pretrained.config, pretrained.tokenizer, {}, pretrained.head)
     numbers = digests({'params': params})
     content = about.to_json() | {'step': pretrained.step, 'digests': numbers}
     with ocp.StandardCheckpointer() as writer:
@@ -143,7 +146,9 @@ def read(path: str | Path) -> Pretrained:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f'{path} cannot be read as a checkpoint: {reason}.') from error
-    return Pretrained(about.model, params, about.tokenizer, about.head, step=content['step'])
+    return Pretrained(about.model, params, about.tokenizer, about.head,
+        step=content['step'], run=about.run,
+    )
 
 
 def _check_shapes(params: dict[str, Any], config: AlbertConfig) -> None:

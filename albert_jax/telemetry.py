@@ -131,7 +131,7 @@ class Telemetry:
         self._write('train', step, metrics, speed)
 
     def eval_line(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the means over the held-out split."""
+        """Writes the metrics of the held-out split; one without a value is null."""
         self._write('validation', step, metrics, {})
 
     @contextlib.contextmanager
@@ -150,6 +150,8 @@ class Telemetry:
         self, split: str, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:
         line: dict[str, Any] = {'step': step, 'split': split, **metrics}
+        if split == 'validation':
+            line = {name: None if value != value else value for name, value in line.items()}
         if speed:
             line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
         try:
@@ -163,7 +165,8 @@ class Telemetry:
                 f'{self._file.name} cannot be written ({error.strerror}); make room and start the '
                 f'same command again.'
             ) from error
-        text = ' '.join(f'{name} {metrics[name]:.4g}' for name in _SHOWN if name in metrics)
+        shown = _SHOWN if split == 'train' else metrics
+        text = ' '.join(f'{name} {_number(metrics[name])}' for name in shown if name in metrics)
         if speed:
             text += f'  {speed["sequences_per_second"]:.4g} sequences/s'
         if self._console.is_terminal:
@@ -182,6 +185,10 @@ class Telemetry:
         elapsed = time.monotonic() - self._started
         seconds = int(elapsed / max(done, 1) * (self._num_steps - step))
         return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+
+def _number(value: float) -> str:
+    return f'{value:.4g}' if value == value else 'undefined'
 
 
 def _truncate(path: Path, last_step: int) -> None:

@@ -24,7 +24,7 @@ from albert_jax.objectives import Objective, Sum
 from albert_jax.settings import Settings
 from albert_jax.sharding import make_mesh, put_batch, replicated
 from albert_jax.step import Status, TrainState, init_state, make_eval_step, make_train_step
-from albert_jax.telemetry import Telemetry
+from albert_jax.telemetry import METRICS_FILE, Telemetry, read_lines
 
 HostBatch = dict[str, np.ndarray]
 _NUM_BATCHES_AHEAD = 4
@@ -57,6 +57,8 @@ class LoopSettings(Settings):
     is_lower_better: bool = True
     # So many steps in a row with a loss or gradient that is not finite end the run.
     max_skipped_in_a_row: int = 20
+    # So many evaluations in a row without a better one end the run; 0 for never.
+    patience: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +66,7 @@ class LoopSettings(Settings):
             'num_steps', 'batch_size', 'num_microbatches', 'log_every', 'eval_every',
             'checkpoint_every', 'keep_last', 'max_skipped_in_a_row',
         )  # fmt: skip
-        self.check_not_negative('num_devices', 'num_eval_batches', 'seed')
+        self.check_not_negative('num_devices', 'num_eval_batches', 'seed', 'patience')
         if self.seed >= 2**32:
             raise UserError(f'loop.seed is {self.seed}; it must be below 2³².')
         if self.checkpoint_every % self.eval_every and self.eval_every % self.checkpoint_every:
@@ -80,7 +82,8 @@ class Task:
     """What the loop trains, and on what."""
 
     objective: Objective
-    init_params: Callable[[Array], PyTree]
+    # (key) → parameters, or (key, start_params) where there are any.
+    init_params: Callable[..., PyTree]
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     # Rows of the global batch of a step, and of the n-th held-out batch.
@@ -90,6 +93,11 @@ class Task:
     tokens_per_example: int
     flops_per_example: float
     about: About
+    # What the training starts from, if not from nothing.
+    start_params: PyTree | None = None
+    # (parameters, mesh, was the run told to stop?) → held-out metrics, or None if it was; in place
+    # of the objective's means over `eval_batch`.
+    evaluate: Callable[[PyTree, Mesh, Callable[[], bool]], dict[str, float] | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +128,11 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     sharding = replicated(mesh)
     abstract_state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(make_state),
+        jax.eval_shape(make_state, task.start_params),
     )
 
     evaluated = [name for name in abstract_state.window if name not in ('loss', 'grad_norm')]
-    if settings.best_metric not in evaluated:
+    if task.evaluate is None and settings.best_metric not in evaluated:
         raise UserError(
             f'loop.best_metric is {settings.best_metric!r}; this run has {", ".join(evaluated)}.'
         )
@@ -135,7 +143,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     )
     state = checkpoints.restore(abstract_state, task.about)
     if state is None:
-        state = jax.jit(make_state, out_shardings=sharding)()
+        state = jax.jit(make_state, out_shardings=sharding)(task.start_params)
     first_step = int(state.step)
     if first_step >= settings.num_steps:
         checkpoints.close()
@@ -164,6 +172,10 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
     stop = _StopSignal()
     evaluate = _evaluator(task, settings, mesh, rows, stop)
+    history = _history(workdir, settings, first_step)
+    if _is_stale(history, settings):
+        checkpoints.close()
+        return Outcome(first_step, None, None)
 
     # The loop. A step is dispatched before the status of the one before it is read.
     with checkpoints, telemetry, stop:
@@ -199,9 +211,14 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
                     if metrics is None:
                         break
                     telemetry.eval_line(step, metrics)
+                history.append(_score(metrics, settings))
             if is_save:
                 with telemetry.paused():
-                    checkpoints.save(step, state, task.about, metrics if is_eval else None)
+                    scores = {settings.best_metric: _score(metrics, settings)} if is_eval else None
+                    checkpoints.save(step, state, task.about, scores)
+            if is_eval and _is_stale(history, settings):
+                print(f'No better {settings.best_metric} in {settings.patience} evaluations.')
+                break
         if previous is not None:
             _read_status(task, settings, telemetry, step, previous)
 
@@ -209,6 +226,37 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         if checkpoints.latest_step() != step:
             checkpoints.save(step, state, task.about, None)
     return Outcome(step, metrics, stop.number)
+
+
+# What a metric without a value is worth: less than any other.
+_UNDEFINED = 1e9
+
+
+def _score(metrics: Mapping[str, float] | None, settings: LoopSettings) -> float:
+    """The metric that has to be best, and something worse than any value where it has none."""
+    value = (metrics or {}).get(settings.best_metric)
+    if value is None or not np.isfinite(value):
+        return _UNDEFINED if settings.is_lower_better else -_UNDEFINED
+    return value
+
+
+def _history(workdir: Path, settings: LoopSettings, last_step: int) -> list[float]:
+    """The metric that has to be best, of all evaluations up to a step."""
+    path = workdir / METRICS_FILE
+    lines = read_lines(path) if settings.patience and path.exists() else []
+    return [
+        _score(line, settings)
+        for line in lines
+        if line['split'] == 'validation' and line['step'] <= last_step
+    ]
+
+
+def _is_stale(history: list[float], settings: LoopSettings) -> bool:
+    """Whether the best evaluation is too long ago."""
+    if not settings.patience or not history:
+        return False
+    best = min(history) if settings.is_lower_better else max(history)
+    return len(history) - 1 - history.index(best) >= settings.patience
 
 
 def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
@@ -224,9 +272,18 @@ def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
 
 def _state_maker(
     task: Task, example: Mapping[str, np.ndarray], seed: int
-) -> Callable[[], TrainState]:
+) -> Callable[[PyTree | None], TrainState]:
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in example.items()}
-    return lambda: init_state(task.init_params, task.optimizer, task.objective, shapes, seed)
+
+    def make_state(start_params: PyTree | None) -> TrainState:
+        def init_params(key: Array) -> PyTree:
+            if start_params is None:
+                return task.init_params(key)
+            return task.init_params(key, start_params)
+
+        return init_state(init_params, task.optimizer, task.objective, shapes, seed)
+
+    return make_state
 
 
 def _reader(
@@ -242,6 +299,9 @@ def _evaluator(
     task: Task, settings: LoopSettings, mesh: Mesh, rows: range, stop: '_StopSignal'
 ) -> Callable[[PyTree], dict[str, float] | None]:
     """Held-out means, or None if a signal came first: a preemption does not wait for minutes."""
+    custom = task.evaluate
+    if custom is not None:
+        return lambda params: custom(params, mesh, lambda: stop.number is not None)
     eval_step = make_eval_step(task.objective, mesh)
     num_batches = task.num_eval_batches
     if settings.num_eval_batches:

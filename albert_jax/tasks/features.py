@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,13 +159,8 @@ def truncate_pair(
     if second is None:
         return first[: max_length - 2], None
     room = max_length - 3
-    if len(first) + len(second) > room:
-        shorter = min(len(first), len(second), room // 2)
-        keep_first = room - shorter if len(first) > len(second) else shorter
-        if min(len(first), len(second)) >= room // 2:
-            keep_first = room - room // 2
-        return first[:keep_first], second[: room - keep_first]
-    return first, second
+    keep_first = min(len(first), max(room - room // 2, room - len(second)))
+    return first[:keep_first], second[: room - keep_first]
 
 
 def bucket_lengths(max_length: int) -> tuple[int, ...]:
@@ -214,7 +209,7 @@ class TrainBatches:
 
 def eval_batches(
     features: Features, batch_size: int, max_length: int, pad_id: int
-) -> list[tuple[Int64[np.ndarray, 'batch'], HostBatch]]:
+) -> Iterator[tuple[Int64[np.ndarray, 'batch'], HostBatch]]:
     """Every example once, in batches of like lengths, with the numbers of its examples.
 
     Args:
@@ -226,10 +221,8 @@ def eval_batches(
     order = np.argsort(features.lengths, kind='stable')
     lengths = bucket_lengths(max_length)
     chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    rows = range(batch_size)
-    return [
-        (chunk, _padded(features, chunk, batch_size, lengths, pad_id, rows)) for chunk in chunks
-    ]
+    for chunk in chunks:
+        yield chunk, _padded(features, chunk, batch_size, lengths, pad_id, range(batch_size))
 
 
 def _padded(
@@ -248,13 +241,13 @@ def _padded(
     return features.batch(filled[mine], weights[mine], length, pad_id)
 
 
-def cached(path: Path, key: Mapping[str, object], make: object) -> Features:
+def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) -> Features:
     """Features from a file of an earlier run, or made and kept there.
 
     Args:
       path: folder of the cache.
       key: all that the features depend on.
-      make: () → Features.
+      make: makes them.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = path / f'{digest}.npz'
@@ -263,8 +256,7 @@ def cached(path: Path, key: Mapping[str, object], make: object) -> Features:
             return _load(file)
         except (OSError, ValueError, KeyError):
             file.unlink()
-    assert callable(make)
-    features: Features = make()
+    features = make()
     path.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f'.{id(features)}.partial')
     with partial.open('wb') as stream:

@@ -1,0 +1,199 @@
+"""The metrics of the benchmarks, by their official definitions; fractions, not per cent.
+
+A metric that has no value (a correlation with a constant) is NaN.
+"""
+
+import collections
+import re
+import string
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+Numbers = np.ndarray | Sequence[float]
+
+
+def accuracy(labels: Numbers, predictions: Numbers) -> float:
+    """Share of equal pairs."""
+    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
+
+
+def f1(labels: Numbers, predictions: Numbers) -> float:
+    """F1 of class 1, as GLUE has it for MRPC and QQP; 0 where nothing is of class 1."""
+    return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0))
+
+
+def matthews(labels: Numbers, predictions: Numbers) -> float:
+    """Matthews' correlation coefficient; 0 where one side is constant."""
+    return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
+
+
+def pearson(labels: Numbers, predictions: Numbers) -> float:
+    """Pearson's correlation; NaN with a constant."""
+    return _correlation(stats.pearsonr, labels, predictions)
+
+
+def spearman(labels: Numbers, predictions: Numbers) -> float:
+    """Spearman's rank correlation; NaN with a constant."""
+    return _correlation(stats.spearmanr, labels, predictions)
+
+
+def mean_squared_error(labels: Numbers, predictions: Numbers) -> float:
+    """Mean squared difference."""
+    return float(np.mean(np.square(np.asarray(labels) - np.asarray(predictions))))
+
+
+def _correlation(function: Callable, labels: Numbers, predictions: Numbers) -> float:
+    if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+        return float('nan')
+    with warnings.catch_warnings():
+        # Nearly constant predictions: the value is what it is.
+        warnings.simplefilter('ignore')
+        return float(function(labels, predictions).statistic)
+
+
+def normalize_answer(text: str) -> str:
+    """SQuAD's: lower case, without punctuation, articles and surplus white space."""
+    text = ''.join(letter for letter in text.lower() if letter not in string.punctuation)
+    return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())
+
+
+def squad_exact(answers: Sequence[str], prediction: str) -> float:
+    """1 if the prediction is one of the answers, after normalisation."""
+    return float(max(normalize_answer(answer) == normalize_answer(prediction) for answer in answers))
+
+
+def squad_f1(answers: Sequence[str], prediction: str) -> float:
+    """The best F1 of the normalised words against one of the answers."""
+    return max(_words_f1(normalize_answer(a).split(), normalize_answer(prediction).split())
+               for a in answers)  # fmt: skip
+
+
+def _words_f1(answer: list[str], prediction: list[str]) -> float:
+    if not answer or not prediction:
+        return float(answer == prediction)
+    common = sum((collections.Counter(answer) & collections.Counter(prediction)).values())
+    return 2 * common / (len(answer) + len(prediction))
+
+
+def squad(
+    answers: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    no_answer_odds: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """SQuAD's exact match and F1; with odds, also version 2.0's best over all thresholds.
+
+    Args:
+      answers: of each question; none where it has none.
+      predictions: of each question; '' for no answer.
+      no_answer_odds: higher where no answer is likelier; the thresholds are searched with the raw
+        predictions, as in the official evaluate-v2.0.py.
+    """
+    exact, scores = _squad_scores(answers, predictions)
+    found = {'exact_match': _mean(exact), 'f1': _mean(scores)}
+    if no_answer_odds is None:
+        return found
+    is_impossible = {key: not texts for key, texts in answers.items()}
+    for name, values in (('exact_match', exact), ('f1', scores)):
+        best, threshold = best_threshold(values, predictions, no_answer_odds, is_impossible)
+        found[f'best_{name}'] = best
+        found[f'best_{name}_threshold'] = threshold
+    return found
+
+
+def squad_decided(
+    answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> dict[str, float]:
+    """Version 2.0's scores of final answers, over all, the answerable and the impossible.
+
+    Args:
+      answers: of each question; none where it has none.
+      predictions: of each question; '' for no answer.
+    """
+    exact, scores = _squad_scores(answers, predictions)
+    found = {'exact_match': _mean(exact), 'f1': _mean(scores)}
+    for name, has_answer in (('answerable', True), ('impossible', False)):
+        keys = [key for key, texts in answers.items() if bool(texts) == has_answer]
+        if keys:
+            found[f'exact_match_{name}'] = _mean({key: exact[key] for key in keys})
+            found[f'f1_{name}'] = _mean({key: scores[key] for key in keys})
+    return found
+
+
+def _squad_scores(
+    answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    # Answers that are nothing once normalised do not count.
+    gold = {key: [t for t in texts if normalize_answer(t)] or [''] for key, texts in answers.items()}
+    return (
+        {key: squad_exact(texts, predictions[key]) for key, texts in gold.items()},
+        {key: squad_f1(texts, predictions[key]) for key, texts in gold.items()},
+    )
+
+
+def best_threshold(
+    scores: Mapping[str, float],
+    predictions: Mapping[str, str],
+    no_answer_odds: Mapping[str, float],
+    is_impossible: Mapping[str, bool],
+) -> tuple[float, float]:
+    """The best mean score, and the odds above which a question is then left without answer.
+
+    As in the official evaluate-v2.0.py: questions are walked through in the order of their odds.
+    """
+    current = best = sum(is_impossible.values())
+    threshold = 0.0
+    for key in sorted(no_answer_odds, key=lambda key: no_answer_odds[key]):
+        if key not in scores:
+            continue
+        if not is_impossible[key]:
+            current += scores[key]
+        elif predictions[key]:
+            current -= 1
+        if current > best:
+            best, threshold = current, no_answer_odds[key]
+    return best / max(len(scores), 1), threshold
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return float(np.mean(list(values.values()))) if values else float('nan')
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The chunks (type, start, end) of a sentence's IOB1 or IOB2 tags, as conlleval reads them.
+
+    B- always starts a chunk; I- does after O and after another type.
+    """
+    found: set[tuple[str, int, int]] = set()
+    kind, start = '', 0
+    for place, tag in enumerate([*tags, 'O']):
+        prefix, _, name = tag.partition('-')
+        if kind and (prefix in ('B', 'O') or name != kind):
+            found.add((kind, start, place))
+            kind = ''
+        if prefix != 'O' and not kind:
+            kind, start = name, place
+    return found
+
+
+def span_f1(
+    labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Precision, recall and F1 of chunks over all sentences; 0 where there are none."""
+    num_right = num_found = num_true = 0
+    for true_tags, found_tags in zip(labels, predictions, strict=True):
+        true, found = spans(true_tags), spans(found_tags)
+        num_right += len(true & found)
+        num_found += len(found)
+        num_true += len(true)
+    precision = num_right / num_found if num_found else 0.0
+    recall = num_right / num_true if num_true else 0.0
+    total = precision + recall
+    return {
+        'precision': precision,
+        'recall': recall,
+        'f1': 2 * precision * recall / total if total else 0.0,
+    }

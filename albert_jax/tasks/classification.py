@@ -1,0 +1,221 @@
+"""Classification and regression of texts and pairs: one's own files, and the base of GLUE."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax import metrics
+from albert_jax.about import Head
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.errors import UserError
+from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
+from albert_jax.tasks.tables import Row, read_rows
+from albert_jax.tasks.task import Outputs, TaskSettings, softmax
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    'accuracy': metrics.accuracy,
+    'f1': metrics.f1,
+    'matthews': metrics.matthews,
+    'pearson': metrics.pearson,
+    'spearman': metrics.spearman,
+    'mean_squared_error': metrics.mean_squared_error,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextExample:
+    """A text or a pair; the label is None where it is not known."""
+
+    # 'FILE, line N', for messages.
+    where: str
+    key: str
+    first: str
+    second: str | None
+    label: str | None
+
+
+class TextTask:
+    """Texts or pairs with a label or a number each, from TSV, CSV or JSON Lines.
+
+    Args:
+      settings: of the task.
+      is_regression: the labels are numbers.
+      metric_names: of METRICS; the first has to be best.
+      labels: of the classes; None for those of the training file, or of the settings.
+    """
+
+    def __init__(
+        self,
+        settings: TaskSettings,
+        is_regression: bool = False,
+        metric_names: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.is_regression = is_regression
+        default = ('pearson', 'spearman', 'mean_squared_error') if is_regression else ('accuracy',)
+        self.metric_names = tuple(metric_names or default)
+        self.best_metric, self.is_lower_better = self.metric_names[0], False
+        given = tuple(label.strip() for label in settings.labels.split(',') if label.strip())
+        self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
+
+    def columns(self, path: Path, is_labelled: bool) -> tuple[str | None, str, str | None, str]:
+        """Columns of a file: key, first text, second text, label."""
+        del path, is_labelled
+        return None, self.settings.text, self.settings.text_pair or None, self.settings.label
+
+    def has_header(self, path: Path, is_labelled: bool) -> bool:
+        """Whether the first line of a file names its columns."""
+        del path, is_labelled
+        return True
+
+    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[TextExample]:
+        """The examples of a file.
+
+        Raises:
+          UserError: if a column is missing, a label is unknown or missing, or there is no row.
+        """
+        key, first, second, label = self.columns(path, is_labelled)
+        examples = []
+        for number, row in enumerate(read_rows(path, self.has_header(path, is_labelled))):
+            text = row.value(first)
+            pair = row.value(second) if second else None
+            value = self._label(row, label, is_training) if is_labelled else None
+            name = row.values.get(key, str(number)) if key else str(number)
+            examples.append(TextExample(row.where, name, text, pair, value))
+        if not examples:
+            raise UserError(f'{path} has no examples.')
+        return examples
+
+    def _label(self, row: Row, column: str, is_training: bool) -> str | None:
+        if column not in row.values and not is_training:
+            return None
+        value = row.value(column).strip()
+        if not value or value == 'null':
+            if is_training:
+                raise UserError(
+                    f'{row.where} has no label in column {column!r}; remove the row or label it.'
+                )
+            return None
+        if self.is_regression:
+            try:
+                is_number = math.isfinite(float(value))
+            except ValueError:
+                is_number = False
+            if not is_number:
+                raise UserError(f'{row.where}: the label {value!r} is not a number.')
+        elif self.labels and value not in self.labels:
+            raise UserError(
+                f'{row.where}: the label {value!r} is unknown; there are {", ".join(self.labels)}.'
+            )
+        return value
+
+    def head(self, examples: Sequence[TextExample]) -> Head:
+        """A class for each label, in the settings' order or sorted; one output for a regression.
+
+        Raises:
+          UserError: if there are fewer than two labels.
+        """
+        if self.is_regression:
+            return Head('sequence_classification', ('score',))
+        labels = self.labels or tuple(sorted({e.label for e in examples if e.label is not None}))
+        if len(labels) < 2:
+            raise UserError(
+                f'{examples[0].where.rpartition(",")[0]}: every label is {labels[0]!r}; '
+                f'classification needs two or more.'
+            )
+        return Head('sequence_classification', labels)
+
+    def encode(
+        self,
+        examples: Sequence[TextExample],
+        tokenizer: AnyTokenizer,
+        head: Head,
+        is_training: bool,
+    ) -> Features:
+        """[CLS] first [SEP] or [CLS] first [SEP] second [SEP], the longer cut first.
+
+        Raises:
+          UserError: if a label is none of the head's.
+        """
+        del is_training
+        writer = FeaturesWriter(tokenizer)
+        firsts = tokenizer.encode([example.first for example in examples])
+        seconds: Sequence[list[int] | None] = [None] * len(examples)
+        if examples[0].second is not None:
+            seconds = tokenizer.encode([example.second or '' for example in examples])
+        for first, second in zip(firsts, seconds, strict=True):
+            writer.add(*truncate_pair(first, second, self.settings.max_length))
+        return writer.finish({'labels': self._targets(examples, head)})
+
+    def _targets(self, examples: Sequence[TextExample], head: Head) -> np.ndarray:
+        if self.is_regression:
+            return np.array([float(e.label or 0) for e in examples], np.float32)
+        ids = {label: index for index, label in enumerate(head.labels)}
+        for example in examples:
+            if example.label is not None and example.label not in ids:
+                raise UserError(
+                    f'{example.where}: the label {example.label!r} is unknown; the model has '
+                    f'{", ".join(head.labels)}.'
+                )
+        return np.array([ids[e.label] if e.label else 0 for e in examples], np.int32)
+
+    def metrics(
+        self, examples: Sequence[TextExample], features: Features, outputs: Outputs, head: Head
+    ) -> dict[str, float]:
+        """The task's metrics over the labelled examples; none if there are none."""
+        del head
+        labelled = np.array([e.label is not None for e in examples])
+        if not labelled.any():
+            return {}
+        found = self._answers(outputs)[labelled]
+        labels = np.asarray(features.targets['labels'])[labelled]
+        return {name: METRICS[name](labels, found) for name in self.metric_names}
+
+    def _answers(self, outputs: Outputs) -> np.ndarray:
+        logits = np.stack(list(outputs['logits']))
+        return logits[:, 0] if self.is_regression else logits.argmax(-1)
+
+    def predictions(
+        self, examples: Sequence[TextExample], features: Features, outputs: Outputs, head: Head
+    ) -> list[dict[str, Any]]:
+        """The label and the probability of each, or the score."""
+        del features
+        logits = np.stack(list(outputs['logits']))
+        if self.is_regression:
+            return [
+                {'id': e.key, 'prediction': float(value)}
+                for e, value in zip(examples, logits[:, 0], strict=True)
+            ]
+        return [
+            {
+                'id': example.key,
+                'prediction': head.labels[int(row.argmax())],
+                'probabilities': dict(zip(head.labels, row.tolist(), strict=True)),
+            }
+            for example, row in zip(examples, softmax(logits), strict=True)
+        ]
+
+    def write(
+        self,
+        examples: Sequence[TextExample],
+        predictions: Sequence[Mapping[str, Any]],
+        folder: Path,
+    ) -> list[Path]:
+        """GLUE's form: a TSV with the columns index and prediction."""
+        del examples
+        return [write_tsv(folder / 'predictions.tsv', predictions)]
+
+
+def write_tsv(file: Path, predictions: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes the columns index and prediction."""
+    with file.open('w', encoding='utf-8', newline='') as stream:
+        writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
+        writer.writerow(['index', 'prediction'])
+        writer.writerows([row['id'], row['prediction']] for row in predictions)
+    return file

@@ -1,0 +1,99 @@
+"""GLUE in its published files: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, AX."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax.tasks.classification import TextExample, TextTask, write_tsv
+from albert_jax.tasks.task import TaskSettings
+
+_ENTAILMENT = ('entailment', 'not_entailment')
+_MNLI = ('contradiction', 'entailment', 'neutral')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The columns of a task's files, and how it is scored."""
+
+    first: str
+    second: str | None
+    label: str
+    metrics: tuple[str, ...]
+    # None for a regression.
+    labels: tuple[str, ...] | None
+    # Of the file that the server takes.
+    server_name: str
+    validation: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'': 'dev.tsv'})
+    test: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'': 'test.tsv'})
+    # Train and dev files of CoLA have no header.
+    is_headless: bool = False
+    # Columns that are named otherwise in the test file.
+    test_first: str | None = None
+
+
+_BINARY = ('0', '1')
+LAYOUTS = {
+    'cola': Layout(
+        '3', None, '1', ('matthews', 'accuracy'), _BINARY, 'CoLA', is_headless=True,
+        test_first='sentence',
+    ),
+    'sst2': Layout('sentence', None, 'label', ('accuracy',), _BINARY, 'SST-2'),
+    'mrpc': Layout('#1 String', '#2 String', 'Quality', ('accuracy', 'f1'), _BINARY, 'MRPC'),
+    'stsb': Layout('sentence1', 'sentence2', 'score', ('pearson', 'spearman'), None, 'STS-B'),
+    'qqp': Layout('question1', 'question2', 'is_duplicate', ('accuracy', 'f1'), _BINARY, 'QQP'),
+    'mnli': Layout(
+        'sentence1', 'sentence2', 'gold_label', ('accuracy',), _MNLI, 'MNLI-m',
+        {'': 'dev_matched.tsv', '_mismatched': 'dev_mismatched.tsv'},
+        {'': 'test_matched.tsv', '_mismatched': 'test_mismatched.tsv'},
+    ),
+    'qnli': Layout('question', 'sentence', 'label', ('accuracy',), _ENTAILMENT, 'QNLI'),
+    'rte': Layout('sentence1', 'sentence2', 'label', ('accuracy',), _ENTAILMENT, 'RTE'),
+    'wnli': Layout('sentence1', 'sentence2', 'label', ('accuracy',), _BINARY, 'WNLI'),
+    'ax': Layout(
+        'sentence1', 'sentence2', 'label', ('matthews', 'accuracy'), _MNLI, 'AX',
+        {'': 'diagnostic.tsv'}, {'': 'diagnostic.tsv'},
+    ),
+}  # fmt: skip
+
+
+class GlueTask(TextTask):
+    """One of GLUE's tasks.
+
+    Args:
+      settings: of the task; its name is a key of LAYOUTS.
+    """
+
+    def __init__(self, settings: TaskSettings) -> None:
+        layout = LAYOUTS[settings.name]
+        super().__init__(settings, layout.labels is None, layout.metrics, layout.labels)
+        self.layout = layout
+
+    def columns(self, path: Path, is_labelled: bool) -> tuple[str | None, str, str | None, str]:
+        """Columns of a file: key, first text, second text, label."""
+        del path
+        layout = self.layout
+        first = layout.first if is_labelled else layout.test_first or layout.first
+        return 'index', first, layout.second, layout.label
+
+    def has_header(self, path: Path, is_labelled: bool) -> bool:
+        """CoLA's labelled files have none."""
+        del path
+        return not (self.layout.is_headless and is_labelled)
+
+    def write(
+        self,
+        examples: Sequence[TextExample],
+        predictions: Sequence[Mapping[str, Any]],
+        folder: Path,
+    ) -> list[Path]:
+        """The file that gluebenchmark.com takes; STS-B's scores are kept within 0 and 5."""
+        name = self.layout.server_name
+        if 'mismatched' in examples[0].where:
+            name = name.replace('MNLI-m', 'MNLI-mm')
+        if self.is_regression:
+            predictions = [
+                {'id': row['id'], 'prediction': f'{min(max(row["prediction"], 0), 5):.3f}'}
+                for row in predictions
+            ]
+        return [write_tsv(folder / f'{name}.tsv', predictions)]

@@ -1,0 +1,181 @@
+"""RACE: reading comprehension with four options, middle and high school."""
+
+import dataclasses
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax.about import Head
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.errors import UserError
+from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.task import Outputs, TaskSettings, softmax
+
+_LETTERS = 'ABCD'
+_LEVELS = ('middle', 'high')
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A passage, a question and its options; the answer is None where it is not known."""
+
+    where: str
+    key: str
+    level: str
+    passage: str
+    question: str
+    options: tuple[str, ...]
+    answer: int | None
+
+
+class RaceTask:
+    """Questions with four options about a passage.
+
+    Args:
+      settings: of the task.
+    """
+
+    best_metric, is_lower_better = 'accuracy', False
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+
+    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
+        """The questions of a split: a folder with `middle` and `high`, or `ARCHIVE.tar.gz:SPLIT`.
+
+        Raises:
+          UserError: if a file is not of RACE's layout, or there is none.
+        """
+        questions = []
+        for where, level, text in _files(path):
+            try:
+                content = json.loads(text)
+                fields = [content[n] for n in ('article', 'questions', 'options', 'id')]
+                answers = content.get('answers') or [None] * len(fields[1])
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f'{where} is not of RACE: JSON with article, questions, options and id '
+                    f'({error!r}).'
+                ) from error
+            article, asked, options, name = fields
+            for number, (question, choice, answer) in enumerate(
+                zip(asked, options, answers, strict=False)
+            ):
+                if len(choice) != len(_LETTERS):
+                    raise UserError(f'{where}: question {number} has {len(choice)} options, not 4.')
+                known = answer is not None and is_labelled
+                if known and answer not in _LETTERS:
+                    raise UserError(f'{where}: the answer {answer!r} is none of A, B, C and D.')
+                if is_training and not known:
+                    raise UserError(f'{where}: question {number} has no answer.')
+                questions.append(
+                    Question(
+                        where, f'{name}-{number}', level, article, question, tuple(choice),
+                        _LETTERS.index(answer) if known else None,
+                    )
+                )  # fmt: skip
+        if not questions:
+            raise UserError(f'{path} has no questions; give a folder with middle and high.')
+        return questions
+
+    def head(self, examples: Sequence[Question]) -> Head:
+        """One score for each option."""
+        del examples
+        return Head('multiple_choice', ())
+
+    def encode(
+        self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool
+    ) -> Features:
+        """[CLS] passage [SEP] question with option [SEP], four times (REFERENCE, 4).
+
+        A "_" is replaced by the option; of question and option the last tokens are kept, and of
+        the passage what then fits.
+        """
+        del head, is_training
+        writer = FeaturesWriter(tokenizer, len(_LETTERS))
+        passages = {e.passage: i for i, e in enumerate(examples)}
+        encoded = dict(zip(passages, tokenizer.encode(list(passages)), strict=True))
+        asked = tokenizer.encode([_with(e.question, o) for e in examples for o in e.options])
+        for number, ids in enumerate(asked):
+            kept = ids[-self.settings.max_option_length :]
+            kept = kept[-(self.settings.max_length - 4) :]
+            room = self.settings.max_length - 3 - len(kept)
+            writer.add(encoded[examples[number // len(_LETTERS)].passage][:room], kept)
+        labels = [example.answer or 0 for example in examples]
+        return writer.finish({'labels': np.array(labels, np.int32)})
+
+    def metrics(
+        self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
+    ) -> dict[str, float]:
+        """Accuracy, and that of each level."""
+        del features, head
+        found = np.stack(list(outputs['logits'])).argmax(-1)
+        right = np.array([e.answer == a for e, a in zip(examples, found, strict=True)])
+        known = np.array([e.answer is not None for e in examples])
+        levels = np.array([example.level for example in examples])
+        if not known.any():
+            return {}
+        named = {'accuracy': float(right[known].mean())}
+        for level in _LEVELS:
+            if (known & (levels == level)).any():
+                named[f'accuracy_{level}'] = float(right[known & (levels == level)].mean())
+        return named
+
+    def predictions(
+        self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
+    ) -> list[dict[str, Any]]:
+        """The letter of each answer, and the probability of every letter."""
+        del features, head
+        rows = softmax(np.stack(list(outputs['logits'])))
+        return [
+            {
+                'id': example.key,
+                'prediction': _LETTERS[int(row.argmax())],
+                'probabilities': dict(zip(_LETTERS, row.tolist(), strict=True)),
+            }
+            for example, row in zip(examples, rows, strict=True)
+        ]
+
+    def write(
+        self, examples: Sequence[Question], predictions: Sequence[Mapping[str, Any]], folder: Path
+    ) -> list[Path]:
+        """A JSON object from the question's id to its letter."""
+        del examples
+        file = folder / 'predictions.json'
+        file.write_text(json.dumps({row['id']: row['prediction'] for row in predictions}, indent=0))
+        return [file]
+
+
+def _with(question: str, option: str) -> str:
+    return question.replace('_', option) if '_' in question else f'{question} {option}'
+
+
+def _files(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, level and content of each passage's file."""
+    archive, _, split = str(path).partition('.tar.gz')
+    if not path.is_dir() and split:
+        yield from _archived(Path(f'{archive}.tar.gz'), split.strip('/:'))
+        return
+    if not path.is_dir():
+        raise UserError(f'{path} is not a directory; give a split of RACE, such as RACE/dev.')
+    for level in _LEVELS:
+        for file in sorted((path / level).glob('*.txt')):
+            yield str(file), level, file.read_text('utf-8', 'replace')
+
+
+def _archived(archive: Path, split: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                parts = Path(member.name).parts
+                if member.isfile() and len(parts) >= 3 and parts[-3] == split:
+                    stream = members.extractfile(member)
+                    assert stream is not None
+                    text = stream.read().decode('utf-8', 'replace')
+                    yield f'{archive}:{member.name}', parts[-2], text
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise UserError(f'{archive} cannot be read: {error}.') from error

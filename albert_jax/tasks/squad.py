@@ -1,0 +1,328 @@
+"""SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from albert_jax import metrics
+from albert_jax.about import Head
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.errors import UserError
+from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.task import Outputs, TaskSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question about a passage, and its answers: (text, first character) each."""
+
+    where: str
+    key: str
+    title: str
+    question: str
+    passage: str
+    # None where they are not known, none where there is no answer.
+    answers: tuple[tuple[str, int], ...] | None
+
+
+class Candidate(NamedTuple):
+    """An answer to a question, and how much speaks for it (a sum of log-probabilities)."""
+
+    text: str
+    score: float
+
+
+class SquadTask:
+    """Questions about passages.
+
+    Args:
+      settings: of the task; named 'squad1' or 'squad2'.
+    """
+
+    is_lower_better = False
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+        self.has_impossible = settings.name == 'squad2'
+        self.best_metric = 'best_f1' if self.has_impossible else 'f1'
+
+    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
+        """The questions of a file in the official layout.
+
+        Raises:
+          UserError: if it is of another layout, or an answer is not in its passage.
+        """
+        try:
+            content = json.loads(read_text(path))
+            articles = content['data']
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{path} is not of SQuAD's layout: JSON with data → paragraphs → qas ({error!r})."
+            ) from error
+        questions = []
+        for article in articles:
+            for paragraph in article['paragraphs']:
+                for asked in paragraph['qas']:
+                    where = f'{path}, question {asked["id"]}'
+                    answers = self._answers(asked, paragraph['context'], where, is_training)
+                    questions.append(
+                        Question(
+                            where, asked['id'], article.get('title', ''), asked['question'],
+                            paragraph['context'], answers if is_labelled else None,
+                        )
+                    )  # fmt: skip
+        if not questions:
+            raise UserError(f'{path} has no questions.')
+        return questions
+
+    def _answers(
+        self, asked: Mapping[str, Any], passage: str, where: str, is_training: bool
+    ) -> tuple[tuple[str, int], ...] | None:
+        if asked.get('is_impossible'):
+            return ()
+        if 'answers' not in asked:
+            if is_training:
+                raise UserError(f'{where} has no answers.')
+            return None
+        answers = tuple((a['text'], a['answer_start']) for a in asked['answers'])
+        if not answers and is_training and not self.has_impossible:
+            raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
+        for text, start in answers:
+            if passage[start : start + len(text)] != text:
+                raise UserError(
+                    f'{where}: the answer {text!r} is not in its passage at character {start}; '
+                    f'there is {passage[start : start + len(text)]!r}.'
+                )
+        return answers
+
+    def head(self, examples: Sequence[Question]) -> Head:
+        """Start and end; for version 2.0 with answerability (REFERENCE, 4)."""
+        del examples
+        kind = 'question_answering'
+        return Head(f'conditional_{kind}' if self.has_impossible else kind, ())
+
+    def encode(
+        self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool
+    ) -> Features:
+        """[CLS] question [SEP] window [SEP], windows `stride` tokens apart.
+
+        In training a window without the whole answer is impossible in version 2.0, and left out
+        in version 1.1.
+        """
+        del head
+        settings = self.settings
+        writer = FeaturesWriter(tokenizer)
+        targets: dict[str, list[int]] = {
+            name: [] for name in ('example', 'start', 'end', 'is_impossible')
+        }
+        token_targets: dict[str, list[int]] = {
+            name: [] for name in ('can_answer', 'owns', 'begin_character', 'end_character')
+        }
+        numbers = {passage: i for i, passage in enumerate({e.passage: 0 for e in examples})}
+        passages = tokenizer.encode_with_offsets(list(numbers))
+        asked = tokenizer.encode([example.question for example in examples])
+        for number, example in enumerate(examples):
+            question = asked[number][: min(settings.max_query_length, settings.max_length // 2)]
+            ids, offsets = passages[numbers[example.passage]]
+            answer = self._answer_tokens(example, offsets)
+            windows = _windows(
+                len(ids), settings.max_length - len(question) - 3, settings.stride
+            )
+            for place, (begin, end) in enumerate(windows):
+                has_answer = answer is not None and begin <= answer[0] and answer[1] < end
+                if is_training and not has_answer and not self.has_impossible:
+                    continue
+                writer.add(question, ids[begin:end])
+                before = len(question) + 2
+                span = (answer[0], answer[1]) if has_answer and answer else None
+                targets['example'].append(number)
+                targets['start'].append(before + span[0] - begin if span else 0)
+                targets['end'].append(before + span[1] - begin if span else 0)
+                targets['is_impossible'].append(0 if span else 1)
+                inside = range(begin, end)
+                token_targets['can_answer'] += [
+                    int(self.has_impossible), *[0] * (before - 1), *[1] * (end - begin), 0,
+                ]  # fmt: skip
+                token_targets['owns'] += [
+                    *[0] * before, *(int(_owner(windows, t) == place) for t in inside), 0,
+                ]  # fmt: skip
+                for name, side in (('begin_character', 0), ('end_character', 1)):
+                    token_targets[name] += [
+                        *[0] * before, *(offsets[t][side] for t in inside), 0,
+                    ]  # fmt: skip
+        return writer.finish(
+            {name: np.array(values, np.int32) for name, values in targets.items()},
+            {name: np.array(values, np.int32) for name, values in token_targets.items()},
+        )
+
+    def _answer_tokens(
+        self, example: Question, offsets: Sequence[tuple[int, int]]
+    ) -> tuple[int, int] | None:
+        """The first and last token that the first answer touches."""
+        if not example.answers:
+            return None
+        text, begin = example.answers[0]
+        end = begin + len(text)
+        touched = [
+            token for token, (first, last) in enumerate(offsets) if first < end and last > begin
+        ]
+        return (touched[0], touched[-1]) if touched else None
+
+    def recovered(self, examples: Sequence[Question], features: Features) -> list[bool | None]:
+        """Whether an answer's tokens give the answer back, after SQuAD's normalisation.
+
+        None for a question without an answer; False also where no window holds it whole.
+        """
+        found: list[bool | None] = [False if example.answers else None for example in examples]
+        for row, number in enumerate(features.targets['example']):
+            answers = examples[number].answers
+            if answers and not features.targets['is_impossible'][row]:
+                start, end = (int(features.targets[name][row]) for name in ('start', 'end'))
+                text = self._text(examples[number], features, row, start, end)
+                same = metrics.normalize_answer(text) == metrics.normalize_answer(answers[0][0])
+                found[number] = same or bool(found[number])
+        return found
+
+    def _text(
+        self, example: Question, features: Features, row: int, start: int, end: int
+    ) -> str:
+        first = features.starts[row]
+        begin = features.token_targets['begin_character'][first + start]
+        stop = features.token_targets['end_character'][first + end]
+        return example.passage[begin:stop].strip()
+
+    def candidates(
+        self, examples: Sequence[Question], features: Features, outputs: Outputs
+    ) -> tuple[list[list[Candidate]], list[float]]:
+        """For each question its best answers, best first, and the odds that it has none."""
+        all_found: list[dict[str, float]] = [{} for _ in examples]
+        odds = [np.inf] * len(examples)
+        for row, number in enumerate(features.targets['example']):
+            first, last = features.starts[row], features.starts[row + 1]
+            owns = features.token_targets['owns'][first:last]
+            can_answer = features.token_targets['can_answer'][first:last].copy()
+            can_answer[0] = 0
+            spans = self._spans(outputs, row, len(owns))
+            best = all_found[number]
+            for start, end, score in spans:
+                is_inside = start <= end < start + self.settings.max_answer_length
+                if not (is_inside and can_answer[start] and can_answer[end] and owns[start]):
+                    continue
+                text = self._text(examples[number], features, row, start, end)
+                if text and score > best.get(text, -np.inf):
+                    best[text] = score
+            if self.has_impossible:
+                odds[number] = min(odds[number], float(outputs['impossible'][row]))
+        ranked = [
+            [
+                Candidate(text, score)
+                for text, score in sorted(best.items(), key=lambda item: -item[1])
+            ][: self.settings.num_best]
+            for best in all_found
+        ]
+        return ranked, odds
+
+    def _spans(self, outputs: Outputs, row: int, length: int) -> list[tuple[int, int, float]]:
+        if self.has_impossible:
+            starts, ends = outputs['start_positions'][row], outputs['end_positions'][row]
+            scores = outputs['start_scores'][row][:, None] + outputs['end_scores'][row]
+            return [
+                (int(starts[i]), int(ends[i, j]), float(scores[i, j]))
+                for i, j in np.ndindex(*ends.shape)
+            ]
+        start_logits, end_logits = (outputs[name][row][:length] for name in ('start', 'end'))
+        count = self.settings.num_best
+        starts, ends = (np.argsort(-logits)[:count] for logits in (start_logits, end_logits))
+        return [(int(s), int(e), float(start_logits[s] + end_logits[e])) for s in starts for e in ends]
+
+    def metrics(
+        self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
+    ) -> dict[str, float]:
+        """Exact match and F1; for version 2.0 also by answerability and at the best threshold."""
+        del head
+        ranked, odds = self.candidates(examples, features, outputs)
+        known = [i for i, example in enumerate(examples) if example.answers is not None]
+        if not known:
+            return {}
+        answers = {examples[i].key: [t for t, _ in examples[i].answers or ()] for i in known}
+        best = {examples[i].key: ranked[i][0].text if ranked[i] else '' for i in known}
+        if not self.has_impossible:
+            return metrics.squad(answers, best)
+        named = {examples[i].key: odds[i] for i in known}
+        found = metrics.squad(answers, best, named)
+        decided = {key: '' if named[key] > 0 else text for key, text in best.items()}
+        return found | metrics.squad_decided(answers, decided)
+
+    def predictions(
+        self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
+    ) -> list[dict[str, Any]]:
+        """The best answer of each question, '' for none, with the others and the odds."""
+        del head
+        ranked, odds = self.candidates(examples, features, outputs)
+        rows = []
+        for example, found, odd in zip(examples, ranked, odds, strict=True):
+            scores = np.array([candidate.score for candidate in found] or [0.0])
+            probabilities = np.exp(scores - scores.max())
+            probabilities /= probabilities.sum()
+            best = found[0].text if found else ''
+            row: dict[str, Any] = {
+                'id': example.key,
+                'prediction': '' if self.has_impossible and odd > 0 else best,
+                'best': [
+                    {'text': candidate.text, 'probability': float(probability)}
+                    for candidate, probability in zip(found, probabilities, strict=False)
+                ],
+            }
+            if self.has_impossible:
+                row['best_text'], row['no_answer_odds'] = best, odd
+            rows.append(row)
+        return rows
+
+    def write(
+        self, examples: Sequence[Question], predictions: Sequence[Mapping[str, Any]], folder: Path
+    ) -> list[Path]:
+        """The files of the official scripts: predictions, n-best, and odds of no answer."""
+        del examples
+        content = {
+            'predictions.json': {row['id']: row['prediction'] for row in predictions},
+            'nbest_predictions.json': {row['id']: row['best'] for row in predictions},
+        }
+        if self.has_impossible:
+            content['null_odds.json'] = {row['id']: row['no_answer_odds'] for row in predictions}
+        files = []
+        for name, found in content.items():
+            files.append(folder / name)
+            files[-1].write_text(json.dumps(found, ensure_ascii=False, indent=1), 'utf-8')
+        return files
+
+
+def _windows(num_tokens: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """Begin and end of each window; the last one reaches the end of the passage."""
+    windows = []
+    begin = 0
+    while True:
+        end = min(begin + size, num_tokens)
+        windows.append((begin, end))
+        if end == num_tokens:
+            return windows
+        begin += min(size, stride)
+
+
+def _owner(windows: Sequence[tuple[int, int]], token: int) -> int:
+    """The window in which the token has the most context (Google's max-context rule)."""
+
+    def context(window: tuple[int, int]) -> float:
+        begin, end = window
+        if not begin <= token < end:
+            return -1.0
+        return min(token - begin, end - 1 - token) + 0.01 * (end - begin)
+
+    scores = [context(window) for window in windows]
+    return int(np.argmax(scores))

@@ -1,0 +1,119 @@
+"""Rows of TSV, CSV and JSON Lines files, each with the place that it comes from."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from albert_jax.errors import UserError
+
+
+class Row(NamedTuple):
+    """Values by the name of their column, or by its number where the file has no header."""
+
+    # 'FILE, line N', for messages.
+    where: str
+    values: dict[str, str]
+
+    def value(self, column: str) -> str:
+        """The value of a column.
+
+        Raises:
+          UserError: if the row has none.
+        """
+        found = self.values.get(column)
+        if found is None:
+            raise UserError(
+                f'{self.where} has no column {column!r}; there are {", ".join(self.values)}.'
+            )
+        return found
+
+
+def read_text(path: Path) -> str:
+    """The content of a file of text.
+
+    Raises:
+      UserError: if it cannot be read, is empty, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+    try:
+        text = content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content.count(b'\n', 0, error.start) + 1
+        raise UserError(
+            f'{path}, line {line} is not UTF-8 (byte {content[error.start]:#04x}); convert the '
+            f'file, for example with iconv.'
+        ) from error
+    if not text.strip():
+        raise UserError(f'{path} is empty.')
+    return text
+
+
+def read_rows(path: Path, has_header: bool = True) -> Iterator[Row]:
+    """The rows of a file; its ending says which of the three it is.
+
+    TSV is as GLUE's: no quoting. CSV may quote.
+
+    Args:
+      path: .tsv, .csv or .jsonl (.json).
+      has_header: if not, columns are named by their numbers, '0', '1', …
+
+    Raises:
+      UserError: if it cannot be read, or a row has more or fewer fields than the header.
+    """
+    text = read_text(path)
+    if path.suffix in ('.jsonl', '.json'):
+        yield from _json_rows(path, text)
+    elif path.suffix == '.csv':
+        # csv.reader wants line ends of its own to keep those inside quotes.
+        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        yield from _delimited(path, _csv_rows(path, reader), has_header)
+    elif path.suffix in ('.tsv', '.txt'):
+        lines = text.replace('\r\n', '\n').split('\n')
+        rows = ((i, line.split('\t')) for i, line in enumerate(lines, 1) if line.strip())
+        yield from _delimited(path, rows, has_header)
+    else:
+        raise UserError(f'{path} is none of .tsv, .csv and .jsonl; rename it to what it is.')
+
+
+def _csv_rows(path: Path, reader: object) -> Iterator[tuple[int, list[str]]]:
+    try:
+        for fields in reader:  # pyright: ignore[reportGeneralTypeIssues]
+            if fields:
+                yield reader.line_num, fields  # pyright: ignore[reportAttributeAccessIssue]
+    except csv.Error as error:
+        raise UserError(f'{path} is not CSV: {error}.') from error
+
+
+def _delimited(
+    path: Path, rows: Iterator[tuple[int, list[str]]], has_header: bool
+) -> Iterator[Row]:
+    names: list[str] | None = None
+    for number, fields in rows:
+        if names is None:
+            names = fields if has_header else [str(index) for index in range(len(fields))]
+            if has_header:
+                continue
+        if len(fields) != len(names):
+            raise UserError(
+                f'{path}, line {number} has {len(fields)} fields; the first line has {len(names)}.'
+            )
+        yield Row(f'{path}, line {number}', dict(zip(names, fields, strict=True)))
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split('\n'), 1):
+        if not line.strip():
+            continue
+        where = f'{path}, line {number}'
+        try:
+            content = json.loads(line)
+        except ValueError as error:
+            raise UserError(f'{where} is not JSON: {error}.') from error
+        if not isinstance(content, dict):
+            raise UserError(f'{where} is not a JSON object.')
+        yield Row(where, {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()})

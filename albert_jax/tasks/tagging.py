@@ -1,0 +1,217 @@
+"""A tag for every word: CoNLL columns (IOB1, IOB2 or any tags) and CoNLL-U (UPOS)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax import metrics
+from albert_jax.about import Head
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.errors import UserError
+from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.task import Outputs, TaskSettings
+
+# Of CoNLL-U's ten columns.
+_UPOS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """Words and their tags; the tags are None where they are not known."""
+
+    # 'FILE, line N' of the first word, for messages.
+    where: str
+    key: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+
+
+class TaggingTask:
+    """Words with a tag each. A word is judged by its first piece.
+
+    Args:
+      settings: of the task; named 'ner' for chunks, 'upos' for CoNLL-U, 'tags' for any others.
+    """
+
+    is_lower_better = False
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+        self.has_chunks = settings.name == 'ner'
+        self.best_metric = 'f1' if self.has_chunks else 'accuracy'
+
+    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Sentence]:
+        """The sentences of a file, blank lines between them.
+
+        Raises:
+          UserError: if a line has too few columns or there is no sentence.
+        """
+        del is_training
+        sentences: list[Sentence] = []
+        words: list[str] = []
+        tags: list[str] = []
+        first = 1
+
+        def finish() -> None:
+            if words:
+                kept = tuple(tags) if is_labelled else None
+                where = f'{path}, line {first}'
+                sentences.append(Sentence(where, str(len(sentences)), tuple(words), kept))
+            words.clear()
+            tags.clear()
+
+        for number, line in enumerate(read_text(path).split('\n'), 1):
+            line = line.rstrip('\r')
+            if not line.strip():
+                finish()
+                continue
+            if line.startswith(('# ', '-DOCSTART-')) or line == '#':
+                continue
+            found = self._columns(line, f'{path}, line {number}', is_labelled)
+            if found is not None:
+                if not words:
+                    first = number
+                words.append(found[0])
+                tags.append(found[1])
+        finish()
+        if not sentences:
+            raise UserError(f'{path} has no sentences.')
+        return sentences
+
+    def _columns(self, line: str, where: str, is_labelled: bool) -> tuple[str, str] | None:
+        if self.settings.name == 'upos':
+            fields = line.split('\t')
+            if len(fields) != 10:
+                raise UserError(f'{where} has {len(fields)} columns; CoNLL-U has 10, with tabs.')
+            # A range of words that are written as one, or a word that is not written.
+            if not fields[0].isdigit():
+                return None
+            return fields[1], fields[_UPOS]
+        fields = line.split('\t') if '\t' in line else line.split()
+        if not is_labelled:
+            return fields[0], ''
+        column = self.settings.tag_column
+        if len(fields) < 2 or not -len(fields) <= column < len(fields):
+            raise UserError(
+                f'{where} has {len(fields)} column(s); a word and its tag are needed '
+                f'(task.tag_column is {column}).'
+            )
+        tag = fields[column]
+        if self.has_chunks and tag != 'O' and tag[:2] not in ('B-', 'I-'):
+            raise UserError(f'{where}: the tag {tag!r} is none of IOB: O, B-TYPE or I-TYPE.')
+        return fields[0], tag
+
+    def head(self, examples: Sequence[Sentence]) -> Head:
+        """An output for each tag of the examples."""
+        tags = sorted({tag for example in examples for tag in example.tags or ()})
+        return Head('token_classification', tuple(tags))
+
+    def encode(
+        self, examples: Sequence[Sentence], tokenizer: AnyTokenizer, head: Head, is_training: bool
+    ) -> Features:
+        """[CLS] words [SEP]; a sentence that is too long goes on in another sequence.
+
+        A tag that the head does not know is counted as wrong, and not learnt from.
+
+        Raises:
+          UserError: if a tag of the training file is none of the head's.
+        """
+        ids = {tag: index for index, tag in enumerate(head.labels)}
+        writer = FeaturesWriter(tokenizer)
+        owners: list[int] = []
+        labels: list[int] = []
+        first_words: list[int] = []
+        room = self.settings.max_length - 2
+        all_words = [word for example in examples for word in example.words]
+        pieces = iter(tokenizer.encode(all_words))
+        for number, example in enumerate(examples):
+            sequence: list[int] = []
+            marks: list[int] = []
+            places: list[int] = []
+
+            def finish(number: int = number) -> None:
+                writer.add(sequence)
+                owners.append(number)
+                labels.extend([-1, *marks, -1])
+                first_words.extend([-1, *places, -1])
+                sequence.clear()
+                marks.clear()
+                places.clear()
+
+            for place, tag in enumerate(example.tags or ('',) * len(example.words)):
+                if is_training and tag not in ids:
+                    raise UserError(
+                        f'{example.where}: the tag {tag!r} is unknown; the model has '
+                        f'{", ".join(head.labels)}.'
+                    )
+                # A word of which nothing is left still needs a place for its tag.
+                word = (next(pieces) or [tokenizer.unk_id])[:room]
+                if len(sequence) + len(word) > room:
+                    finish()
+                sequence += word
+                marks += [ids.get(tag, -1)] + [-1] * (len(word) - 1)
+                places += [place] + [-1] * (len(word) - 1)
+            finish()
+        return writer.finish(
+            {'example': np.array(owners, np.int32)},
+            {
+                'token_labels': np.array(labels, np.int32),
+                'word': np.array(first_words, np.int32),
+            },
+        )
+
+    def tags(
+        self, examples: Sequence[Sentence], features: Features, outputs: Outputs, head: Head
+    ) -> list[list[str]]:
+        """The predicted tag of every word."""
+        found = [[''] * len(example.words) for example in examples]
+        owners = features.targets['example']
+        for row, tags in enumerate(outputs['tags']):
+            begin, end = features.starts[row], features.starts[row + 1]
+            places = features.token_targets['word'][begin:end]
+            for token in np.flatnonzero(places >= 0):
+                found[owners[row]][places[token]] = head.labels[int(tags[token])]
+        return found
+
+    def metrics(
+        self, examples: Sequence[Sentence], features: Features, outputs: Outputs, head: Head
+    ) -> dict[str, float]:
+        """Accuracy of words, and for chunks precision, recall and F1."""
+        found = self.tags(examples, features, outputs, head)
+        pairs = [(e.tags, tags) for e, tags in zip(examples, found, strict=True) if e.tags]
+        if not pairs:
+            return {}
+        true = [tag for tags, _ in pairs for tag in tags]
+        named = {'accuracy': float(np.mean(np.array(true) == [t for _, ts in pairs for t in ts]))}
+        if self.has_chunks:
+            named |= metrics.span_f1([list(tags) for tags, _ in pairs], [tags for _, tags in pairs])
+        return named
+
+    def predictions(
+        self, examples: Sequence[Sentence], features: Features, outputs: Outputs, head: Head
+    ) -> list[dict[str, Any]]:
+        """The words of each sentence with their tags."""
+        found = self.tags(examples, features, outputs, head)
+        return [
+            {'id': example.key, 'words': list(example.words), 'prediction': tags}
+            for example, tags in zip(examples, found, strict=True)
+        ]
+
+    def write(
+        self, examples: Sequence[Sentence], predictions: Sequence[Mapping[str, Any]], folder: Path
+    ) -> list[Path]:
+        """CoNLL columns, as conlleval takes them: word, true tag if known, predicted tag."""
+        file = folder / 'predictions.conll'
+        with file.open('w', encoding='utf-8') as stream:
+            for example, row in zip(examples, predictions, strict=True):
+                for place, (word, tag) in enumerate(
+                    zip(example.words, row['prediction'], strict=True)
+                ):
+                    true = f'{example.tags[place]} ' if example.tags else ''
+                    stream.write(f'{word} {true}{tag}\n')
+                stream.write('\n')
+        return [file]
