@@ -64,7 +64,13 @@ def check_destination(destination: Path) -> None:
     Raises:
       UserError: if it exists and is not an empty directory.
     """
-    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+    try:
+        is_free = not destination.exists() or not any(destination.iterdir())
+    except NotADirectoryError:
+        is_free = False
+    except OSError as error:
+        raise UserError(f'{destination} cannot be written: {error.strerror}.') from error
+    if not is_free:
         raise UserError(f'{destination} exists already; choose another destination or remove it.')
 
 
@@ -100,20 +106,24 @@ def whole_directory(destination: Path) -> Iterator[Path]:
             whole.mkdir()
             yield whole
             whole.rename(destination)
-    except OSError as error:
-        raise UserError(f'{destination} cannot be written: {error.strerror or error}.') from error
+    except UserError:
+        raise
+    except Exception as error:  # each writer has errors of its own for a full disk
+        reason = getattr(error, 'strerror', None) or str(error).strip().split('\n')[0][:200]
+        raise UserError(f'{destination} cannot be written: {reason}.') from error
 
 
 def _report(model: 'Pretrained', destination: Path, to: str) -> None:
     import jax
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from albert_jax.pretrained import OPTIONAL_PARTS
 
     config = model.config
     count = sum(leaf.size for leaf in jax.tree.leaves(model.own_params()))
-    table = Table(show_header=False, title=str(destination), title_justify='left')
+    table = Table(show_header=False, title=escape(str(destination)), title_justify='left')
     table.add_row('parameters', f'{count:,}')
     table.add_row(
         'model',
@@ -122,7 +132,9 @@ def _report(model: 'Pretrained', destination: Path, to: str) -> None:
     )
     parts = [name for part, name in OPTIONAL_PARTS.items() if part not in model.initialised]
     if model.head is not None:
-        parts.append(f'{model.head.kind} head ({", ".join(model.head.labels) or "no labels"})')
+        parts.append(
+            f'{model.head.kind} head ({", ".join(map(escape, model.head.labels)) or "no labels"})'
+        )
     table.add_row('parts', ', '.join(parts) or 'encoder only')
     kind = type(model.tokenizer).__name__
     words = f'{model.tokenizer.vocab_size:,} pieces ({kind})' if model.tokenizer else 'none'

@@ -186,7 +186,9 @@ def loss_weight(kind: str, batch: Batch) -> Float[Array, '']:
     return batch['weights'].sum()
 
 
-def dropout_of(rate: float, key: Key[Array, ''] | None, example_ids: Int[Array, 'batch']) -> Dropout:
+def dropout_of(
+    rate: float, key: Key[Array, ''] | None, example_ids: Int[Array, 'batch']
+) -> Dropout:
     """The classifier's dropout; the identity without a key."""
     if key is None or rate == 0:
         return lambda features: features

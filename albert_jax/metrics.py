@@ -63,7 +63,9 @@ def normalize_answer(text: str) -> str:
 
 def squad_exact(answers: Sequence[str], prediction: str) -> float:
     """1 if the prediction is one of the answers, after normalisation."""
-    return float(max(normalize_answer(answer) == normalize_answer(prediction) for answer in answers))
+    return float(
+        max(normalize_answer(answer) == normalize_answer(prediction) for answer in answers)
+    )
 
 
 def squad_f1(answers: Sequence[str], prediction: str) -> float:
@@ -127,7 +129,9 @@ def _squad_scores(
     answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, float]]:
     # Answers that are nothing once normalised do not count.
-    gold = {key: [t for t in texts if normalize_answer(t)] or [''] for key, texts in answers.items()}
+    gold = {
+        key: [t for t in texts if normalize_answer(t)] or [''] for key, texts in answers.items()
+    }
     return (
         {key: squad_exact(texts, predictions[key]) for key, texts in gold.items()},
         {key: squad_f1(texts, predictions[key]) for key, texts in gold.items()},

@@ -85,7 +85,7 @@ def with_tokenizer(pretrained: Pretrained, tokenizer: AnyTokenizer, origin: str)
     Raises:
       UserError: if it has more pieces than the model.
     """
-    if tokenizer.vocab_size > pretrained.config.vocab_size:
+    if len(tokenizer.pieces) > pretrained.config.vocab_size:
         raise UserError(
             f'{origin}: the vocabulary has {tokenizer.vocab_size} pieces, the model '
             f'{pretrained.config.vocab_size}; they do not belong together.'
@@ -108,7 +108,9 @@ def write(pretrained: Pretrained, directory: Path) -> None:
     Parts that were only initialised are left out.
     """
     params = pretrained.own_params()
-    about = About(dict(pretrained.run), pretrained.config, pretrained.tokenizer, {}, pretrained.head)
+    about = About(
+        dict(pretrained.run), pretrained.config, pretrained.tokenizer, {}, pretrained.head
+    )
     numbers = digests({'params': params})
     content = about.to_json() | {'step': pretrained.step, 'digests': numbers}
     with ocp.StandardCheckpointer() as writer:
@@ -146,8 +148,13 @@ def read(path: str | Path) -> Pretrained:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f'{path} cannot be read as a checkpoint: {reason}.') from error
-    return Pretrained(about.model, params, about.tokenizer, about.head,
-        step=content['step'], run=about.run,
+    return Pretrained(
+        about.model,
+        params,
+        about.tokenizer,
+        about.head,
+        step=content['step'],
+        run=about.run,
     )
 
 
@@ -167,10 +174,9 @@ def _check_shapes(params: dict[str, Any], config: AlbertConfig) -> None:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a directory holds a run, or a checkpoint of a run or of a conversion."""
-    return (
-        _stands_alone(path)
-        or (path / FOLDER).is_dir()
-        or any(child.name.isdigit() and _stands_alone(child) for child in path.iterdir())
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    return _stands_alone(path) or any(
+        child.name.isdigit() and _stands_alone(child) for child in folder.iterdir()
     )
 
 

@@ -361,6 +361,9 @@ def test_transformers_reads_what_we_write(fields, vocabulary, tmp_path):
             tmp_path / 'hf', output_loading_info=True
         )
         assert not body_info['missing_keys']
+        # What AlbertModel has no use for, of our directories as of anybody's: the heads.
+        unexpected = {name.partition('.')[0] for name in body_info['unexpected_keys']}
+        assert unexpected <= {'predictions', 'sop_classifier', 'cls'}
         words = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
     text = 'The import statement, in 3 parts (twice).'
     encoded = words(text, return_tensors='pt')

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import resource
 import shutil
+import signal
 import sys
 import tarfile
 from pathlib import Path
@@ -178,7 +180,9 @@ def test_a_missing_head_is_said_in_one_line_and_drawn_from_a_fixed_seed(
     assert np.asarray(again['kernel']).std() > 0.005
     # What was drawn is not passed on as if it had been trained.
     notes = convert.convert(loaded, tmp_path / 'back', 'huggingface')
-    assert 'left out, since AlbertForMaskedLM has none: pooler.' in notes[0]
+    assert notes == ()
+    written = load_file(tmp_path / 'back' / 'model.safetensors')
+    assert 'albert.pooler.weight' in written
     assert not any('sop' in name for name in load_file(tmp_path / 'back' / 'model.safetensors'))
     convert.convert(loaded, tmp_path / 'ours', 'albert_jax')
     assert albert_jax.load(tmp_path / 'ours').initialised == ('sentence',)
@@ -295,6 +299,7 @@ def two_formats(d):
 
 def tensorflow_too(d):
     (d / 'model.ckpt-best.index').touch()
+    (d / 'model.ckpt-best.data-00000-of-00001').touch()
 
 
 def no_config(d):
@@ -387,14 +392,24 @@ def test_a_destination_that_exists_is_left_alone(directory, tmp_path):
     assert [p.name for p in (tmp_path / 'out').iterdir()] == ['mine']
 
 
-def test_a_failure_while_writing_leaves_nothing(model, tmp_path, monkeypatch):
-    def fail(*args):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr('albert_jax.interop.huggingface.save_file', lambda *a, **k: fail())
-    with pytest.raises(UserError, match='out cannot be written: No space left on device'):
-        convert.convert(model, tmp_path / 'out', 'huggingface')
+@pytest.mark.parametrize('to', convert.FORMATS)
+def test_a_full_disk_leaves_nothing(to, model, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
+    try:
+        with pytest.raises(UserError, match='out cannot be written: .') as caught:
+            convert.convert(model, tmp_path / 'out', to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert '\n' not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_can_be_read_by_others(directory):
+    modes = {file.stat().st_mode & 0o777 for file in directory.iterdir()}
+    assert len(modes) == 1
 
 
 def pack(path: Path, directory: Path, **members: bytes) -> Path:
@@ -414,18 +429,110 @@ def test_an_archive_is_read_whatever_its_name(directory, model, tmp_path):
 
 def test_an_archive_that_leaves_its_folder_is_refused(directory, tmp_path):
     archive = pack(tmp_path / 'bad.tar.gz', directory, _up_outside=b'evil')
-    with pytest.raises(UserError, match='../outside would leave the folder'):
+    with pytest.raises(UserError, match='../outside would leave the folder') as caught:
         albert_jax.load(archive)
+    assert str(archive) in str(caught.value)
     with tarfile.open(tmp_path / 'link.tar', 'w') as links:
         member = tarfile.TarInfo('folder/link')
         member.type, member.linkname = tarfile.SYMTYPE, '/etc'
         links.addfile(member)
     with pytest.raises(UserError, match='folder/link is neither a file nor a folder'):
         albert_jax.load(tmp_path / 'link.tar')
-    whole = archive.read_bytes()
-    archive.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match='cannot be unpacked|tar archive'):
-        albert_jax.load(archive)
+
+
+def test_a_damaged_archive_is_never_read_as_something_else(directory, model, tmp_path):
+    whole = pack(tmp_path / 'whole.tar.gz', directory).read_bytes()
+    damaged = tmp_path / 'damaged.tar.gz'
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(30):
+        content = bytearray(whole)
+        place = int(rng.integers(0, len(content)))
+        content[place] ^= 1 << int(rng.integers(0, 8))
+        damaged.write_bytes(content)
+        try:
+            assert_same(albert_jax.load(damaged), model)
+        except UserError as error:
+            assert '\n' not in str(error)
+            refused += 1
+    # A few bits, such as those of the time in the header, mean nothing.
+    assert refused >= 25
+    for size in (100, len(whole) // 2, len(whole) - 5):
+        damaged.write_bytes(whole[:size])
+        with pytest.raises(UserError, match='cannot be unpacked|is a file, and no tar archive'):
+            albert_jax.load(damaged)
+    with tarfile.open(tmp_path / 'plain.tar', 'w') as archive:
+        for file in sorted(directory.iterdir()):
+            archive.add(file, file.name)
+    content = bytearray((tmp_path / 'plain.tar').read_bytes())
+    with tarfile.open(tmp_path / 'plain.tar') as archive:
+        last = archive.getmembers()[-1].offset
+    content[last + 3] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match='is damaged: it does not end where its files do'):
+        albert_jax.load(damaged)
+
+
+def test_what_config_json_may_hold_is_one_sentence_at_most(directory):
+    original = (directory / 'config.json').read_text()
+    for changes in (
+        {'hidden_act': ['gelu']}, {'model_type': []}, {'albert_jax': 'x'}, {'albert_jax': None},
+        {'vocab_size': None}, {'num_attention_heads': 0}, {'architectures': 3},
+    ):  # fmt: skip
+        (directory / 'config.json').write_text(json.dumps(json.loads(original) | changes))
+        try:
+            albert_jax.load(directory)
+        except UserError as error:
+            assert '\n' not in str(error)
+    (directory / 'config.json').write_text('[' * 100_000)
+    with pytest.raises(UserError):
+        albert_jax.load(directory)
+
+
+def test_config_json_and_its_key_albert_jax_must_agree(vocabulary, tmp_path):
+    convert.convert(make(vocabulary, sharing='none'), tmp_path / 'hf', 'huggingface')
+    configure(num_hidden_groups=2)(tmp_path / 'hf')
+    with pytest.raises(UserError, match='num_hidden_groups is 2, but its key albert_jax implies 4'):
+        albert_jax.load(tmp_path / 'hf')
+
+
+def test_pieces_that_were_added_to_a_vocabulary_are_not_lost(directory):
+    file = directory / 'tokenizer.json'
+    content = json.loads(file.read_text())
+    content['added_tokens'].append(content['added_tokens'][-1] | {'id': 999, 'content': '<e1>'})
+    file.write_text(json.dumps(content))
+    assert type(albert_jax.load(directory).tokenizer).__name__ == 'Tokenizer'
+    content['added_tokens'][-1]['id'] = 1000
+    file.write_text(json.dumps(content))
+    edit_json(directory / 'config.json', vocab_size=1001)
+    edit_tensors(
+        directory,
+        lambda t: t
+        | {
+            WORD: np.concatenate([t[WORD], t[WORD][:1]]),
+            'predictions.bias': np.append(t['predictions.bias'], 0).astype('f'),
+        },
+    )
+    tokenizer = albert_jax.load(directory).tokenizer
+    assert tokenizer.encode(['<e1>']) == [[1000]]
+
+
+@pytest.mark.parametrize('says', [True, False])
+def test_tokenizer_config_decides_the_case_as_in_transformers(says, directory, model):
+    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'The', 'x\u2028y', 'z']
+    (directory / 'spiece.model').unlink()
+    (directory / 'tokenizer.json').unlink()
+    (directory / 'vocab.txt').write_text('\n'.join(pieces), 'utf-8')
+    edit_json(directory / 'tokenizer_config.json', do_lower_case=says)
+    tokenizer = albert_jax.load(directory).tokenizer
+    # A line separator of Unicode's does not end a line of the vocabulary.
+    assert tokenizer.encode(['The z']) == [[5 if says else 6, 8]]
+    (directory / 'tokenizer.json').write_text(tokenizer.definition)
+    edit_json(directory / 'tokenizer_config.json', do_lower_case=not says)
+    assert albert_jax.load(directory).tokenizer.encode(['The']) == [[6 if says else 5]]
+    edit_json(directory / 'tokenizer_config.json', do_lower_case='false')
+    with pytest.raises(UserError, match="do_lower_case is 'false'; it must be true or false"):
+        albert_jax.load(directory)
 
 
 def test_a_file_or_path_that_is_nothing_is_refused(directory, tmp_path):
@@ -438,6 +545,7 @@ def test_a_file_or_path_that_is_nothing_is_refused(directory, tmp_path):
 def test_tensorflow_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow', None)
     (tmp_path / 'model.ckpt-best.index').touch()
+    (tmp_path / 'model.ckpt-best.data-00000-of-00001').touch()
     (tmp_path / 'albert_config.json').write_text('{"num_hidden_layers": 2, "embedding_size": 8}')
     with pytest.raises(UserError, match=r"needs the extra 'tensorflow': install it with pip"):
         albert_jax.load(tmp_path)
@@ -472,6 +580,10 @@ def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"install the extra: pip install 'albert_jax\[hugg"):
         albert_jax.load('albert-base-v2')
     assert hub.is_name('albert-base-v2') and hub.is_name('someone/model.v1')
+    monkeypatch.undo()
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(UserError, match='no model can have this name'):
+        albert_jax.load('a--b')
     assert not hub.is_name('../x') and not hub.is_name('/abs') and not hub.is_name('a/b/c')
 
 

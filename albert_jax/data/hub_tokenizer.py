@@ -22,7 +22,7 @@ _EXTRA = (
 
 
 class HubTokenizer:
-    """Text to piece ids and back by a `tokenizer.json`; the same surface as `Tokenizer`.
+    """Text to piece ids and back by a `tokenizer.json`, with the methods of `Tokenizer`.
 
     Args:
       definition: the content of a `tokenizer.json`.
@@ -46,15 +46,18 @@ class HubTokenizer:
         self.definition = definition
         try:
             self._backend = Backend.from_str(definition)
-        except Exception as error:  # tokenizers raises plain Exceptions
-            raise UserError(f'{origin} is not a tokenizer.json ({error}).') from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # plain Exceptions, and panics of Rust that are none
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f'{origin} is not a tokenizer.json ({reason}).') from error
         self._backend.no_padding()
         self._backend.no_truncation()
-        self.vocab_size: int = self._backend.get_vocab_size()
         # A vocabulary may have holes.
         by_id = {index: piece for piece, index in self._backend.get_vocab().items()}
         self.pieces: list[str] = [by_id.get(index, '') for index in range(max(by_id, default=0))]
         self.pieces.append(by_id.get(len(self.pieces), ''))
+        self.vocab_size = len(self.pieces)
         for name, candidates in _SPECIAL.items():
             found = [self._backend.token_to_id(piece) for piece in candidates]
             ids = [index for index in found if index is not None]
@@ -123,7 +126,10 @@ def _wordpiece(
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
         raise UserError(f'{origin}: {_EXTRA}') from error
-    pieces = vocabulary.splitlines()
+    # Not splitlines: a piece may be a line separator of Unicode's.
+    pieces = [line.removesuffix('\r') for line in vocabulary.split('\n')]
+    while pieces and not pieces[-1]:
+        pieces.pop()
     ids = {piece: index for index, piece in enumerate(pieces)}
     missing = [piece for piece in ('[UNK]', '[CLS]', '[SEP]') if piece not in ids]
     if missing:

@@ -108,7 +108,8 @@ class Tokenizer:
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """The same ids, each with the slice of its original text that it stands for.
 
-        A piece's slice has no white space around it; that of a lone ▁ is empty.
+        A slice has no white space at its ends, unless beside a character that SentencePiece
+        deletes; that of a lone ▁ is empty.
         """
         aligned = [self.normalization.align(text) for text in texts]
         encoded = self._processor.encode(

@@ -1,6 +1,7 @@
 """Checkpoints of google-research/albert: TensorFlow 1 variables, and its TF-Hub modules."""
 
 import functools
+import glob
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 
 from albert_jax.about import Head
 from albert_jax.config import AlbertConfig
-from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.errors import UserError
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.huggingface_config import parse
@@ -25,7 +25,21 @@ _PROJECTION = 'bert/encoder/embedding_hidden_mapping_in'
 # Their word for the tanh form, which is the only one that they have, is 'gelu'.
 _ACTIVATIONS = {'gelu': 'gelu_tanh', 'relu': 'relu'}
 # Fields of theirs that have no counterpart, and the only value that means what we compute.
-_FIXED = {'net_structure_type': 0, 'gap_size': 0, 'num_memory_blocks': 0, 'down_scale_factor': 1}
+_FIXED = {
+    'net_structure_type': 0,
+    'gap_size': 0,
+    'num_memory_blocks': 0,
+    'down_scale_factor': 1,
+    'directionality': 'bidi',
+    'ln_type': 'postln',
+}
+_NEEDED = (
+    'vocab_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'intermediate_size',
+)
 _SHARED_FIELDS = (
     'vocab_size',
     'embedding_size',
@@ -96,7 +110,8 @@ _HEADS = {'': 'sequence_classification', 'cls/squad/': 'question_answering'}
 def checkpoints(path: Path) -> list[Path]:
     """The TensorFlow checkpoints in a directory, without the ending `.index`."""
     found = [*path.glob('*.index'), *path.glob('variables/variables.index')]
-    return sorted(file.with_suffix('') for file in found)
+    prefixes = sorted(file.with_suffix('') for file in found)
+    return [p for p in prefixes if any(p.parent.glob(f'{glob.escape(p.name)}.data-*'))]
 
 
 def read(prefix: Path, vocabulary: Path | None = None) -> Pretrained:
@@ -118,8 +133,9 @@ def read(prefix: Path, vocabulary: Path | None = None) -> Pretrained:
     config = _read_config(content, f'{_PROJECTION}/kernel' in tensors, str(config_file))
     entries, head, num_outputs = list(table(config)), None, 0
     for place, kind in _HEADS.items():
-        if f'{place}output_weights' in tensors:
-            num_outputs = tensors[f'{place}output_weights'].shape[0]
+        weights = tensors.get(f'{place}output_weights')
+        if weights is not None and len(weights.shape) == 2:
+            num_outputs = weights.shape[0]
             labels = [f'LABEL_{index}' for index in range(num_outputs)]
             head = Head(kind, tuple(labels) if kind == 'sequence_classification' else ())
             entries += _classifier(place, 'head')
@@ -131,8 +147,11 @@ def read(prefix: Path, vocabulary: Path | None = None) -> Pretrained:
 
 def _config_of(directory: Path) -> tuple[dict[str, Any], Path]:
     files = [*directory.glob('*.json'), *directory.glob('assets/*.json')]
-    parsed = {file: parse(file.read_text('utf-8', 'replace'), str(file)) for file in sorted(files)}
-    found = [file for file, content in parsed.items() if 'num_hidden_layers' in content]
+    parsed = {}
+    for file in sorted(files):
+        if file.is_file() and '"num_hidden_layers"' in file.read_text('utf-8', 'replace'):
+            parsed[file] = parse(file.read_text('utf-8', 'replace'), str(file))
+    found = list(parsed)
     if len(found) != 1:
         raise UserError(
             f'{directory} has {len(found)} JSON files that describe a model; put the '
@@ -146,6 +165,15 @@ def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) 
         raise UserError(
             f"{origin} has no embedding_size: it is a BERT's; of Google's checkpoints ALBERT's "
             f'can be read, and BERT in the format of Hugging Face.'
+        )
+    missing = [name for name in _NEEDED if name not in content]
+    if missing:
+        raise UserError(f'{origin} lacks {", ".join(missing)}.')
+    known = {*_SHARED_FIELDS, *_FIXED, 'hidden_act'}
+    unknown = [n for n in content if n not in known and not n.startswith('pooler_')]
+    if unknown:
+        raise UserError(
+            f'{origin} has fields that google-research/albert does not have: {", ".join(unknown)}.'
         )
     for name, expected in _FIXED.items():
         if content.get(name, expected) != expected:
@@ -169,13 +197,20 @@ def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) 
 def _tokenizer_of(directory: Path, vocabulary: Path | None) -> Any:
     if vocabulary is not None:
         return huggingface_tokenizer.from_file(vocabulary, {})
-    files = sorted([*directory.glob('*.model'), *directory.glob('assets/*.model')])
+    # The Chinese models have WordPiece vocabularies.
+    files = [
+        file
+        for ending in ('model', 'txt')
+        for place in (f'*.{ending}', f'assets/*.{ending}')
+        for file in sorted(directory.glob(place))
+        if ending == 'model' or '\n[CLS]\n' in file.read_text('utf-8', 'replace')
+    ]
     if len(files) > 1:
         raise UserError(
             f'{directory} has several vocabularies ({", ".join(f.name for f in files)}); name one '
             f'with --vocabulary.'
         )
-    return Tokenizer.from_file(files[0]) if files else None
+    return huggingface_tokenizer.from_file(files[0], {}) if files else None
 
 
 def _open(prefix: Path) -> dict[str, Tensor]:
@@ -214,10 +249,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without TF-Hub's prefix, and with the release's names for those of forks (albert#241).
+    """Without TF-Hub's prefix, and with the release's names for the norms of forks.
 
     Keras numbers the norms of the whole graph: `layer_normalization_7` is the first or the second
-    norm of its block by the order of the numbers.
+    norm of its block by the order of the numbers. (The norms of albert#241, `group_0_9/layer_9/…`,
+    differ from layer to layer: that is another model, and its tensors are refused.)
     """
     names = {name.removeprefix('module/'): tensor for name, tensor in tensors.items()}
     norms: dict[str, set[int]] = {}

@@ -35,12 +35,17 @@ def locate(name: str) -> Path:
     candidates = [name] if '/' in name or owner is None else [f'{owner}/{name}', name]
     for candidate in candidates:
         try:
-            path = huggingface_hub.snapshot_download(candidate, local_files_only=True)
+            path = Path(huggingface_hub.snapshot_download(candidate, local_files_only=True))
         except errors.LocalEntryNotFoundError:
             continue
-        return Path(path)
+        except errors.HFValidationError as error:
+            raise UserError(
+                f'There is no file or directory {name}, and no model can have this name.'
+            ) from error
+        if any(path.glob('*.safetensors')):
+            return path
     try:
-        path = huggingface_hub.snapshot_download(candidates[0], allow_patterns=_FILES)
+        path = Path(huggingface_hub.snapshot_download(candidates[0], allow_patterns=_FILES))
     except errors.RepositoryNotFoundError as error:
         raise UserError(
             f'There is no file or directory {name}, and no such model on the Hugging Face Hub.'
@@ -51,4 +56,9 @@ def locate(name: str) -> Path:
             f'and it could not be downloaded ({type(error).__name__}); download it on a machine '
             f'with a network and give its directory.'
         ) from error
-    return Path(path)
+    if not any(path.glob('*.safetensors')):
+        raise UserError(
+            f'{name} has no safetensors on the Hugging Face Hub; load it with transformers and save '
+            f'it with save_pretrained(DIR, safe_serialization=True).'
+        )
+    return path

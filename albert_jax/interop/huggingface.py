@@ -133,8 +133,11 @@ def read(path: Path, vocabulary: Path | None = None) -> Pretrained:
     tensors = _canonical(_open(path), kind, path)
     table = list(_TABLES[kind](config))
     head, num_outputs = None, 0
-    for name in _HEAD_TENSORS:
-        if f'{name}.weight' in tensors:
+    heads = [name for name in _HEAD_TENSORS if f'{name}.weight' in tensors]
+    if len(heads) > 1:
+        raise UserError(f'{path} has the weights of two heads, {" and ".join(heads)}.')
+    for name in heads:
+        if len(tensors[f'{name}.weight'].shape) == 2:
             num_outputs = tensors[f'{name}.weight'].shape[0]
             head = configs.read_head(content, num_outputs, str(path))
             table += _dense(name, 'head')
@@ -244,7 +247,7 @@ def _check_tied(tensors: Mapping[str, Tensor], origin: str) -> None:
             (f'{prefix}.decoder.bias', f'{prefix}.bias'),
         ):
             if {theirs, tied} <= set(tensors) and not np.array_equal(
-                tensors[theirs].read(), tensors[tied].read()
+                tensors[theirs].read(), tensors[tied].read(), equal_nan=True
             ):
                 raise UserError(
                     f'{origin}: {theirs} is not tied to {tied}; ALBERT has one table for both.'
@@ -290,10 +293,9 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
     content = configs.write_config(config, head, tuple(params))
     architecture: str = content['architectures'][0]
     if architecture.endswith('ForMaskedLM'):
-        lost = [OPTIONAL_PARTS[part] for part in ('sentence', 'pooler') if part in params]
-        params = {p: tree for p, tree in params.items() if p not in ('sentence', 'pooler')}
-        if lost:
-            notes.append(f'left out, since {architecture} has none: {", ".join(lost)}.')
+        # A pooler stays: AlbertModel takes it, as from the Hub's own directories.
+        if params.pop('sentence', None):
+            notes.append(f'left out, since {architecture} has none: sentence-order head.')
     elif architecture.endswith('Model') and params.pop('sentence', None):
         notes.append(f'left out, since {architecture} has none: sentence-order head.')
     kind = content['model_type']
@@ -310,11 +312,15 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
     if head is not None:
         name = 'qa_outputs' if head.kind == 'question_answering' else 'classifier'
         tensors |= to_theirs(_dense(name, 'head'), params)
-    save_file(tensors, directory / 'model.safetensors', metadata={'format': 'pt'})
     if pretrained.tokenizer is None:
         notes.append('there was no vocabulary to write.')
     else:
         content['pad_token_id'] = pretrained.tokenizer.pad_id
         tokenizers.write(pretrained.tokenizer, config.max_position_embeddings, directory)
-    (directory / 'config.json').write_text(json.dumps(content, indent=2) + '\n')
+    config_file = directory / 'config.json'
+    config_file.write_text(json.dumps(content, indent=2) + '\n')
+    weights = directory / 'model.safetensors'
+    save_file(tensors, weights, metadata={'format': 'pt'})
+    # The library lets only the owner read it.
+    weights.chmod(config_file.stat().st_mode)
     return tuple(notes)

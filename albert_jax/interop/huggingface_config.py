@@ -99,13 +99,26 @@ def read_config(content: Mapping[str, Any], origin: str) -> AlbertConfig:
             'sharing': 'none',
             'use_embedding_projection': False,
         }
-    ours = content.get('albert_jax', {})
+    ours = content.get('albert_jax') or {}
+    if not isinstance(ours, dict):
+        raise UserError(f'{origin}: albert_jax is {ours!r}; it must be an object, or not be there.')
     fields |= {name: ours[name] for name in _OURS_ONLY if name in ours}
     try:
         config = AlbertConfig.from_dict(fields)
     except UserError as error:
         raise UserError(f'{origin}: {error}') from error
     _check_groups(config, origin)
+    if kind == 'albert':
+        implied = {
+            'num_hidden_groups': num_groups(config),
+            'inner_group_num': config.inner_group_num,
+        }
+        for name, value in implied.items():
+            if content.get(name, _ALBERT_DEFAULTS[name]) != value:
+                raise UserError(
+                    f'{origin}: {name} is {content.get(name)}, but its key albert_jax implies '
+                    f'{value}; delete that key to read the config as it stands.'
+                )
     return config
 
 

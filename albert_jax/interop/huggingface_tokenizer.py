@@ -32,13 +32,36 @@ def read(path: Path, vocabulary: Path | None = None) -> AnyTokenizer | None:
     settings_file = path / 'tokenizer_config.json'
     settings: dict[str, Any] = {}
     if settings_file.is_file():
-        settings = parse(settings_file.read_text('utf-8', 'replace'), str(settings_file))
+        settings = parse(_text(settings_file), str(settings_file))
+        for name in ('do_lower_case', 'keep_accents', 'strip_accents', 'tokenize_chinese_chars'):
+            if settings.get(name) is None:
+                settings.pop(name, None)
+            elif not isinstance(settings[name], bool):
+                raise UserError(
+                    f'{settings_file}: {name} is {settings[name]!r}; it must be true or false.'
+                )
     if vocabulary is not None:
         return from_file(vocabulary, settings)
+    if 'Japanese' in str(settings.get('tokenizer_class')):
+        raise UserError(
+            f'{path} wants the tokenizer {settings["tokenizer_class"]}, which cuts words with a '
+            f'dictionary; give another vocabulary, or text that is cut already.'
+        )
+    found: AnyTokenizer | None = None
     for name in (_SENTENCEPIECE, _TOKENIZERS, _WORDPIECE):
-        if (path / name).is_file():
-            return from_file(path / name, settings)
-    return None
+        if found is None and (path / name).is_file():
+            found = from_file(path / name, settings)
+            if name == _SENTENCEPIECE and (path / _TOKENIZERS).is_file():
+                found = _with_added_pieces(found, path / _TOKENIZERS)
+    return found
+
+
+def _with_added_pieces(tokenizer: AnyTokenizer, file: Path) -> AnyTokenizer:
+    """The tokenizer.json in place of a SentencePiece model that it has more pieces than."""
+    added = parse(_text(file), str(file)).get('added_tokens') or []
+    if all(token.get('id', 0) < tokenizer.vocab_size for token in added):
+        return tokenizer
+    return from_file(file, {})
 
 
 def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
@@ -57,11 +80,11 @@ def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
         raise UserError(f'Vocabulary {file} cannot be read: {error.strerror}.') from error
     keep_case = not settings.get('do_lower_case', True)
     if content.lstrip()[:1] == b'{':
-        return HubTokenizer(content.decode('utf-8', 'replace'), str(file))
-    if b'\n[CLS]\n' in content.replace(b'\r\n', b'\n'):
+        return HubTokenizer(_normalised(_text(file), settings, str(file)), str(file))
+    if b'\n[CLS]\n' in b'\n' + content.replace(b'\r\n', b'\n'):
         strip = settings.get('strip_accents')
         return HubTokenizer.from_wordpiece(
-            content.decode('utf-8', 'replace'),
+            _text(file),
             keep_case=keep_case,
             keep_accents=None if strip is None else not strip,
             splits_chinese=settings.get('tokenize_chinese_chars', True),
@@ -69,6 +92,31 @@ def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
         )
     normalization = Normalization(keep_case, settings.get('keep_accents', False))
     return Tokenizer(content, normalization, str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise UserError(f'{file} is not UTF-8 (byte {error.start}).') from error
+
+
+def _normalised(definition: str, settings: dict[str, Any], origin: str) -> str:
+    """The definition with what tokenizer_config.json says of BERT's normaliser, as transformers."""
+    content = parse(definition, origin)
+    normalizer = content.get('normalizer')
+    if not isinstance(normalizer, dict) or normalizer.get('type') != 'BertNormalizer':
+        return definition
+    names = {
+        'do_lower_case': 'lowercase',
+        'strip_accents': 'strip_accents',
+        'tokenize_chinese_chars': 'handle_chinese_chars',
+    }
+    changes = {ours: settings[theirs] for theirs, ours in names.items() if theirs in settings}
+    if all(normalizer.get(name) == value for name, value in changes.items()):
+        return definition
+    content['normalizer'] = normalizer | changes
+    return json.dumps(content, ensure_ascii=False)
 
 
 def write(tokenizer: AnyTokenizer, max_length: int, directory: Path) -> None:
@@ -96,16 +144,17 @@ def write(tokenizer: AnyTokenizer, max_length: int, directory: Path) -> None:
     else:
         definition = tokenizer.definition
         content = json.loads(definition)
-        if content['model']['type'] == 'WordPiece':
-            normalizer = content['normalizer'] or {}
+        normalizer = content.get('normalizer') or {}
+        is_bert = normalizer.get('type') == 'BertNormalizer'
+        if content['model']['type'] == 'WordPiece' and is_bert:
             (directory / _WORDPIECE).write_text(
                 ''.join(f'{piece}\n' for piece in tokenizer.pieces), 'utf-8'
             )
             settings |= {
                 'tokenizer_class': 'BertTokenizer',
-                'do_lower_case': normalizer.get('lowercase', True),
-                'strip_accents': normalizer.get('strip_accents'),
-                'tokenize_chinese_chars': normalizer.get('handle_chinese_chars', True),
+                'do_lower_case': normalizer['lowercase'],
+                'strip_accents': normalizer['strip_accents'],
+                'tokenize_chinese_chars': normalizer['handle_chinese_chars'],
             }
         else:
             settings['tokenizer_class'] = 'PreTrainedTokenizerFast'

@@ -1,15 +1,23 @@
 """Finds out what a source holds and reads it: what `albert_jax.load` does."""
 
+import bz2
+import gzip
+import lzma
+import shutil
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 from albert_jax import pretrained
+from albert_jax.data.normalization import Normalization
 from albert_jax.errors import UserError
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer
 from albert_jax.pretrained import Pretrained
 
+# Of an unpacked archive: ten times the largest of the release, with its optimizer's moments.
+_LARGEST = 30 << 30
 _FORMATS = (
     'a run or checkpoint of albert_jax, a directory of Hugging Face (config.json and '
     'safetensors), a TensorFlow checkpoint of google-research/albert, a TF-Hub module, or a '
@@ -45,8 +53,21 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: as `load`.
     """
+    try:
+        return _read(source, None if vocabulary is None else Path(vocabulary))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f'{error.filename or source} cannot be read: {error.strerror}.') from error
+    except Exception as error:  # JSON that holds anything; libraries that raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f'{source} cannot be read as a model ({type(error).__name__}: {reason}).'
+        ) from error
+
+
+def _read(source: str | Path, words: Path | None) -> Pretrained:
     path = Path(source)
-    words = None if vocabulary is None else Path(vocabulary)
     if path.is_dir():
         return _read_directory(path, words)
     if Path(f'{path}.index').is_file():
@@ -54,7 +75,7 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     if path.is_file():
         if path.name.endswith('.index'):
             return google.read(path.with_suffix(''), words)
-        if tarfile.is_tarfile(path):
+        if _is_archive(path):
             return _read_archive(path, words)
         raise UserError(f'{path} is a file, and no tar archive; give {_FORMATS}.')
     if hub.is_name(str(source)):
@@ -62,13 +83,19 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     raise UserError(f'There is no file or directory {path}; give {_FORMATS}.')
 
 
+def _is_archive(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error):
+        return False
+
+
 def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
     checkpoints = google.checkpoints(path)
-    is_hub_module = (path / 'variables').is_dir()
     formats = {
         'albert_jax': pretrained.is_checkpoint(path),
         'Hugging Face': huggingface.is_directory(path),
-        'TensorFlow': bool(checkpoints) or is_hub_module,
+        'TensorFlow': bool(checkpoints),
     }
     found = [name for name, is_there in formats.items() if is_there]
     if len(found) > 1:
@@ -85,7 +112,12 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         model = pretrained.read(path)
         if vocabulary is None:
             return model
-        words = huggingface_tokenizer.from_file(vocabulary, {})
+        normalization = getattr(model.tokenizer, 'normalization', Normalization())
+        settings = {
+            'do_lower_case': not normalization.keep_case,
+            'keep_accents': normalization.keep_accents,
+        }
+        words = huggingface_tokenizer.from_file(vocabulary, settings)
         return pretrained.with_tokenizer(model, words, str(path))
     if found == ['Hugging Face']:
         return huggingface.read(path, vocabulary)
@@ -101,20 +133,60 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
 def _read_archive(path: Path, vocabulary: Path | None) -> Pretrained:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    if not (member.isfile() or member.isdir()):
-                        raise UserError(
-                            f'{path}: {member.name} is neither a file nor a folder; the archive is '
-                            f'not unpacked.'
-                        )
-                    # Refuses what would leave the folder.
-                    archive.extract(member, folder, filter='data')
-        except tarfile.FilterError as error:
-            raise UserError(
-                f'{path}: {error.tarinfo.name} would leave the folder that the archive is unpacked '
-                f'to; it is not read.'
-            ) from error
-        except (tarfile.TarError, OSError, EOFError) as error:
+            plain = Path(folder) / 'archive.tar'
+            _decompress(path, plain)
+            inside = Path(folder) / 'content'
+            inside.mkdir()
+            _unpack(plain, inside, path)
+            plain.unlink()
+            return _read_directory(inside, vocabulary)
+        except UserError as error:
+            # The place where it was unpacked is of no use to anyone.
+            raise UserError(str(error).replace(str(Path(folder) / 'content'), str(path))) from error
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
             raise UserError(f'{path} cannot be unpacked: {error}.') from error
-        return _read_directory(Path(folder), vocabulary)
+
+
+def _decompress(path: Path, plain: Path) -> None:
+    """Writes what is compressed in a file, to its end, so that its checksum is compared."""
+    with path.open('rb') as file:
+        magic = file.read(6)
+    openers = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ\x00': lzma.open}
+    opener = next((o for start, o in openers.items() if magic.startswith(start)), open)
+    size = 0
+    with opener(path, 'rb') as source, plain.open('wb') as target:
+        while chunk := source.read(1 << 20):
+            size += len(chunk)
+            if size > _LARGEST:
+                raise UserError(f'{path} unpacks to more than {_LARGEST >> 30} GiB.')
+            target.write(chunk)
+
+
+def _unpack(plain: Path, folder: Path, origin: Path) -> None:
+    with tarfile.open(plain, 'r:') as archive:
+        for member in archive:
+            target = (folder / member.name).resolve()
+            if not target.is_relative_to(folder.resolve()):
+                raise UserError(
+                    f'{origin}: {member.name} would leave the folder that the archive is unpacked '
+                    f'to; it is not read.'
+                )
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None:
+                raise UserError(
+                    f'{origin}: {member.name} is neither a file nor a folder; the archive is not '
+                    f'unpacked.'
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open('wb') as file:
+                shutil.copyfileobj(content, file)
+        end = archive.offset
+    # tarfile takes a damaged header for the end.
+    with plain.open('rb') as file:
+        file.seek(end)
+        rest = file.read()
+    if len(rest) < tarfile.BLOCKSIZE or any(rest):
+        raise UserError(f'{origin} is damaged: it does not end where its files do.')

@@ -132,9 +132,7 @@ class SquadTask:
             question = asked[number][: min(settings.max_query_length, settings.max_length // 2)]
             ids, offsets = passages[numbers[example.passage]]
             answer = self._answer_tokens(example, offsets)
-            windows = _windows(
-                len(ids), settings.max_length - len(question) - 3, settings.stride
-            )
+            windows = _windows(len(ids), settings.max_length - len(question) - 3, settings.stride)
             for place, (begin, end) in enumerate(windows):
                 has_answer = answer is not None and begin <= answer[0] and answer[1] < end
                 if is_training and not has_answer and not self.has_impossible:
@@ -190,9 +188,7 @@ class SquadTask:
                 found[number] = same or bool(found[number])
         return found
 
-    def _text(
-        self, example: Question, features: Features, row: int, start: int, end: int
-    ) -> str:
+    def _text(self, example: Question, features: Features, row: int, start: int, end: int) -> str:
         first = features.starts[row]
         begin = features.token_targets['begin_character'][first + start]
         stop = features.token_targets['end_character'][first + end]
@@ -240,7 +236,9 @@ class SquadTask:
         start_logits, end_logits = (outputs[name][row][:length] for name in ('start', 'end'))
         count = self.settings.num_best
         starts, ends = (np.argsort(-logits)[:count] for logits in (start_logits, end_logits))
-        return [(int(s), int(e), float(start_logits[s] + end_logits[e])) for s in starts for e in ends]
+        return [
+            (int(s), int(e), float(start_logits[s] + end_logits[e])) for s in starts for e in ends
+        ]
 
     def metrics(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head

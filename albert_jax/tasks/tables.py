@@ -116,4 +116,6 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             raise UserError(f'{where} is not JSON: {error}.') from error
         if not isinstance(content, dict):
             raise UserError(f'{where} is not a JSON object.')
-        yield Row(where, {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()})
+        yield Row(
+            where, {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()}
+        )
