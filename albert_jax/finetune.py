@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -243,8 +244,8 @@ def starting_point(config: Mapping[str, Any]) -> 'Pretrained':
         start = source.read(init_from, words)
     elif not is_scratch:
         raise UserError(
-            'init_from is empty, so the weights would be random; set --config.init_from=CHECKPOINT, '
-            'or --config.from_scratch=True if that is meant.'
+            'init_from is empty, so the weights would be random; set '
+            '--config.init_from=CHECKPOINT, or --config.from_scratch=True if that is meant.'
         )
     else:
         if size not in SIZES or not words:
@@ -420,7 +421,7 @@ def write_predictions(
 
 
 def _for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if value == value else None for name, value in metrics.items()}
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
 def _report(found: Sequence[Mapping[str, float]], best_metric: str, workdir: Path) -> None:
@@ -439,7 +440,7 @@ def _report(found: Sequence[Mapping[str, float]], best_metric: str, workdir: Pat
         values = np.array([metrics[name] for metrics in found])
         row = [float(np.median(values)), float(values.min()), float(values.max())]
         summary[name] = {'median': row[0], 'values': values.tolist()}
-        shown = [f'{value:.4f}' if value == value else 'undefined' for value in row]
+        shown = ['undefined' if math.isnan(value) else f'{value:.4f}' for value in row]
         label = f'{name} (best of)' if name == best_metric else name
         table.add_row(label, *(shown if len(found) > 1 else shown[:1]))
     Console().print(table)

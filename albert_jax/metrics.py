@@ -23,7 +23,7 @@ def accuracy(labels: Numbers, predictions: Numbers) -> float:
 
 def f1(labels: Numbers, predictions: Numbers) -> float:
     """F1 of class 1, as GLUE has it for MRPC and QQP; 0 where nothing is of class 1."""
-    return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0))
+    return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0))  # pyright: ignore
 
 
 def matthews(labels: Numbers, predictions: Numbers) -> float:

@@ -151,7 +151,7 @@ class Telemetry:
     ) -> None:
         line: dict[str, Any] = {'step': step, 'split': split, **metrics}
         if split == 'validation':
-            line = {name: None if value != value else value for name, value in line.items()}
+            line |= {name: None for name, value in metrics.items() if math.isnan(value)}
         if speed:
             line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
         try:
@@ -188,7 +188,7 @@ class Telemetry:
 
 
 def _number(value: float) -> str:
-    return f'{value:.4g}' if value == value else 'undefined'
+    return 'undefined' if math.isnan(value) else f'{value:.4g}'
 
 
 def _truncate(path: Path, last_step: int) -> None:

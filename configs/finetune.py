@@ -4,8 +4,8 @@
         --config.init_from=runs/base --config.data.path=GLUE/SST-2
 
 The paper takes the best checkpoint on dev, one every 100 steps, and the median of five runs
-(`--config.seeds=5`); RTE, STS-B and MRPC start from an MNLI checkpoint (`init_from` takes that too).
-Batch sizes are the paper's; on one TPU v5e chip base takes 0.5 to 3 hours a task.
+(`--config.seeds=5`); RTE, STS-B and MRPC start from an MNLI checkpoint (`init_from` takes that
+too). Batch sizes and lengths are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -507,11 +507,13 @@ def test_pieces_that_were_added_to_a_vocabulary_are_not_lost(directory):
     edit_json(directory / 'config.json', vocab_size=1001)
     edit_tensors(
         directory,
-        lambda t: t
-        | {
-            WORD: np.concatenate([t[WORD], t[WORD][:1]]),
-            'predictions.bias': np.append(t['predictions.bias'], 0).astype('f'),
-        },
+        lambda t: (
+            t
+            | {
+                WORD: np.concatenate([t[WORD], t[WORD][:1]]),
+                'predictions.bias': np.append(t['predictions.bias'], 0).astype('f'),
+            }
+        ),
     )
     tokenizer = albert_jax.load(directory).tokenizer
     assert tokenizer.encode(['<e1>']) == [[1000]]

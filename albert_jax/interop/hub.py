@@ -58,7 +58,7 @@ def locate(name: str) -> Path:
         ) from error
     if not any(path.glob('*.safetensors')):
         raise UserError(
-            f'{name} has no safetensors on the Hugging Face Hub; load it with transformers and save '
-            f'it with save_pretrained(DIR, safe_serialization=True).'
+            f'{name} has no safetensors on the Hugging Face Hub; load it with transformers and '
+            f'save it with save_pretrained(DIR, safe_serialization=True).'
         )
     return path

@@ -126,7 +126,7 @@ class TextTask:
         labels = self.labels or tuple(sorted({e.label for e in examples if e.label is not None}))
         if len(labels) < 2:
             raise UserError(
-                f'{examples[0].where.rpartition(",")[0]}: every label is {labels[0]!r}; '
+                f'{examples[0].where.rpartition(",")[0]}: the labels are {list(labels)}; '
                 f'classification needs two or more.'
             )
         return Head('sequence_classification', labels)

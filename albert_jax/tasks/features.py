@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -259,16 +260,16 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     features = make()
     path.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f'.{id(features)}.partial')
+    arrays: dict[str, Any] = {
+        'ids': features.ids,
+        'starts': features.starts,
+        'seconds': features.seconds,
+        'num_choices': np.array(features.num_choices),
+    }
+    arrays |= {f'target:{name}': values for name, values in features.targets.items()}
+    arrays |= {f'token:{name}': values for name, values in features.token_targets.items()}
     with partial.open('wb') as stream:
-        np.savez(
-            stream,
-            ids=features.ids,
-            starts=features.starts,
-            seconds=features.seconds,
-            num_choices=np.array(features.num_choices),
-            **{f'target:{name}': values for name, values in features.targets.items()},
-            **{f'token:{name}': values for name, values in features.token_targets.items()},
-        )
+        np.savez(stream, **arrays)
     partial.rename(file)
     return features
 

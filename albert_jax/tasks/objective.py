@@ -72,7 +72,7 @@ def fine_tuning(
         params: PyTree, batch: Batch, key: Key[Array, ''] | None, perturbation: Array | None
     ) -> Sum:
         ids = batch.get('example_ids', jnp.arange(batch['input_ids'].shape[0]))
-        hidden, pooled, _, _ = model.apply(
+        encoded: Any = model.apply(
             {'params': params},
             batch['input_ids'],
             batch['attention_mask'],
@@ -82,7 +82,8 @@ def fine_tuning(
             rngs=None if key is None else {'dropout': key},
             perturbation=perturbation,
             method='encode',
-        )  # pyright: ignore[reportGeneralTypeIssues]
+        )
+        hidden, pooled, _, _ = encoded
         head_key = None if key is None else jax.random.fold_in(key, 1)
         dropout = dropout_of(head_dropout, head_key, ids)
         logits = apply_head(head.kind, params['head'], hidden, pooled, batch, dropout, True)

@@ -44,13 +44,14 @@ class Predictor:
         model = PretrainingModel(config)
 
         def answer(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            hidden, pooled, _, _ = model.apply(
+            encoded: Any = model.apply(
                 {'params': params},
                 batch['input_ids'],
                 batch['attention_mask'],
                 batch['token_type_ids'],
                 method='encode',
-            )  # pyright: ignore[reportGeneralTypeIssues]
+            )
+            hidden, pooled, _, _ = encoded
             nothing = dropout_of(0.0, None, jnp.zeros(0, jnp.int32))
             logits = apply_head(head.kind, params['head'], hidden, pooled, batch, nothing, False)
             if head.kind == 'token_classification':
@@ -62,7 +63,7 @@ class Predictor:
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
-        return self._answer._cache_size()
+        return self._answer._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __call__(
         self,

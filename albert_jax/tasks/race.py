@@ -67,15 +67,15 @@ class RaceTask:
             ):
                 if len(choice) != len(_LETTERS):
                     raise UserError(f'{where}: question {number} has {len(choice)} options, not 4.')
-                known = answer is not None and is_labelled
-                if known and answer not in _LETTERS:
+                if answer is not None and answer not in tuple(_LETTERS):
                     raise UserError(f'{where}: the answer {answer!r} is none of A, B, C and D.')
-                if is_training and not known:
+                if answer is None and is_training:
                     raise UserError(f'{where}: question {number} has no answer.')
+                letter = None if answer is None or not is_labelled else _LETTERS.index(answer)
                 questions.append(
                     Question(
                         where, f'{name}-{number}', level, article, question, tuple(choice),
-                        _LETTERS.index(answer) if known else None,
+                        letter,
                     )
                 )  # fmt: skip
         if not questions:

@@ -8,7 +8,7 @@ from albert_jax.errors import UserError
 
 
 def hold_out(examples: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """Training and held-out examples, chosen by a digest of their text or, of passages, their title.
+    """Training and held-out examples, by a digest of their text or, for questions, their title.
 
     All questions about a passage, and all passages of an article, fall on the same side.
 

@@ -1,6 +1,7 @@
 """A tag for every word: CoNLL columns (IOB1, IOB2 or any tags) and CoNLL-U (UPOS)."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ class TaggingTask:
             words.clear()
             tags.clear()
 
-        for number, line in enumerate(read_text(path).split('\n'), 1):
-            line = line.rstrip('\r')
+        for number, line in enumerate(read_text(path).replace('\r\n', '\n').split('\n'), 1):
             if not line.strip():
                 finish()
                 continue
@@ -124,43 +124,31 @@ class TaggingTask:
         writer = FeaturesWriter(tokenizer)
         owners: list[int] = []
         labels: list[int] = []
-        first_words: list[int] = []
-        room = self.settings.max_length - 2
-        all_words = [word for example in examples for word in example.words]
-        pieces = iter(tokenizer.encode(all_words))
+        words: list[int] = []
+        pieces = iter(tokenizer.encode([word for example in examples for word in example.words]))
         for number, example in enumerate(examples):
-            sequence: list[int] = []
-            marks: list[int] = []
-            places: list[int] = []
-
-            def finish(number: int = number) -> None:
-                writer.add(sequence)
+            tags = example.tags or ('',) * len(example.words)
+            unknown = set(tags) - set(ids)
+            if is_training and unknown:
+                raise UserError(
+                    f'{example.where}: the tag {min(unknown)!r} is unknown; the model has '
+                    f'{", ".join(head.labels)}.'
+                )
+            # A word of which nothing is left still needs a place for its tag.
+            encoded = [next(pieces) or [tokenizer.unk_id] for _ in tags]
+            for part in _parts(encoded, self.settings.max_length - 2):
+                writer.add([piece for place in part for piece in encoded[place]])
                 owners.append(number)
-                labels.extend([-1, *marks, -1])
-                first_words.extend([-1, *places, -1])
-                sequence.clear()
-                marks.clear()
-                places.clear()
-
-            for place, tag in enumerate(example.tags or ('',) * len(example.words)):
-                if is_training and tag not in ids:
-                    raise UserError(
-                        f'{example.where}: the tag {tag!r} is unknown; the model has '
-                        f'{", ".join(head.labels)}.'
-                    )
-                # A word of which nothing is left still needs a place for its tag.
-                word = (next(pieces) or [tokenizer.unk_id])[:room]
-                if len(sequence) + len(word) > room:
-                    finish()
-                sequence += word
-                marks += [ids.get(tag, -1)] + [-1] * (len(word) - 1)
-                places += [place] + [-1] * (len(word) - 1)
-            finish()
+                # The first piece of a word stands for it; [CLS] and [SEP] for nothing.
+                rests = [[-1] * (len(encoded[place]) - 1) for place in part]
+                firsts = [[ids.get(tags[place], -1)] for place in part]
+                labels += [-1, *itertools.chain(*_interleaved(firsts, rests)), -1]
+                words += [-1, *itertools.chain(*_interleaved([[p] for p in part], rests)), -1]
         return writer.finish(
             {'example': np.array(owners, np.int32)},
             {
                 'token_labels': np.array(labels, np.int32),
-                'word': np.array(first_words, np.int32),
+                'word': np.array(words, np.int32),
             },
         )
 
@@ -215,3 +203,21 @@ class TaggingTask:
                     stream.write(f'{word} {true}{tag}\n')
                 stream.write('\n')
         return [file]
+
+
+def _interleaved(firsts: list[list[int]], rests: list[list[int]]) -> list[list[int]]:
+    return [values for pair in zip(firsts, rests, strict=True) for values in pair]
+
+
+def _parts(words: list[list[int]], room: int) -> list[list[int]]:
+    """The places of the words, in runs whose pieces fit into the room; too long a word is cut."""
+    parts: list[list[int]] = [[]]
+    used = 0
+    for place, pieces in enumerate(words):
+        del pieces[room:]
+        if used + len(pieces) > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(place)
+        used += len(pieces)
+    return parts

@@ -1,0 +1,60 @@
+"""Scores a fine-tuned model on a labelled file: `python -m albert_jax.evaluate --help`."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_jax import command
+from albert_jax.errors import UserError
+
+_DESCRIPTION = """\
+Score a fine-tuned model with the official metrics of its task, each example once."""
+_EPILOG = """\
+examples:
+  python -m albert_jax.evaluate --checkpoint=runs/sst2 --data=GLUE/SST-2/dev.tsv
+  python -m albert_jax.evaluate --checkpoint=someone/albert-imdb --task=classification \\
+      --data=reviews.csv --output=out
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints a table of metrics; writes the predictions if asked."""
+    parser = command.parser('albert_jax.evaluate', _DESCRIPTION, _EPILOG)
+    parser.add_argument('--checkpoint', required=True, help='a fine-tuned model, in any format')
+    parser.add_argument(
+        '--data', required=True, help="a labelled file or folder in the task's format"
+    )
+    parser.add_argument('--task', help='where the checkpoint does not say')
+    parser.add_argument('--output', type=Path, help='folder for the predictions')
+    parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
+    flags = parser.parse_args(arguments)
+    if flags.batch_size < 1:
+        raise UserError(f'--batch_size is {flags.batch_size}; it must be 1 or above.')
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from albert_jax.finetune import write_predictions
+    from albert_jax.tasks.answering import Answerer
+
+    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size)
+    examples = answerer.family.read(Path(flags.data), False)
+    metrics, answers = answerer.evaluate(examples)
+    if not metrics:
+        raise UserError(
+            f'{flags.data} has no labels; use python -m albert_jax.predict for its answers.'
+        )
+    table = Table(title=f'{flags.data}, {len(examples):,} examples', title_justify='left')
+    table.add_column('metric')
+    table.add_column('value', justify='right')
+    for name, value in metrics.items():
+        table.add_row(name, 'undefined' if math.isnan(value) else f'{value:.4f}')
+    Console().print(table)
+    if flags.output:
+        for file in write_predictions(answerer.family, examples, answers, flags.output):
+            print(f'Wrote {file}.')
+    return 0
+
+
+if __name__ == '__main__':
+    command.run(main)

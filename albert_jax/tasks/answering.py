@@ -1,0 +1,170 @@
+"""A fine-tuned checkpoint ready to answer: what evaluation, prediction and services share."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from albert_jax.about import Head
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.errors import UserError
+from albert_jax.interop import source
+from albert_jax.pretrained import Pretrained
+from albert_jax.sharding import make_mesh, replicated
+from albert_jax.tasks import race, squad
+from albert_jax.tasks.classification import TextExample, TextTask
+from albert_jax.tasks.families import make_task
+from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.race import RaceTask
+from albert_jax.tasks.squad import SquadTask
+from albert_jax.tasks.tagging import Sentence
+from albert_jax.tasks.task import Family, TaskSettings
+
+# The task of a checkpoint that does not say, by its head.
+_DEFAULT_TASKS = {
+    'sequence_classification': 'classification',
+    'token_classification': 'tags',
+    'question_answering': 'squad1',
+    'conditional_question_answering': 'squad2',
+    'multiple_choice': 'race',
+}
+
+
+class Answerer:
+    """A fine-tuned model with its task.
+
+    Args:
+      checkpoint: anything that `albert_jax.load` takes, with a head.
+      task: its name, where the checkpoint does not say or another is meant.
+      batch_size: examples a batch.
+      num_devices: 0 for all.
+
+    Raises:
+      UserError: if it cannot be read, has no head or vocabulary, or the task wants another head.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        task: str | None = None,
+        batch_size: int = 32,
+        num_devices: int = 0,
+    ) -> None:
+        self.model: Pretrained = source.read(checkpoint)
+        if self.model.head is None:
+            raise UserError(
+                f'{checkpoint} has no head: it is not fine-tuned; see python -m '
+                f'albert_jax.finetune --help.'
+            )
+        if self.model.tokenizer is None:
+            raise UserError(f'{checkpoint} has no vocabulary.')
+        self.head: Head = self.model.head
+        self.tokenizer: AnyTokenizer = self.model.tokenizer
+        self.family = self._family(task, str(checkpoint))
+        mesh = make_mesh(num_devices)
+        self.predictor = Predictor(
+            self.model.config, self.head, mesh, batch_size, self.family.settings.max_length,
+            self.tokenizer.pad_id,
+        )  # fmt: skip
+        self._params = jax.device_put(self.model.params, replicated(mesh))
+
+    def _family(self, task: str | None, origin: str) -> Family:
+        fields: dict[str, Any] = dict(self.model.run.get('task', {}))
+        positions = self.model.config.max_position_embeddings
+        if not fields:
+            name = _DEFAULT_TASKS[self.head.kind]
+            if name == 'classification' and len(self.head.labels) == 1:
+                name = 'regression'
+            fields = {'name': name, 'max_length': min(512, positions)}
+        if task is not None:
+            fields['name'] = task
+        family = make_task(TaskSettings.from_dict(fields))
+        if isinstance(family, TextTask) and not family.is_regression and family.labels is None:
+            family.labels = self.head.labels
+        wanted = family.head([_EXAMPLE]).kind if not isinstance(family, TextTask) else None
+        if (wanted or 'sequence_classification') != self.head.kind:
+            raise UserError(
+                f'{origin} has a {self.head.kind.replace("_", " ")} head, which the task '
+                f'{fields["name"]} cannot use; give another with --task.'
+            )
+        return family
+
+    def evaluate(self, examples: Sequence[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """The metrics of labelled examples, none if there are none, and every answer."""
+        features = self.family.encode(examples, self.tokenizer, self.head, False)
+        outputs = self.predictor(self._params, features)
+        assert outputs is not None
+        return (
+            self.family.metrics(examples, features, outputs, self.head),
+            self.family.predictions(examples, features, outputs, self.head),
+        )
+
+    def answer(self, lines: Iterable[str], origin: str) -> list[dict[str, Any]]:
+        """An answer for each line of text or JSON.
+
+        Raises:
+          UserError: if a line is not what the task wants.
+        """
+        examples = list(self.examples(lines, origin))
+        return self.evaluate(examples)[1] if examples else []
+
+    def examples(self, lines: Iterable[str], origin: str) -> Iterator[Any]:
+        """An example for each line that is not empty.
+
+        Texts: the text, a pair with a tab between, or JSON with the task's columns. Tagging: words
+        with spaces between. Questions: JSON with question and passage, for RACE also options.
+
+        Raises:
+          UserError: if a line is not what the task wants.
+        """
+        for number, line in enumerate(lines):
+            if line.strip():
+                where = f'{origin}, line {number + 1}'
+                yield self._example(line.rstrip('\r\n'), where, str(number))
+
+    def _example(self, line: str, where: str, key: str) -> Any:
+        family = self.family
+        if isinstance(family, TextTask):
+            _, first, second, _ = family.columns(Path(), False)
+            if line.lstrip().startswith('{'):
+                fields = _json(line, where, [first, *([second] if second else [])])
+                texts = [fields[first], fields[second] if second else None]
+            else:
+                texts = [*line.split('\t'), None][:2] if second else [line, None]
+                if second and texts[1] is None:
+                    raise UserError(f'{where}: the task wants two texts with a tab between them.')
+            return TextExample(where, key, texts[0], texts[1], None)
+        if isinstance(family, SquadTask):
+            fields = _json(line, where, ['question', 'passage'])
+            return squad.Question(
+                where, fields.get('id', key), '', fields['question'], fields['passage'], None
+            )
+        if isinstance(family, RaceTask):
+            fields = _json(line, where, ['question', 'passage', 'options'])
+            options = fields['options']
+            if not isinstance(options, list) or len(options) != 4:
+                raise UserError(f'{where}: options must be a list of four texts.')
+            return race.Question(
+                where, fields.get('id', key), '', fields['passage'], fields['question'],
+                tuple(map(str, options)), None,
+            )  # fmt: skip
+        return Sentence(where, key, tuple(line.split()), None)
+
+
+_EXAMPLE = Sentence('', '', (), ())
+
+
+def _json(line: str, where: str, names: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise UserError(f'{where} is not JSON: {error}.') from error
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise UserError(f'{where} lacks {", ".join(missing)}.')
+    for name in names:
+        if name != 'options' and not isinstance(content[name], str):
+            raise UserError(f'{where}: {name} must be a text.')
+    return content
