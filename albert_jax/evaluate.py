@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(
             f'{flags.data} has no labels; use python -m albert_jax.predict for its answers.'
         )
-    table = Table(title=f'{flags.data}, {len(examples):,} examples', title_justify='left')
+    print(f'{flags.data}: {len(examples):,} examples')
+    table = Table()
     table.add_column('metric')
     table.add_column('value', justify='right')
     for name, value in metrics.items():

@@ -69,7 +69,7 @@ def squad_exact(answers: Sequence[str], prediction: str) -> float:
 
 
 def squad_f1(answers: Sequence[str], prediction: str) -> float:
-    """The best F1 of the normalised words against one of the answers."""
+    """The best F1 of the normalised words against one of the answers; two empty ones agree."""
     return max(_words_f1(normalize_answer(a).split(), normalize_answer(prediction).split())
                for a in answers)  # fmt: skip
 
@@ -81,61 +81,64 @@ def _words_f1(answer: list[str], prediction: list[str]) -> float:
     return 2 * common / (len(answer) + len(prediction))
 
 
-def squad(
+def squad1(
+    answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> dict[str, float]:
+    """Exact match and F1, as the official evaluate-v1.1.py has them.
+
+    Args:
+      answers: of each question, one or more.
+      predictions: of each question.
+    """
+
+    def f1(texts: Sequence[str], prediction: str) -> float:
+        # In version 1.1 nothing agrees with nothing.
+        return squad_f1(texts, prediction) if normalize_answer(prediction) else 0.0
+
+    return {
+        'exact_match': _mean({k: squad_exact(t, predictions[k]) for k, t in answers.items()}),
+        'f1': _mean({key: f1(texts, predictions[key]) for key, texts in answers.items()}),
+    }
+
+
+def squad2(
     answers: Mapping[str, Sequence[str]],
     predictions: Mapping[str, str],
-    no_answer_odds: Mapping[str, float] | None = None,
+    no_answer_odds: Mapping[str, float],
+    threshold: float,
 ) -> dict[str, float]:
-    """SQuAD's exact match and F1; with odds, also version 2.0's best over all thresholds.
+    """Exact match and F1 over all, the answerable and the impossible questions, and the best.
+
+    As the official evaluate-v2.0.py has them: above the threshold a question counts as left
+    without an answer, and the best thresholds are searched with the raw predictions.
 
     Args:
       answers: of each question; none where it has none.
-      predictions: of each question; '' for no answer.
-      no_answer_odds: higher where no answer is likelier; the thresholds are searched with the raw
-        predictions, as in the official evaluate-v2.0.py.
+      predictions: of each question, the best text whatever the odds; '' for none.
+      no_answer_odds: higher where no answer is likelier.
+      threshold: of the odds.
     """
-    exact, scores = _squad_scores(answers, predictions)
-    found = {'exact_match': _mean(exact), 'f1': _mean(scores)}
-    if no_answer_odds is None:
-        return found
-    is_impossible = {key: not texts for key, texts in answers.items()}
-    for name, values in (('exact_match', exact), ('f1', scores)):
-        best, threshold = best_threshold(values, predictions, no_answer_odds, is_impossible)
-        found[f'best_{name}'] = best
-        found[f'best_{name}_threshold'] = threshold
-    return found
-
-
-def squad_decided(
-    answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
-) -> dict[str, float]:
-    """Version 2.0's scores of final answers, over all, the answerable and the impossible.
-
-    Args:
-      answers: of each question; none where it has none.
-      predictions: of each question; '' for no answer.
-    """
-    exact, scores = _squad_scores(answers, predictions)
-    found = {'exact_match': _mean(exact), 'f1': _mean(scores)}
-    for name, has_answer in (('answerable', True), ('impossible', False)):
-        keys = [key for key, texts in answers.items() if bool(texts) == has_answer]
-        if keys:
-            found[f'exact_match_{name}'] = _mean({key: exact[key] for key in keys})
-            found[f'f1_{name}'] = _mean({key: scores[key] for key in keys})
-    return found
-
-
-def _squad_scores(
-    answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
-) -> tuple[dict[str, float], dict[str, float]]:
     # Answers that are nothing once normalised do not count.
     gold = {
         key: [t for t in texts if normalize_answer(t)] or [''] for key, texts in answers.items()
     }
-    return (
-        {key: squad_exact(texts, predictions[key]) for key, texts in gold.items()},
-        {key: squad_f1(texts, predictions[key]) for key, texts in gold.items()},
-    )
+    is_impossible = {key: not texts for key, texts in answers.items()}
+    found: dict[str, float] = {}
+    for name, function in (('exact_match', squad_exact), ('f1', squad_f1)):
+        raw = {key: function(texts, predictions[key]) for key, texts in gold.items()}
+        scores = {
+            key: float(is_impossible[key]) if no_answer_odds[key] > threshold else value
+            for key, value in raw.items()
+        }
+        found[name] = _mean(scores)
+        for kind, wanted in (('answerable', False), ('impossible', True)):
+            chosen = {key: v for key, v in scores.items() if is_impossible[key] == wanted}
+            if chosen:
+                found[f'{name}_{kind}'] = _mean(chosen)
+        best, best_at = best_threshold(raw, predictions, no_answer_odds, is_impossible)
+        found[f'best_{name}'] = best
+        found[f'best_{name}_threshold'] = best_at
+    return found
 
 
 def best_threshold(

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,7 +256,7 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     if file.exists():
         try:
             return _load(file)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             file.unlink()
     features = make()
     path.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
 from albert_jax.tasks.task import Outputs, TaskSettings
 
+# Of the odds that there is no answer, a logit: above it the answer is ''.
+_THRESHOLD = 0.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -252,11 +255,9 @@ class SquadTask:
         answers = {examples[i].key: [t for t, _ in examples[i].answers or ()] for i in known}
         best = {examples[i].key: ranked[i][0].text if ranked[i] else '' for i in known}
         if not self.has_impossible:
-            return metrics.squad(answers, best)
+            return metrics.squad1(answers, best)
         named = {examples[i].key: odds[i] for i in known}
-        found = metrics.squad(answers, best, named)
-        decided = {key: '' if named[key] > 0 else text for key, text in best.items()}
-        return found | metrics.squad_decided(answers, decided)
+        return metrics.squad2(answers, best, named, _THRESHOLD)
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
@@ -272,7 +273,7 @@ class SquadTask:
             best = found[0].text if found else ''
             row: dict[str, Any] = {
                 'id': example.key,
-                'prediction': '' if self.has_impossible and odd > 0 else best,
+                'prediction': '' if self.has_impossible and odd > _THRESHOLD else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
                     for candidate, probability in zip(found, probabilities, strict=False)
