@@ -60,30 +60,37 @@ class SquadTask:
         Raises:
           UserError: if it is of another layout, or an answer is not in its passage.
         """
+        text = read_text(path)
         try:
-            content = json.loads(read_text(path))
-            articles = content['data']
+            questions = [
+                self._question(path, article, paragraph, asked, is_training, is_labelled)
+                for article in json.loads(text)['data']
+                for paragraph in article['paragraphs']
+                for asked in paragraph['qas']
+            ]
+        except UserError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(
                 f"{path} is not of SQuAD's layout: JSON with data → paragraphs → qas ({error!r})."
             ) from error
-        questions = []
-        for article in articles:
-            for paragraph in article['paragraphs']:
-                for asked in paragraph['qas']:
-                    where = f'{path}, question {asked["id"]}'
-                    answers = self._answers(asked, paragraph['context'], where, is_training)
-                    questions.append(
-                        Question(
-                            where, asked['id'], article.get('title', ''), asked['question'],
-                            paragraph['context'], answers if is_labelled else None,
-                        )
-                    )  # fmt: skip
         if not questions:
             raise UserError(f'{path} has no questions.')
         return questions
+
+    def _question(
+        self,
+        path: Path,
+        article: Mapping[str, Any],
+        paragraph: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        is_training: bool,
+        is_labelled: bool,
+    ) -> Question:
+        where, passage = f'{path}, question {asked["id"]}', paragraph['context']
+        answers = self._answers(asked, passage, where, is_training) if is_labelled else None
+        title = article.get('title', '')
+        return Question(where, asked['id'], title, asked['question'], passage, answers)
 
     def _answers(
         self, asked: Mapping[str, Any], passage: str, where: str, is_training: bool
