@@ -162,7 +162,7 @@ def head_loss(kind: str, logits: Logits, batch: Batch) -> Sum:
     weights = batch['weights']
     if kind == 'token_classification':
         labels = batch['token_labels']
-        token_weights = (labels >= 0) * weights[:, None]
+        token_weights = jnp.where(labels >= 0, weights[:, None], 0)
         return cross_entropy(logits['logits'], jnp.maximum(labels, 0), token_weights)
     if kind in ('question_answering', 'conditional_question_answering'):
         spans = [cross_entropy(logits[name], batch[name], weights) for name in ('start', 'end')]
@@ -182,7 +182,7 @@ def head_loss(kind: str, logits: Logits, batch: Batch) -> Sum:
 def loss_weight(kind: str, batch: Batch) -> Float[Array, '']:
     """The weight that `head_loss` gives with the same batch, known before any logits."""
     if kind == 'token_classification':
-        return ((batch['token_labels'] >= 0) * batch['weights'][:, None]).sum()
+        return jnp.where(batch['token_labels'] >= 0, batch['weights'][:, None], 0).sum()
     return batch['weights'].sum()
 
 

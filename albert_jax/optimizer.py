@@ -184,8 +184,9 @@ def scale_by_moments(
         count = jnp.asarray(optax.safe_increment(state.count))
         unbiased_first, unbiased_second = first, second
         if bias_correction:
-            unbiased_first = optax.tree.bias_correction(first, beta1, count)
-            unbiased_second = optax.tree.bias_correction(second, beta2, count)
+            steps = count.astype(jnp.float32)
+            unbiased_first = optax.tree.bias_correction(first, beta1, steps)
+            unbiased_second = optax.tree.bias_correction(second, beta2, steps)
         updates = jax.tree.map(
             lambda m, v: m / (jnp.sqrt(v) + eps), unbiased_first, unbiased_second
         )

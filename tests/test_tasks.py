@@ -191,7 +191,6 @@ BAD_FILES = [  # the lines are long: one case each
     ('squad1', 'x.json', '[]', r"x.json is not of SQuAD's layout"),
     ('squad2', 'x.json', '{"data": []}', r'x.json has no questions'),
 ]
-# fmt: on  # fmt: skip
 
 
 @pytest.mark.parametrize(('name', 'file', 'content', 'message'), BAD_FILES, ids=str)
