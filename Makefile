@@ -44,4 +44,4 @@ bench: .venv/reference
 	$(BIN)/python -m benchmarks.compute
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo .pytest_cache

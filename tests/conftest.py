@@ -1,6 +1,7 @@
 """Eight simulated devices, strict switches, and a small corpus that every test may read."""
 
 import os
+from pathlib import Path
 
 # Without LLVM's optimisation, programs compile much faster and compute the same.
 os.environ['XLA_FLAGS'] = (
@@ -9,6 +10,11 @@ os.environ['XLA_FLAGS'] = (
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Many tests, and the commands that they start, compile the same programs.
+os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.pytest_cache' / 'jax')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
 from jaxtyping import install_import_hook
 
@@ -18,7 +24,6 @@ install_import_hook([f'albert_jax.{name}' for name in _COMPUTING], 'beartype.bea
 
 import json
 import pydoc_data.topics
-from pathlib import Path
 
 import jax
 import pytest

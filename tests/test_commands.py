@@ -10,7 +10,9 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMANDS = ('prepare', 'pretrain', 'fill_mask', 'curve', 'convert', 'demo')
+COMMANDS = (
+    'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert', 'demo',
+)  # fmt: skip
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
