@@ -75,3 +75,9 @@ def corpus_directory(
     settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
     prepare([Source('jsonl', str(text_file))], directory, vocabulary, settings, num_workers=1)
     return directory
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of slow tests alone, which import torch or TensorFlow, are not even opened."""
+    slow = ('test_google.py', 'test_huggingface_parity.py', 'test_real_weights.py')
+    return True if config.option.markexpr == 'not slow' and collection_path.name in slow else None

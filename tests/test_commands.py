@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import ROOT
 
 COMMANDS = (
-    'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert', 'demo',
+    'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
+    'demo',
 )  # fmt: skip
 
 

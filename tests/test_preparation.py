@@ -185,6 +185,7 @@ def test_a_long_sentence_is_cut_before_a_word():
 
 
 def test_the_corpus_is_a_tfds_data_set(corpus_directory):
+    was_loaded = 'tensorflow' in sys.modules
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(corpus_directory)
@@ -196,7 +197,7 @@ def test_the_corpus_is_a_tfds_data_set(corpus_directory):
         tokens = np.frombuffer(example['tokens'], '<u2')
         ends = np.frombuffer(example['sentence_ends'], '<u4')
         assert ends[-1] == len(tokens) <= 125 and (np.diff(ends) > 0).all()
-    assert 'tensorflow' not in sys.modules
+    assert ('tensorflow' in sys.modules) == was_loaded
 
 
 def test_the_corpus_holds_the_whole_text_in_order(corpus_directory, text_file):
