@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,34 @@ def test_a_foreign_or_missing_vocabulary_is_refused(tmp_path):
 def test_starts_word_covers_the_vocabulary(trained):
     assert trained.starts_word.shape == (trained.vocab_size,)
     assert trained.starts_word.dtype == np.bool_
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '  The Import\tSTATEMENT  is e\u0301xecuted, twice (2). ',
+        "``Quoted'' na\u00efve \u00c5ngstr\u00f6m",
+        'ﬁne ½ … a\u0301\u0301 b',
+        'zero\u200bwidth \ufeffmark a\x0bb',
+        '',
+        ' \n ',
+        'x' * 5000,
+    ],
+)
+def test_offsets_are_slices_of_the_original(text, trained):
+    ids, offsets = trained.encode_with_offsets([text])[0]
+    assert ids == trained.encode([text])[0]
+    clean = trained._processor.normalize
+    covered = ''
+    for index, (start, end) in zip(ids, offsets, strict=True):
+        part = text[start:end]
+        if index != trained.unk_id:
+            found = clean(trained.normalization(part)).lstrip('▁')
+            shown = trained.pieces[index].lstrip('▁')
+            is_expanded = any(len(trained.normalization(letter)) > 1 for letter in part)
+            assert found == shown or (is_expanded and shown in found)
+        covered += part
+    # An accent stays with its letter.
+    assert 'e\u0301' not in text or 'e\u0301' in covered
+    for first, second in itertools.pairwise(offsets):
+        assert first[0] <= second[0] and first[1] <= second[1]
