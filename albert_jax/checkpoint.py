@@ -8,6 +8,7 @@ use the model, the best by the run's metric, or the latest where none has been e
 import contextlib
 import dataclasses
 import fcntl
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,22 @@ class Checkpoints:
             )
         except Exception as error:
             raise self._save_error(step, error) from error
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Gives a checkpoint the metrics of an evaluation that came after it was saved.
+
+        Raises:
+          UserError: if they cannot be written.
+        """
+        self._manager.close()
+        folder = self._directory / str(step) / 'metrics'
+        try:
+            # As Orbax writes them, which has no way to add any.
+            folder.mkdir(exist_ok=True)
+            (folder / 'metrics').write_text(json.dumps(dict(metrics)))
+        except OSError as error:
+            raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
 
     def wait(self) -> None:
         """Waits until everything is on disk.

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str]) -> int:
         '--data', required=True, help="a labelled file or folder in the task's format"
     )
     parser.add_argument('--task', help='where the checkpoint does not say')
+    parser.add_argument(
+        '--labels', help="names of the outputs in order, with commas, in place of the model's"
+    )
     parser.add_argument('--output', type=Path, help='folder for the predictions')
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
@@ -37,7 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.finetune import write_predictions
     from albert_jax.tasks.answering import Answerer
 
-    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size)
+    answerer = Answerer(
+        flags.checkpoint,
+        flags.task,
+        flags.batch_size,
+        labels=flags.labels.split(',') if flags.labels else None,
+    )
     examples = answerer.family.read(Path(flags.data), False)
     metrics, answers = answerer.evaluate(examples)
     if not metrics:

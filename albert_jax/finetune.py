@@ -122,6 +122,17 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
     settings = TaskSettings.from_dict(config['task'])
     family = make_task(settings)
     train, validation, test = _read(config, family)
+    if not validation:
+        raise UserError(
+            'There is no validation file; set --config.data.validation=FILE, or hold out some of '
+            'the training file with --config.data.validation_fraction=0.1.'
+        )
+    for examples in validation.values():
+        if not any(is_labelled(example) for example in examples):
+            raise UserError(
+                f'{examples[0].where} and all that follows has no label; the best checkpoint is '
+                f'chosen by the validation file.'
+            )
     start = starting_point(config)
     tokenizer = start.tokenizer
     if tokenizer is None:
@@ -137,16 +148,28 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
     head = family.head(train)
     cache = Path(config['data']['cache'] or default_cache())
     encode = functools.partial(encoded, family, tokenizer, head, cache=cache)
+    encoded_train = encode(train, True)
+    if not encoded_train.num_examples:
+        raise UserError(
+            f'Nothing of {train[0].where} and what follows can be trained on: no answer fits into '
+            f'task.max_length, which is {settings.max_length}.'
+        )
     return Prepared(
         family=family,
         head=head,
         start=start,
         start_digest=_start_digest(start),
-        train=encode(train, True),
+        train=encoded_train,
         validation={s: (examples, encode(examples, False)) for s, examples in validation.items()},
         test={s: (examples, encode(examples, False)) for s, examples in test.items()},
         data_digest=digest_of([digest_of(train), *map(digest_of, validation.values())]),
     )
+
+
+def is_labelled(example: Any) -> bool:
+    """Whether an example of any family has its label, tags or answers."""
+    names = ('label', 'tags', 'answers', 'answer')
+    return any(getattr(example, name, None) is not None for name in names)
 
 
 def default_cache() -> Path:
@@ -193,7 +216,13 @@ def _read(
     if not 0 <= fraction < 1:
         raise UserError(f'data.validation_fraction is {fraction}; it must be 0 or up to 1.')
     if data['path'].startswith('tfds:'):
-        return tfds_source.read(data['path'], family)
+        examples, held, tested = tfds_source.read(data['path'], family)
+        if fraction:
+            examples, held_out = hold_out(examples, fraction)
+            held = {'': held_out}
+        if data['validation']:
+            held = {'': family.read(Path(data['validation']), False)}
+        return examples, held, tested
     train: Path | None = None
     validation: dict[str, Path] = {}
     test: dict[str, Path] = {}
@@ -212,11 +241,6 @@ def _read(
     if fraction:
         examples, held_out = hold_out(examples, fraction)
         return examples, {'': held_out}, tested
-    if not validation:
-        raise UserError(
-            'There is no validation file; set --config.data.validation=FILE, or hold out some of '
-            'the training file with --config.data.validation_fraction=0.1.'
-        )
     held = {suffix: family.read(file, False) for suffix, file in validation.items()}
     return examples, held, tested
 
@@ -259,10 +283,8 @@ def starting_point(config: Mapping[str, Any]) -> 'Pretrained':
         start = Pretrained(base, {}, tokenizer)
     model = AlbertConfig.from_dict(start.config.to_dict() | changes)
     if is_scratch:
-        fresh = jax.jit(lambda: init_params(model, jax.random.key(config['loop']['seed'])))()
-        return dataclasses.replace(
-            start, config=model, params=_encoder_of(dict(fresh)), head=None, run={}
-        )
+        # Each seed draws its own.
+        return dataclasses.replace(start, config=model, params={}, head=None, run={})
     params = _encoder_of(start.params)
     if 'pooler' not in params:
         fresh = jax.jit(lambda: init_params(model, jax.random.key(0))['pooler'])()
@@ -279,6 +301,8 @@ def _encoder_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def _start_digest(start: 'Pretrained') -> str:
     from albert_jax.digests import digests
 
+    if not start.params:
+        return 'random'
     return hashlib.sha256(json.dumps(digests(start.params), sort_keys=True).encode()).hexdigest()
 
 
@@ -292,6 +316,7 @@ def _train_one(
     from albert_jax.about import About
     from albert_jax.flops import train_flops
     from albert_jax.heads import init_head
+    from albert_jax.model import init_params
     from albert_jax.optimizer import OptimizerSettings, make_optimizer, schedule
     from albert_jax.pretrained import read
     from albert_jax.sharding import make_mesh
@@ -306,6 +331,9 @@ def _train_one(
     from albert_jax.train import LoopSettings, Task, train
 
     family, head, start = prepared.family, prepared.head, prepared.start
+    if config['from_scratch']:
+        fresh = jax.jit(lambda: init_params(start.config, jax.random.key(seed)))()
+        start = dataclasses.replace(start, params=_encoder_of(dict(fresh)))
     tokenizer = start.tokenizer
     assert tokenizer is not None
     robust = RobustSettings.from_dict(config['robust'])
@@ -420,7 +448,7 @@ def write_predictions(
         raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
 
 
-def _for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+def _for_json(metrics: Mapping[Any, float]) -> dict[Any, float | None]:
     return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
@@ -438,8 +466,10 @@ def _report(found: Sequence[Mapping[str, float]], best_metric: str, workdir: Pat
     summary = {}
     for name in found[0]:
         values = np.array([metrics[name] for metrics in found])
-        row = [float(np.median(values)), float(values.min()), float(values.max())]
-        summary[name] = {'median': row[0], 'values': values.tolist()}
+        known = values[~np.isnan(values)]
+        row = [float(f(known)) if len(known) else math.nan for f in (np.median, np.min, np.max)]
+        listed = _for_json(dict(enumerate(values.tolist())))
+        summary[name] = {'median': _for_json({0: row[0]})[0], 'values': list(listed.values())}
         shown = ['undefined' if math.isnan(value) else f'{value:.4f}' for value in row]
         label = f'{name} (best of)' if name == best_metric else name
         table.add_row(label, *(shown if len(found) > 1 else shown[:1]))

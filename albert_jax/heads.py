@@ -20,6 +20,8 @@ Logits = dict[str, Array]
 # (features, key) → features; the identity where nothing is dropped.
 Dropout = Callable[[Array], Array]
 
+# The heads that read the pooled output.
+POOLED = ('sequence_classification', 'multiple_choice')
 # Beams of the end-conditioned head at evaluation (XLNet; REFERENCE, 4).
 NUM_STARTS, NUM_ENDS = 5, 5
 _ANSWERABILITY_WEIGHT = 0.5

@@ -399,6 +399,7 @@ class PretrainingModel(nn.Module):
         deterministic: bool = True,
         with_details: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
+        with_pooler: bool = True,
     ) -> tuple[
         Float[Array, 'batch length hidden'],
         Float[Array, 'batch hidden'],
@@ -415,6 +416,7 @@ class PretrainingModel(nn.Module):
           deterministic: as in `__call__`.
           with_details: as in `__call__`.
           perturbation: added to the word embeddings, for adversarial training.
+          with_pooler: without it the pooled output is zeros, and its weights need not be there.
 
         Returns:
           The last layer, in the compute dtype; the pooled output; the projected embeddings; and
@@ -435,7 +437,10 @@ class PretrainingModel(nn.Module):
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
         hidden, details = self.encoder(embedded, mask, examples, deterministic, with_details)
-        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        if with_pooler:
+            pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        else:
+            pooled = jnp.zeros((batch, self.config.hidden_size))
         return hidden, pooled, embedded, details
 
 

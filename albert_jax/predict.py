@@ -12,8 +12,8 @@ from albert_jax.errors import UserError
 _DESCRIPTION = """\
 Answers of a fine-tuned model, a JSON object a line, or in the form of the benchmark's server.
 
---input is a file of the task's own format (.tsv, .csv, .jsonl, .json, .conllu, a folder of RACE),
-or lines (any other ending, or - for standard input):
+--input is a file of the task's own format (.tsv, .csv, .jsonl, .json, .conllu, for tagging .txt, a
+folder of RACE), or lines (any other ending, or - for standard input):
   texts        a text a line; a pair with a tab between; or JSON with the task's columns
   tagging      words with spaces between
   questions    JSON with question and passage; for RACE also options, a list of four"""
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--output', type=Path, help='file of JSON Lines (standard output)')
     parser.add_argument('--server', type=Path, help='folder for files that a server takes')
     parser.add_argument('--task', help='where the checkpoint does not say')
+    parser.add_argument(
+        '--labels', help="names of the outputs in order, with commas, in place of the model's"
+    )
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
@@ -43,7 +46,12 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.finetune import write_predictions
     from albert_jax.tasks.answering import Answerer
 
-    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size)
+    answerer = Answerer(
+        flags.checkpoint,
+        flags.task,
+        flags.batch_size,
+        labels=flags.labels.split(',') if flags.labels else None,
+    )
     examples = read(answerer, flags.input)
     answers = answerer.evaluate(examples)[1]
     lines = [json.dumps(answer, ensure_ascii=False) + '\n' for answer in answers]
@@ -72,13 +80,20 @@ def read(answerer: Any, source: str) -> list[Any]:
     path = Path(source)
     if source == '-':
         examples = list(answerer.examples(_standard_input(), 'standard input'))
-    elif path.is_dir() or path.suffix in _OWN_ENDINGS or '.tar.gz' in source:
+    elif path.is_dir() or path.suffix in _own_endings(answerer.family) or '.tar.gz' in source:
         examples = answerer.family.read(path, False, is_labelled=False)
     else:
         examples = list(answerer.examples(read_text(path).split('\n'), source))
     if not examples:
         raise UserError(f'{"Standard input" if source == "-" else source} has no examples.')
     return examples
+
+
+def _own_endings(family: Any) -> tuple[str, ...]:
+    from albert_jax.tasks.tagging import TaggingTask
+
+    # The CoNLL files are published as .txt.
+    return (*_OWN_ENDINGS, '.txt') if isinstance(family, TaggingTask) else _OWN_ENDINGS
 
 
 def _standard_input() -> list[str]:

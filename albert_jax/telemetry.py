@@ -141,11 +141,6 @@ class Telemetry:
         yield
         self._last_time += time.monotonic() - before
 
-    def has_evaluation(self, step: int) -> bool:
-        """Whether the metrics hold an evaluation of this step."""
-        lines = read_lines(Path(self._file.name))
-        return any(line['step'] == step and line['split'] == 'validation' for line in lines)
-
     def _write(
         self, split: str, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:

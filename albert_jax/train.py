@@ -145,7 +145,10 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     if state is None:
         state = jax.jit(make_state, out_shardings=sharding)(task.start_params)
     first_step = int(state.step)
-    if first_step >= settings.num_steps:
+    # It may have been told to stop in the midst of an evaluation.
+    is_due = first_step % settings.eval_every == 0 or first_step == settings.num_steps
+    lacks_evaluation = bool(first_step) and is_due and not _has_evaluation(workdir, first_step)
+    if first_step >= settings.num_steps and not lacks_evaluation:
         checkpoints.close()
         return Outcome(first_step, None, None)
     if first_step:
@@ -182,11 +185,13 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         previous: Status | None = None
         metrics: dict[str, float] | None = None
         step = first_step
-        if step % settings.eval_every == 0 and step and not telemetry.has_evaluation(step):
-            # It was told to stop in the midst of this evaluation.
+        if lacks_evaluation:
             metrics = evaluate(state.params)
-            if metrics:
+            if metrics is not None:
                 telemetry.eval_line(step, metrics)
+                history.append(_score(metrics, settings))
+                if step % settings.checkpoint_every == 0 or step == settings.num_steps:
+                    checkpoints.add_metrics(step, {settings.best_metric: history[-1]})
         while step < settings.num_steps and not stop.number:
             started = time.monotonic()
             host_batch = next(reader)
@@ -249,6 +254,12 @@ def _history(workdir: Path, settings: LoopSettings, last_step: int) -> list[floa
         for line in lines
         if line['split'] == 'validation' and line['step'] <= last_step
     ]
+
+
+def _has_evaluation(workdir: Path, step: int) -> bool:
+    path = workdir / METRICS_FILE
+    lines = read_lines(path) if path.exists() else []
+    return any(line['step'] == step and line['split'] == 'validation' for line in lines)
 
 
 def _is_stale(history: list[float], settings: LoopSettings) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from albert_jax import evaluate, finetune, predict, pretrained
+from albert_jax import convert, evaluate, finetune, predict, pretrained
 from albert_jax.about import Head
 from albert_jax.command import read_config
 from albert_jax.config import AlbertConfig
@@ -20,6 +20,7 @@ from albert_jax.heads import apply_head, head_loss, init_head, loss_weight
 from albert_jax.model import PretrainingModel, init_params
 from albert_jax.pretrained import Pretrained
 from albert_jax.sharding import make_mesh
+from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import TrainBatches, bucket_lengths
 from albert_jax.tasks.objective import RobustSettings, fine_tuning, scale_learning_rates
 from albert_jax.tasks.prediction import Predictor
@@ -542,3 +543,143 @@ def test_the_configs_are_the_papers(task):
             config['optimizer']['warmup_steps'], config['task']['max_length'],
         )  # fmt: skip
     assert config['task']['head_dropout'] == 0.1
+
+
+# Every kind of head: train, convert to Hugging Face, predict from there.
+
+
+def kind_files(kind: str, folder) -> str:
+    """Files of a task, a few examples each; gives a line for standard input."""
+    if kind == 'tags':
+        rows = 'the DET\nimport NOUN\nstatement NOUN\n\na DET\nclass NOUN\n'
+        for name in ('train', 'dev'):
+            (folder / f'{name}.txt').write_text(rows * 8)
+        return 'the class'
+    if kind == 'regression':
+        rows = 'text\tlabel\n' + ''.join(f'{"value " * n}\t{n}\n' for n in range(1, 9))
+        for name in ('train', 'dev'):
+            (folder / f'{name}.tsv').write_text(rows)
+        return 'value value'
+    if kind == 'race':
+        for split in ('train', 'dev'):
+            (folder / split / 'middle').mkdir(parents=True)
+            content = {
+                'article': 'The value is a string.', 'questions': ['What is it?'] * 4,
+                'options': [['a string', 'a list', 'a class', 'none']] * 4,
+                'answers': ['A'] * 4, 'id': 'middle1.txt',
+            }  # fmt: skip
+            (folder / split / 'middle' / '1.txt').write_text(json.dumps(content))
+        options = ['a string', 'a list', 'a class', 'none']
+        return json.dumps({'question': 'What?', 'passage': 'A string.', 'options': options})
+    version = kind[-1]
+    passage = 'The import statement finds a module.'
+    asked = [
+        {'id': str(n), 'question': 'What is found?',
+         'answers': [{'text': 'a module', 'answer_start': passage.index('a module')}]}
+        for n in range(8)
+    ]  # fmt: skip
+    if version == '2':
+        asked += [{'id': 'x', 'question': 'Who?', 'answers': [], 'is_impossible': True}]
+    content = {'data': [{'title': 't', 'paragraphs': [{'context': passage, 'qas': asked}]}]}
+    number = {'1': '1.1', '2': '2.0'}[version]
+    for name in ('train', 'dev'):
+        (folder / f'{name}-v{number}.json').write_text(json.dumps(content))
+    return json.dumps({'question': 'What is found?', 'passage': passage})
+
+
+@pytest.mark.parametrize('kind', ['tags', 'regression', 'race', 'squad1', 'squad2'])
+def test_every_kind_of_head_from_training_to_hugging_face(
+    kind, checkpoint, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / 'data').mkdir()
+    line = kind_files(kind, tmp_path / 'data')
+    arguments = flags(
+        checkpoint, tmp_path / 'data', tmp_path / 'cache', '--config.loop.num_steps=8',
+        '--config.loop.eval_every=8', '--config.loop.checkpoint_every=8',
+        '--config.loop.batch_size=4', task=kind,
+    )  # fmt: skip
+    workdir = tmp_path / 'run'
+    assert finetune.main([*arguments, f'--workdir={workdir}']) == 0
+    results = json.loads((workdir / 'results.json').read_text())
+    assert len(results) > 1 and 'learning' not in results
+    answers = [Answerer(workdir, num_devices=1).answer([line], 'a line')]
+    if kind == 'squad2':
+        with pytest.raises(UserError, match='Hugging Face has no conditional question answering'):
+            convert.main([str(workdir), str(tmp_path / 'hf'), '--to=huggingface'])
+        assert not (tmp_path / 'hf').exists()
+    else:
+        assert convert.main([str(workdir), str(tmp_path / 'hf'), '--to=huggingface']) == 0
+        answers.append(Answerer(tmp_path / 'hf', num_devices=1).answer([line], 'a line'))
+        assert answers[0][0]['prediction'] == answers[1][0]['prediction']
+    if kind == 'squad1':
+        assert answers[0][0]['prediction'] in 'The import statement finds a module.'
+
+
+def test_a_validation_file_without_labels_is_refused(checkpoint, mood_files, tmp_path):
+    (tmp_path / 'dev.tsv').write_text('text\tgold\na\tyes\n')
+    arguments = flags(
+        checkpoint, mood_files, tmp_path / 'cache', f'--config.data.validation={tmp_path}/dev.tsv'
+    )
+    with pytest.raises(UserError, match='dev.tsv, line 2 and all that follows has no label'):
+        finetune.main([*arguments, f'--workdir={tmp_path / "run"}'])
+
+
+def test_a_run_that_was_cut_in_its_last_evaluation_still_gets_it(
+    tuned, checkpoint, mood_files, tmp_path
+):
+    import os
+    import signal
+
+    original = Predictor.__call__
+    calls = []
+
+    def call(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    arguments = [*flags(checkpoint, mood_files, tmp_path / 'cache'), f'--workdir={tmp_path}']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, '__call__', call)
+        assert finetune.main(arguments) == 128 + signal.SIGTERM
+    assert finetune.main(arguments) == 0
+    # The same lines, and the same checkpoint is the best.
+    one, two = ((d / 'results.json').read_text() for d in (tuned, tmp_path))
+    assert one == two
+    steps = [
+        [json.loads(x)['step'] for x in (d / 'metrics.jsonl').read_text().splitlines()
+         if '"validation"' in x]
+        for d in (tuned, tmp_path)
+    ]  # fmt: skip
+    assert steps[0] == steps[1] == [10, 20, 30, 40]
+    saved = tmp_path / 'checkpoints' / '40' / 'metrics' / 'metrics'
+    assert 'accuracy' in saved.read_text()
+
+
+def test_seeds_from_scratch_draw_encoders_of_their_own(checkpoint, mood_files, tmp_path):
+    arguments = flags(
+        checkpoint, mood_files, tmp_path / 'cache', '--config.from_scratch=True',
+        '--config.optimizer.learning_rate=1e-12', '--config.loop.num_steps=10', '--config.seeds=2',
+    )  # fmt: skip
+    assert finetune.main([*arguments, f'--workdir={tmp_path}']) == 0
+    words = [
+        pretrained.read(tmp_path / f'seed-{seed}').params['embeddings']['word']['embedding']
+        for seed in (0, 1)
+    ]
+    assert not np.allclose(words[0], words[1])
+
+
+def test_names_of_a_models_outputs(tuned, mood_files, tmp_path, capsys):
+    data = mood_files / 'dev.tsv'
+    with pytest.raises(UserError, match='has the labels no, yes, the task sst2 0, 1; name them in'):
+        evaluate.main([f'--checkpoint={tuned}', f'--data={data}', '--task=sst2'])
+    with pytest.raises(UserError, match='has 2 output.s., which do not fit the task stsb'):
+        evaluate.main([f'--checkpoint={tuned}', f'--data={data}', '--task=stsb'])
+    with pytest.raises(UserError, match='--labels names 3 classes; .* has 2: no, yes'):
+        predict.main([f'--checkpoint={tuned}', f'--input={data}', '--labels=a,b,c'])
+    sst = tmp_path / 'sst.tsv'
+    sst.write_text(f'sentence\tlabel\n{POSITIVE}\t1\n{NEGATIVE}\t0\n')
+    found = [f'--checkpoint={tuned}', f'--data={sst}', '--task=sst2', '--labels=0,1']
+    assert evaluate.main(found) == 0
+    assert '1.0000' in capsys.readouterr().out

@@ -513,3 +513,38 @@ def test_tfds(monkeypatch):
         tfds_source.read('tfds:x', family('sst2'))
     with pytest.raises(UserError, match='squad1 from its published files'):
         tfds_source.read('tfds:squad', family('squad1'))
+
+
+def test_a_line_separator_of_unicodes_does_not_end_a_csv_row(tmp_path):
+    (tmp_path / 'x.csv').write_text('text,label\n"a\u2028b",1\nc\x85d,0\n', 'utf-8')
+    examples = family('classification').read(tmp_path / 'x.csv', True)
+    assert [e.first for e in examples] == ['a\u2028b', 'c\x85d']
+
+
+def test_broken_rows_of_qqp_are_left_out_and_counted(tmp_path, capsys):
+    header, row = GLUE['qqp'][0].split('\n')
+    file = write(tmp_path / 'train.tsv', header, row, '7\t1\t2\tHow?', row)
+    assert len(family('qqp').read(file, True)) == 2
+    assert '1 broken rows were left out' in capsys.readouterr().err
+    broken = write(tmp_path / 'rte.tsv', *GLUE['rte'][0].split('\n'), 'a\tb\tc')
+    with pytest.raises(UserError, match='line 3 has 3 fields; the first line has 4'):
+        family('rte').read(broken, True)
+
+
+def test_where_a_text_was_found_is_not_part_of_it(tmp_path):
+    from albert_jax.tasks.task import digest_of
+
+    rows = ('text\tlabel', 'a\t1', 'b\t0')
+    one, two = (write(tmp_path / f'{name}.tsv', *rows) for name in 'xy')
+    task = family('classification')
+    assert digest_of(task.read(one, True)) == digest_of(task.read(two, True))
+    other = write(tmp_path / 'z.tsv', *rows[:2], 'b\t1')
+    assert digest_of(task.read(one, True)) != digest_of(task.read(other, True))
+
+
+def test_cola_is_read_with_and_without_a_header(tmp_path):
+    train, test = GLUE['cola']
+    task = family('cola')
+    for name, content in (('dev.tsv', train), ('test.tsv', test)):
+        (example,) = task.read(write(tmp_path / name, content), False, is_labelled=False)
+        assert 'won' in example.first or 'Bill' in example.first

@@ -40,6 +40,7 @@ class Answerer:
       task: its name, where the checkpoint does not say or another is meant.
       batch_size: examples a batch.
       num_devices: 0 for all.
+      labels: names of the classes, in the order of the model's outputs, in place of its own.
 
     Raises:
       UserError: if it cannot be read, has no head or vocabulary, or the task wants another head.
@@ -51,6 +52,7 @@ class Answerer:
         task: str | None = None,
         batch_size: int = 32,
         num_devices: int = 0,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.model: Pretrained = source.read(checkpoint)
         if self.model.head is None:
@@ -61,6 +63,13 @@ class Answerer:
         if self.model.tokenizer is None:
             raise UserError(f'{checkpoint} has no vocabulary.')
         self.head: Head = self.model.head
+        if labels is not None:
+            if len(labels) != len(self.head.labels):
+                raise UserError(
+                    f'--labels names {len(labels)} classes; {checkpoint} has '
+                    f'{len(self.head.labels)}: {", ".join(self.head.labels)}.'
+                )
+            self.head = Head(self.head.kind, tuple(labels))
         self.tokenizer: AnyTokenizer = self.model.tokenizer
         self.family = self._family(task, str(checkpoint))
         mesh = make_mesh(num_devices)
@@ -89,7 +98,22 @@ class Answerer:
                 f'{origin} has a {self.head.kind.replace("_", " ")} head, which the task '
                 f'{fields["name"]} cannot use; give another with --task.'
             )
+        if isinstance(family, TextTask):
+            self._check_labels(family, fields['name'], origin)
         return family
+
+    def _check_labels(self, family: TextTask, name: str, origin: str) -> None:
+        found = self.head.labels
+        if family.is_regression != (len(found) == 1):
+            raise UserError(
+                f'{origin} has {len(found)} output(s), which do not fit the task {name}.'
+            )
+        if not family.is_regression and set(found) != set(family.labels or ()):
+            raise UserError(
+                f'{origin} has the labels {", ".join(found)}, the task {name} '
+                f'{", ".join(family.labels or ())}; name them in the order of the outputs with '
+                f'--labels=A,B.'
+            )
 
     def evaluate(self, examples: Sequence[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The metrics of labelled examples, none if there are none, and every answer."""
@@ -132,8 +156,8 @@ class Answerer:
                 fields = _json(line, where, [first, *([second] if second else [])])
                 texts = [fields[first], fields[second] if second else None]
             else:
-                texts = [*line.split('\t'), None][:2] if second else [line, None]
-                if second and texts[1] is None:
+                texts = line.split('\t') if second else [line, None]
+                if len(texts) != 2:
                     raise UserError(f'{where}: the task wants two texts with a tab between them.')
             return TextExample(where, key, texts[0], texts[1], None)
         if isinstance(family, SquadTask):

@@ -49,6 +49,9 @@ class TextTask:
       labels: of the classes; None for those of the training file, or of the settings.
     """
 
+    # Whether rows with more or fewer fields than the header are known to be there.
+    skips_broken = False
+
     def __init__(
         self,
         settings: TaskSettings,
@@ -82,7 +85,8 @@ class TextTask:
         """
         key, first, second, label = self.columns(path, is_labelled)
         examples = []
-        for number, row in enumerate(read_rows(path, self.has_header(path, is_labelled))):
+        has_header = self.has_header(path, is_labelled)
+        for number, row in enumerate(read_rows(path, has_header, self.skips_broken)):
             text = row.value(first)
             pair = row.value(second) if second else None
             value = self._label(row, label, is_training) if is_labelled else None
@@ -96,7 +100,7 @@ class TextTask:
         if column not in row.values and not is_training:
             return None
         value = row.value(column).strip()
-        if not value or value == 'null':
+        if not value:
             if is_training:
                 raise UserError(
                     f'{row.where} has no label in column {column!r}; remove the row or label it.'

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -253,13 +254,21 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = path / f'{digest}.npz'
-    if file.exists():
+    if file.is_file():
         try:
             return _load(file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             file.unlink()
     features = make()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        _save(features, file)
+    except OSError as error:
+        print(f'note: {path} keeps no encoded examples: {error.strerror}.', file=sys.stderr)
+    return features
+
+
+def _save(features: Features, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f'.{id(features)}.partial')
     arrays: dict[str, Any] = {
         'ids': features.ids,
@@ -272,7 +281,6 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     with partial.open('wb') as stream:
         np.savez(stream, **arrays)
     partial.rename(file)
-    return features
 
 
 def _load(file: Path) -> Features:

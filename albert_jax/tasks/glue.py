@@ -68,18 +68,24 @@ class GlueTask(TextTask):
         layout = LAYOUTS[settings.name]
         super().__init__(settings, layout.labels is None, layout.metrics, layout.labels)
         self.layout = layout
+        # The published train.tsv of QQP has some.
+        self.skips_broken = settings.name == 'qqp'
 
     def columns(self, path: Path, is_labelled: bool) -> tuple[str | None, str, str | None, str]:
         """Columns of a file: key, first text, second text, label."""
-        del path
         layout = self.layout
-        first = layout.first if is_labelled else layout.test_first or layout.first
+        has_header = self.has_header(path, is_labelled)
+        first = layout.test_first if layout.test_first and has_header else layout.first
         return 'index', first, layout.second, layout.label
 
     def has_header(self, path: Path, is_labelled: bool) -> bool:
         """CoLA's labelled files have none."""
-        del path
-        return not (self.layout.is_headless and is_labelled)
+        if not self.layout.is_headless:
+            return True
+        if is_labelled or not path.is_file():
+            return not is_labelled
+        with path.open('rb') as file:
+            return file.readline().startswith((b'index', b'\xef\xbb\xbfindex'))
 
     def write(
         self,
@@ -89,7 +95,7 @@ class GlueTask(TextTask):
     ) -> list[Path]:
         """The file that gluebenchmark.com takes; STS-B's scores are kept within 0 and 5."""
         name = self.layout.server_name
-        if 'mismatched' in examples[0].where:
+        if 'mismatched' in Path(examples[0].where.rpartition(', line')[0]).name:
             name = name.replace('MNLI-m', 'MNLI-mm')
         if self.is_regression:
             predictions = [

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from albert_jax.about import Head
 from albert_jax.config import AlbertConfig
 from albert_jax.errors import UserError
-from albert_jax.heads import apply_head, dropout_of, head_loss, loss_weight
+from albert_jax.heads import POOLED, apply_head, dropout_of, head_loss, loss_weight
 from albert_jax.model import PretrainingModel
 from albert_jax.objectives import Batch, Objective, Sum
 from albert_jax.optimizer import path_name
@@ -81,6 +81,7 @@ def fine_tuning(
             deterministic=key is None,
             rngs=None if key is None else {'dropout': key},
             perturbation=perturbation,
+            with_pooler=head.kind in POOLED,
             method='encode',
         )
         hidden, pooled, _, _ = encoded

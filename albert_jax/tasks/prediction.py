@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from albert_jax.about import Head
 from albert_jax.config import AlbertConfig
-from albert_jax.heads import apply_head, dropout_of
+from albert_jax.heads import POOLED, apply_head, dropout_of
 from albert_jax.model import PretrainingModel
 from albert_jax.objectives import Batch
 from albert_jax.sharding import put_batch, replicated
@@ -49,6 +49,7 @@ class Predictor:
                 batch['input_ids'],
                 batch['attention_mask'],
                 batch['token_type_ids'],
+                with_pooler=head.kind in POOLED,
                 method='encode',
             )
             hidden, pooled, _, _ = encoded

@@ -56,6 +56,10 @@ class RaceTask:
                 content = json.loads(text)
                 fields = [content[n] for n in ('article', 'questions', 'options', 'id')]
                 answers = content.get('answers') or [None] * len(fields[1])
+                if not len(fields[1]) == len(fields[2]) == len(answers):
+                    raise ValueError('questions, options and answers are not as many')
+                if not all(isinstance(options, list) for options in fields[2]):
+                    raise TypeError('options are not lists')
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f'{where} is not of RACE: JSON with article, questions, options and id '
@@ -63,7 +67,7 @@ class RaceTask:
                 ) from error
             article, asked, options, name = fields
             for number, (question, choice, answer) in enumerate(
-                zip(asked, options, answers, strict=False)
+                zip(asked, options, answers, strict=True)
             ):
                 if len(choice) != len(_LETTERS):
                     raise UserError(f'{where}: question {number} has {len(choice)} options, not 4.')

@@ -90,20 +90,22 @@ class SquadTask:
         where, passage = f'{path}, question {asked["id"]}', paragraph['context']
         answers = self._answers(asked, passage, where, is_training) if is_labelled else None
         title = article.get('title', '')
+        if not isinstance(passage, str) or not isinstance(asked['question'], str):
+            raise TypeError(f'{where}: question and context must be texts')
         return Question(where, asked['id'], title, asked['question'], passage, answers)
 
     def _answers(
         self, asked: Mapping[str, Any], passage: str, where: str, is_training: bool
     ) -> tuple[tuple[str, int], ...] | None:
-        if asked.get('is_impossible'):
+        if asked.get('is_impossible') or asked.get('answers') == []:
+            if not self.has_impossible:
+                raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
             return ()
         if 'answers' not in asked:
             if is_training:
                 raise UserError(f'{where} has no answers.')
             return None
         answers = tuple((a['text'], a['answer_start']) for a in asked['answers'])
-        if not answers and is_training and not self.has_impossible:
-            raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
         for text, start in answers:
             if passage[start : start + len(text)] != text:
                 raise UserError(
@@ -297,7 +299,10 @@ class SquadTask:
         """The files of the official scripts: predictions, n-best, and odds of no answer."""
         del examples
         content = {
-            'predictions.json': {row['id']: row['prediction'] for row in predictions},
+            # The official script of version 2.0 applies thresholds to the odds itself.
+            'predictions.json': {
+                row['id']: row.get('best_text', row['prediction']) for row in predictions
+            },
             'nbest_predictions.json': {row['id']: row['best'] for row in predictions},
         }
         if self.has_impossible:

@@ -1,7 +1,9 @@
 """Rows of TSV, CSV and JSON Lines files, each with the place that it comes from."""
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +55,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_rows(path: Path, has_header: bool = True) -> Iterator[Row]:
+def read_rows(path: Path, has_header: bool = True, skips_broken: bool = False) -> Iterator[Row]:
     """The rows of a file; its ending says which of the three it is.
 
     TSV is as GLUE's: no quoting. CSV may quote.
@@ -61,6 +63,7 @@ def read_rows(path: Path, has_header: bool = True) -> Iterator[Row]:
     Args:
       path: .tsv, .csv or .jsonl (.json).
       has_header: if not, columns are named by their numbers, '0', '1', …
+      skips_broken: leave rows out that have more or fewer fields than the header, and say how many.
 
     Raises:
       UserError: if it cannot be read, or a row has more or fewer fields than the header.
@@ -70,12 +73,12 @@ def read_rows(path: Path, has_header: bool = True) -> Iterator[Row]:
         yield from _json_rows(path, text)
     elif path.suffix == '.csv':
         # csv.reader wants line ends of its own to keep those inside quotes.
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
-        yield from _delimited(path, _csv_rows(path, reader), has_header)
+        reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+        yield from _delimited(path, _csv_rows(path, reader), has_header, skips_broken)
     elif path.suffix in ('.tsv', '.txt'):
         lines = text.replace('\r\n', '\n').split('\n')
         rows = ((i, line.split('\t')) for i, line in enumerate(lines, 1) if line.strip())
-        yield from _delimited(path, rows, has_header)
+        yield from _delimited(path, rows, has_header, skips_broken)
     else:
         raise UserError(f'{path} is none of .tsv, .csv and .jsonl; rename it to what it is.')
 
@@ -90,19 +93,25 @@ def _csv_rows(path: Path, reader: object) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimited(
-    path: Path, rows: Iterator[tuple[int, list[str]]], has_header: bool
+    path: Path, rows: Iterator[tuple[int, list[str]]], has_header: bool, skips_broken: bool
 ) -> Iterator[Row]:
     names: list[str] | None = None
+    num_broken = 0
     for number, fields in rows:
         if names is None:
             names = fields if has_header else [str(index) for index in range(len(fields))]
             if has_header:
                 continue
+        if len(fields) != len(names) and skips_broken:
+            num_broken += 1
+            continue
         if len(fields) != len(names):
             raise UserError(
                 f'{path}, line {number} has {len(fields)} fields; the first line has {len(names)}.'
             )
         yield Row(f'{path}, line {number}', dict(zip(names, fields, strict=True)))
+    if num_broken:
+        print(f'note: {path}: {num_broken} broken rows were left out.', file=sys.stderr)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
@@ -116,6 +125,5 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             raise UserError(f'{where} is not JSON: {error}.') from error
         if not isinstance(content, dict):
             raise UserError(f'{where} is not a JSON object.')
-        yield Row(
-            where, {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()}
-        )
+        known = {name: value for name, value in content.items() if value is not None}
+        yield Row(where, {k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()})

@@ -69,7 +69,8 @@ class TaggingTask:
             if not line.strip():
                 finish()
                 continue
-            if line.startswith(('# ', '-DOCSTART-')) or line == '#':
+            is_comment = self.settings.name == 'upos' and line.startswith('#')
+            if is_comment or line.startswith('-DOCSTART-'):
                 continue
             found = self._columns(line, f'{path}, line {number}', is_labelled)
             if found is not None:

@@ -104,7 +104,8 @@ def _label(value: Any, feature: Any, family: TextTask) -> str | None:
     if value is None:
         return None
     if family.is_regression:
-        return str(float(value)) if float(value) >= 0 else None
+        is_unknown = isinstance(family, GlueTask) and float(value) < 0
+        return None if is_unknown else str(float(value))
     if int(value) < 0:
         return None
     has_names = family.labels is None or '0' not in family.labels
