@@ -89,20 +89,6 @@ def test_evaluation_has_every_example_once(batch_size):
     assert sorted(seen) == list(range(30))
 
 
-def test_taking_some_examples():
-    features = make([4, 6, 5, 3, 7, 2, 4, 4], num_choices=2)
-    some = features.take(np.array([3, 1]))
-    assert some.num_examples == 2
-    np.testing.assert_array_equal(some.targets['labels'], [3, 1])
-    np.testing.assert_array_equal(some.sequence(1), features.sequence(7))
-    np.testing.assert_array_equal(some.sequence(2), features.sequence(2))
-    first, last = features.starts[2], features.starts[4]
-    np.testing.assert_array_equal(
-        some.token_targets['token_labels'][-(last - first) :],
-        features.token_targets['token_labels'][first:last],
-    )
-
-
 def one_at_a_time(first, second, max_length):
     """BERT's rule, as written."""
     first, second = list(first), list(second)

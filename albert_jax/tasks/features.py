@@ -58,21 +58,6 @@ class Features:
         """The ids of one sequence."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
-    def take(self, examples: Int64[np.ndarray, 'examples']) -> 'Features':
-        """Some of the examples, in a new order."""
-        sequences = (examples[:, None] * self.num_choices + np.arange(self.num_choices)).ravel()
-        lengths = np.diff(self.starts)[sequences]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = np.repeat(self.starts[sequences] - starts[:-1], lengths) + np.arange(starts[-1])
-        return Features(
-            self.ids[tokens],
-            starts,
-            self.seconds[sequences],
-            {name: values[examples] for name, values in self.targets.items()},
-            {name: values[tokens] for name, values in self.token_targets.items()},
-            self.num_choices,
-        )
-
     def batch(
         self, examples: Int64[np.ndarray, 'batch'], weights: np.ndarray, length: int, pad_id: int
     ) -> HostBatch:
