@@ -9,7 +9,8 @@ from albert_jax.settings import Settings
 ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
 SHARINGS = ('all', 'attention', 'ffn', 'none')
 COMPUTE_DTYPES = ('float32', 'bfloat16')
-REMATS = ('none', 'full', 'attention')
+REMATS = ('none', 'dense', 'attention', 'full')
+ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash')
 # What the sentence head learns: the order of two segments, whether they belong together, nothing.
 SENTENCE_LOSSES = ('sop', 'nsp', 'none')
 
@@ -49,8 +50,13 @@ class AlbertConfig(Settings):
     use_embedding_projection: bool = True
     # Type of the matrix products; parameters, norms, softmax and losses stay float32.
     compute_dtype: str = 'float32'
-    # What the backward pass computes again: nothing, whole layers, or all but the attention output.
+    # What the backward pass keeps of a layer; the rest it computes again. 'none' keeps all but what
+    # is elementwise and the attention's probabilities, 'dense' the results of the dense maps and of
+    # the attention, 'attention' the latter alone, 'full' nothing.
     remat: str = 'none'
+    # How attention is computed: 'einsum', 'chunked' (for CPUs) or 'splash' (a kernel for TPUs);
+    # 'auto' chooses by the machine.
+    attention: str = 'auto'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +71,7 @@ class AlbertConfig(Settings):
         self.check_choice('sharing', SHARINGS)
         self.check_choice('compute_dtype', COMPUTE_DTYPES)
         self.check_choice('remat', REMATS)
+        self.check_choice('attention', ATTENTIONS)
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f'model.hidden_size {self.hidden_size} does not divide into '

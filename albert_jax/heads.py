@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from albert_jax.config import AlbertConfig
-from albert_jax.model import drop
+from albert_jax.dropout import drop
 from albert_jax.objectives import Batch, Sum, cross_entropy
 
 Params = Mapping[str, Any]

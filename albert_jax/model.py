@@ -5,6 +5,7 @@ Parameter paths read like the paper: `encoder/layer/attention/query/kernel`. A s
 there is more than one copy (groups, inner groups, no sharing) has a leading axis of copies.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,16 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
+from albert_jax import attention, products
 from albert_jax.config import AlbertConfig
+from albert_jax.dropout import drop
 
 AnyArray = Array | np.ndarray
 # Which copy of its weights a module uses; None where there is one.
 Index = Int[Array, ''] | None
 
-# Saved by the remat policy 'attention'.
-_ATTENTION_OUTPUT = 'attention_output'
+# What the remat policies save.
+_DENSE_OUTPUT = 'dense_output'
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
@@ -44,6 +47,24 @@ class PretrainingOutput:
     hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None = None
     # None unless asked for; with inner groups, every inner block of every layer in turn.
     attention_probs: Float[Array, 'layers batch heads length length'] | None = None
+
+
+# Elementwise maps are always computed again in the backward pass, from what a product has left:
+# that is cheaper than to write their parts to memory and read them back.
+_recomputed = functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
+
+
+@_recomputed
+def _activated(inputs: Float[Array, '*rows'], name: str) -> Float[Array, '*rows']:
+    return _ACTIVATIONS[name](inputs.astype(jnp.float32))
+
+
+@_recomputed
+def _normalised(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '... width']:
+    inputs = inputs.astype(jnp.float32)
+    centered = inputs - inputs.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + eps)
 
 
 class _Weights(nn.Module):
@@ -83,9 +104,9 @@ class Dense(_Weights):
         self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
         kernel = self.weight('kernel', self.normal, (inputs.shape[-1], self.features), index)
-        outputs = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
-        bias = self.vector('bias', nn.initializers.zeros, outputs, index)
-        return outputs + bias.astype(self.dtype)
+        outputs = products.dense(inputs, kernel, self.dtype)
+        outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
+        return checkpoint_name(outputs.astype(self.dtype), _DENSE_OUTPUT)
 
 
 class LayerNorm(_Weights):
@@ -97,25 +118,7 @@ class LayerNorm(_Weights):
     ) -> Float[Array, '... width']:
         scale = self.vector('scale', nn.initializers.ones, inputs, index)
         bias = self.vector('bias', nn.initializers.zeros, inputs, index)
-        inputs = inputs.astype(jnp.float32)
-        centered = inputs - inputs.mean(-1, keepdims=True)
-        variance = jnp.square(centered).mean(-1, keepdims=True)
-        return centered * jax.lax.rsqrt(variance + self.config.layer_norm_eps) * scale + bias
-
-
-def drop(
-    inputs: Float[Array, 'batch *rest'],
-    rate: float,
-    key: Key[Array, ''],
-    example_ids: Int[Array, 'batch'],
-) -> Float[Array, 'batch *rest']:
-    """Dropout whose mask depends on the example's number and not on the batch around it.
-
-    So one big batch, its microbatches and its shards on many devices draw the same masks.
-    """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_ids)
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, inputs.shape[1:]))(keys)
-    return jnp.where(keep, inputs / (1 - rate), 0)
+        return _normalised(inputs, self.config.layer_norm_eps) * scale + bias
 
 
 class Dropout(nn.Module):
@@ -176,14 +179,16 @@ class Embeddings(_Weights):
         self, hidden: Float[Array, 'batch positions embedding']
     ) -> Float[Array, 'batch positions vocab']:
         """Scores of every piece: the product with the (tied) word table."""
-        table = self.word.embedding.astype(self.dtype)
-        return jnp.einsum(
-            'bpe,ve->bpv', hidden.astype(self.dtype), table, preferred_element_type=jnp.float32
-        )
+        batch, positions, width = hidden.shape
+        rows = hidden.reshape(batch * positions, width)
+        logits = products.matmul_transposed(rows, self.word.embedding, self.dtype)
+        return logits.reshape(batch, positions, self.config.vocab_size)
 
 
 class Attention(_Weights):
     """Multi-head self-attention, its output map, residual and norm."""
+
+    with_details: bool = False
 
     @nn.compact
     def __call__(
@@ -193,7 +198,9 @@ class Attention(_Weights):
         index: Index,
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
-    ) -> tuple[Float[Array, 'batch length hidden'], Float[Array, 'batch heads length length']]:
+    ) -> tuple[
+        Float[Array, 'batch length hidden'], Float[Array, 'batch heads length length'] | None
+    ]:
         config = self.config
         batch, length, _ = hidden.shape
 
@@ -203,18 +210,18 @@ class Attention(_Weights):
             # Heads before tokens: XLA for CPU is slow where a product has them the other way round.
             return dense(hidden, index).reshape(shape).swapaxes(1, 2)
 
-        query = heads('query') * config.head_size**-0.5
-        scores = jnp.einsum(
-            'bhqd,bhkd->bhqk', query, heads('key'), preferred_element_type=jnp.float32
+        rate, dropout = config.attention_probs_dropout_prob, None
+        if rate and not deterministic:
+            dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
+        query, key, value = heads('query'), heads('key'), heads('value')
+        chosen = attention.choose(
+            config.attention, jax.default_backend(), length, dropout is not None
         )
-        is_key = attention_mask[:, None, None, :] > 0
-        scores = jnp.where(is_key, scores, jnp.finfo(jnp.float32).min)
-        probs = jax.nn.softmax(scores)
-        dropped = Dropout(config.attention_probs_dropout_prob, name='probs_dropout')(
-            probs, example_ids, deterministic
-        )
-        context = jnp.einsum('bhqk,bhkd->bhqd', dropped.astype(self.dtype), heads('value'))
-        context = checkpoint_name(context.swapaxes(1, 2), _ATTENTION_OUTPUT)
+        context = attention.attend(query, key, value, attention_mask, self.dtype, dropout, chosen)
+        probs = None
+        if self.with_details:
+            probs = attention.probabilities(query, key, attention_mask, self.dtype)
+        context = checkpoint_name(context.swapaxes(1, 2), attention.OUTPUT_NAME)
         output = Dense(config, self.num_copies, features=config.hidden_size, name='output')(
             context.reshape(hidden.shape), index
         )
@@ -239,7 +246,7 @@ class FeedForward(_Weights):
         config, copies = self.config, self.num_copies
         inner = Dense(config, copies, features=config.intermediate_size, name='intermediate')
         outer = Dense(config, copies, features=config.hidden_size, name='output')
-        output = outer(_ACTIVATIONS[config.hidden_act](inner(hidden, index)), index)
+        output = outer(_activated(inner(hidden, index), config.hidden_act), index)
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
@@ -268,11 +275,13 @@ class Layer(nn.Module):
         example_ids: Int[Array, 'batch'],
     ) -> tuple[Float[Array, 'batch length hidden'], Any]:
         config = self.config
-        attention = Attention(config, config.num_attention_copies, name='attention')
+        attend = Attention(
+            config, config.num_attention_copies, with_details=self.with_details, name='attention'
+        )
         feed_forward = FeedForward(config, config.num_ffn_copies, name='ffn')
         all_probs = []
         for inner in range(config.inner_group_num):
-            hidden, probs = attention(
+            hidden, probs = attend(
                 hidden, attention_mask, attention_copies[inner], example_ids, self.deterministic
             )
             hidden = feed_forward(hidden, ffn_copies[inner], example_ids, self.deterministic)
@@ -285,7 +294,10 @@ def _rematerialised(config: AlbertConfig) -> type[nn.Module]:
         return Layer
     policies = {
         'full': jax.checkpoint_policies.nothing_saveable,
-        'attention': jax.checkpoint_policies.save_only_these_names(_ATTENTION_OUTPUT),
+        'attention': jax.checkpoint_policies.save_only_these_names(attention.OUTPUT_NAME),
+        'dense': jax.checkpoint_policies.save_only_these_names(
+            attention.OUTPUT_NAME, _DENSE_OUTPUT
+        ),
     }
     # Inside scan there is no common subexpression to protect from.
     return nn.remat(Layer, policy=policies[config.remat], prevent_cse=False)
@@ -455,7 +467,7 @@ class MaskedLanguageHead(_Weights):
     ) -> Float[Array, 'batch positions vocab']:
         config = self.config
         transformed = Dense(config, features=config.embedding_size, name='transform')(hidden)
-        transformed = _ACTIVATIONS[config.hidden_act](transformed)
+        transformed = _activated(transformed, config.hidden_act)
         transformed = LayerNorm(config, name='layer_norm')(transformed)
         logits = decode(transformed)
         return logits + self.vector('bias', nn.initializers.zeros, logits, None)

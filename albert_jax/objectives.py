@@ -61,7 +61,9 @@ def accuracy(
     weights: Float[Array, '*batch'],
 ) -> Sum:
     """Weighted count of labels that have the highest score, and the sum of the weights."""
-    is_right = (logits.argmax(-1) == labels).astype(weights.dtype)
+    # Several times faster than argmax on CPU.
+    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    is_right = (of_label >= logits.max(-1)).astype(weights.dtype)
     return Sum((is_right * weights).sum(), weights.sum())
 
 

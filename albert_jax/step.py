@@ -1,8 +1,9 @@
 """The pure train and evaluation steps.
 
-A batch's gradients are summed over microbatches on each device and over devices once, and every
-loss is divided by its weight in the global batch. So 8 devices, 4 microbatches and one big batch
-give the same update.
+The weights are gathered once a step; a batch's gradients are summed over microbatches on each
+device and over devices once; and every loss is divided by its weight in the global batch. So 8
+devices, 4 microbatches and one big batch give the same update. The optimizer runs on the pieces,
+with the norms of the whole.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,22 @@ from jaxtyping import Array, Bool, PyTree
 
 from albert_jax import objectives
 from albert_jax.objectives import Batch, Objective, Sum
-from albert_jax.sharding import BATCH, REPLICATED, replicated
+from albert_jax.sharding import (
+    AXES,
+    BATCH,
+    REPLICATED,
+    gather,
+    reduce,
+    replicated,
+    shardings,
+    specs,
+)
 
 # A number on the devices; its abstract shape, or its copy on the host.
 Scalar = Any
+# A field of a batch: 1 in the rows of a process that was told to stop. So all processes learn of it
+# at the same step, without a message of its own.
+IS_STOPPING = 'is_stopping'
 
 
 @struct.dataclass
@@ -43,11 +56,26 @@ class Status:
     """What the loop reads of a step, late, when the state has already been given away."""
 
     window: dict[str, Sum]
+    # How many rows came from processes that were told to stop.
+    num_stopping: Scalar
     num_skipped: Scalar
     num_skipped_in_a_row: Scalar
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Status]]
+
+
+def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+    """Where each array of a state, or of its shapes, lives."""
+    everywhere = replicated(mesh)
+    return TrainState(
+        step=everywhere,
+        params=shardings(state.params, mesh),
+        opt_state=shardings(state.opt_state, mesh),
+        window=jax.tree.map(lambda _: everywhere, state.window),
+        num_skipped=everywhere,
+        num_skipped_in_a_row=everywhere,
+    )
 
 
 def init_state(
@@ -85,6 +113,7 @@ def make_train_step(
     num_microbatches: int,
     log_every: int,
     seed: int,
+    compute_dtype: str = 'float32',
 ) -> TrainStep:
     """The jitted step: (state, batch) → (state, status). The state is donated.
 
@@ -93,16 +122,19 @@ def make_train_step(
     Args:
       objective: what to minimise.
       optimizer: makes updates of gradients.
-      mesh: the batch is split over its `data` axis.
+      mesh: the batch is split over both its axes, the state as `state_shardings` says.
       num_microbatches: parts that each device takes its rows in, one after the other.
+      log_every: steps that a window of metrics spans.
       seed: of the dropout masks.
+      compute_dtype: of the kernels on their way between devices; that of the model's products.
     """
-    gradients = _sharded_gradients(objective, mesh, num_microbatches)
+    gradients = _sharded_gradients(objective, mesh, num_microbatches, jnp.dtype(compute_dtype))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
         dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
         num_examples = next(iter(batch.values())).shape[0]
         batch = {**batch, 'example_ids': jnp.arange(num_examples)}
+        num_stopping = batch.pop(IS_STOPPING, jnp.zeros(1, jnp.int32)).sum()
         grads, loss, sums = gradients(state.params, batch, dropout_key)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -122,9 +154,15 @@ def make_train_step(
             num_skipped=state.num_skipped + jnp.where(is_finite, 0, 1),
             num_skipped_in_a_row=jnp.where(is_finite, 0, state.num_skipped_in_a_row + 1),
         )
-        return state, Status(state.window, state.num_skipped, state.num_skipped_in_a_row)
+        return state, Status(
+            state.window, num_stopping, state.num_skipped, state.num_skipped_in_a_row
+        )
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    def placed(state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
+        state, status = train_step(state, batch)
+        return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), status
+
+    return jax.jit(placed, donate_argnums=0)
 
 
 def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:
@@ -132,7 +170,7 @@ def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:
 
 
 def _sharded_gradients(
-    objective: Objective, mesh: Mesh, num_microbatches: int
+    objective: Objective, mesh: Mesh, num_microbatches: int, dtype: jnp.dtype
 ) -> Callable[[PyTree, Batch, Array], tuple[PyTree, Array, dict[str, Sum]]]:
     def local_sums(params: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
         def loss_and_sums(params: PyTree) -> tuple[Array, dict[str, Sum]]:
@@ -142,10 +180,9 @@ def _sharded_gradients(
         (loss, sums), grads = jax.value_and_grad(loss_and_sums, has_aux=True)(params)
         return grads, loss, sums
 
-    def gradients(params: PyTree, batch: Batch, key: Array) -> Any:
-        totals = jax.lax.psum(objective.totals(batch), 'data')
+    def accumulated(params: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
         if num_microbatches == 1:
-            return jax.lax.psum(local_sums(params, batch, totals, key), 'data')
+            return local_sums(params, batch, totals, key)
         microbatches = jax.tree.map(
             lambda rows: rows.reshape(num_microbatches, -1, *rows.shape[1:]), batch
         )
@@ -157,20 +194,41 @@ def _sharded_gradients(
         first = jax.tree.map(lambda rows: rows[0], microbatches)
         shapes = jax.eval_shape(lambda: local_sums(params, first, totals, key))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.psum(jax.lax.scan(accumulate, zeros, microbatches)[0], 'data')
+        return jax.lax.scan(accumulate, zeros, microbatches)[0]
 
-    # Without the check of varying axes, gradients stay local until the one psum above.
-    return jax.shard_map(
-        gradients,
-        mesh=mesh,
-        in_specs=(REPLICATED, BATCH, REPLICATED),
-        out_specs=REPLICATED,
-        check_vma=False,
-    )
+    def gradients(params: PyTree, batch: Batch, key: Array) -> Any:
+        params_specs = specs(params, mesh)
+
+        def on_each_device(pieces: PyTree, batch: Batch, key: Array) -> Any:
+            totals = jax.lax.psum(objective.totals(batch), AXES)
+            whole = gather(pieces, params_specs, dtype)
+            grads, loss, sums = accumulated(whole, batch, totals, key)
+            return reduce(grads, params_specs), *jax.lax.psum((loss, sums), AXES)
+
+        # Without the check of varying axes, gradients stay local until the one reduction.
+        return jax.shard_map(
+            on_each_device,
+            mesh=mesh,
+            in_specs=(params_specs, BATCH, REPLICATED),
+            out_specs=(params_specs, REPLICATED, REPLICATED),
+            check_vma=False,
+        )(params, batch, key)
+
+    return gradients
 
 
 def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[PyTree, Batch], dict[str, Sum]]:
-    """The jitted evaluation: (params, batch) → sums without dropout. Nothing is donated."""
+    """The jitted evaluation: (whole params, batch) → sums without dropout. Nothing is donated."""
+
+    def on_each_device(params: PyTree, batch: Batch) -> dict[str, Sum]:
+        return jax.lax.psum(objective.sums(params, batch, None), AXES)
+
     return jax.jit(
-        lambda params, batch: objective.sums(params, batch, None), out_shardings=replicated(mesh)
+        jax.shard_map(
+            on_each_device,
+            mesh=mesh,
+            in_specs=(REPLICATED, BATCH),
+            out_specs=REPLICATED,
+            check_vma=False,
+        )
     )

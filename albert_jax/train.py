@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -22,8 +22,15 @@ from albert_jax.checkpoint import Checkpoints
 from albert_jax.errors import UserError
 from albert_jax.objectives import Objective, Sum
 from albert_jax.settings import Settings
-from albert_jax.sharding import make_mesh, put_batch, replicated
-from albert_jax.step import Status, TrainState, init_state, make_eval_step, make_train_step
+from albert_jax.sharding import choose_fsdp, make_mesh, put_batch, replicator
+from albert_jax.step import (
+    Status,
+    TrainState,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    state_shardings,
+)
 from albert_jax.telemetry import METRICS_FILE, Telemetry, read_lines
 
 HostBatch = dict[str, np.ndarray]
@@ -44,8 +51,11 @@ class LoopSettings(Settings):
     batch_size: int = 4096
     # Parts of a device's rows, one after the other, to save memory.
     num_microbatches: int = 1
-    # 0 for all of the machine's.
+    # 0 for all, of all processes.
     num_devices: int = 0
+    # Devices that each copy of parameters and optimizer state is split over; 0 to let the size of
+    # the model choose.
+    num_fsdp: int = 0
     seed: int = 0
     log_every: int = 100
     eval_every: int = 1000
@@ -66,7 +76,7 @@ class LoopSettings(Settings):
             'num_steps', 'batch_size', 'num_microbatches', 'log_every', 'eval_every',
             'checkpoint_every', 'keep_last', 'max_skipped_in_a_row',
         )  # fmt: skip
-        self.check_not_negative('num_devices', 'num_eval_batches', 'seed', 'patience')
+        self.check_not_negative('num_devices', 'num_fsdp', 'num_eval_batches', 'seed', 'patience')
         if self.seed >= 2**32:
             raise UserError(f'loop.seed is {self.seed}; it must be below 2³².')
         if self.checkpoint_every % self.eval_every and self.eval_every % self.checkpoint_every:
@@ -118,17 +128,18 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
       UserError: if the batch does not divide, the workdir is another run's or cannot be written,
         or too many steps in a row were not finite.
     """
-    # Mesh, and this process's share of the batch.
-    mesh = make_mesh(settings.num_devices)
-    rows = _local_rows(settings, mesh)
-
     # Shapes first, so that nothing is ever built unsharded.
-    example = task.train_batch(0, range(rows.start, rows.start + 1))
-    make_state = _state_maker(task, example, settings.seed)
-    sharding = replicated(mesh)
+    make_state = _state_maker(task, task.train_batch(0, range(1)), settings.seed)
+    abstract_state = jax.eval_shape(make_state, task.start_params)
+
+    # Mesh, and this process's share of the batch.
+    mesh = training_mesh(settings, abstract_state.params)
+    rows = _local_rows(settings, mesh)
+    shardings = state_shardings(abstract_state, mesh)
     abstract_state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(make_state, task.start_params),
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        abstract_state,
+        shardings,
     )
 
     evaluated = [name for name in abstract_state.window if name not in ('loss', 'grad_norm')]
@@ -143,7 +154,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     )
     state = checkpoints.restore(abstract_state, task.about)
     if state is None:
-        state = jax.jit(make_state, out_shardings=sharding)(task.start_params)
+        state = jax.jit(make_state, out_shardings=shardings)(task.start_params)
     first_step = int(state.step)
     # It may have been told to stop in the midst of an evaluation.
     is_due = first_step % settings.eval_every == 0 or first_step == settings.num_steps
@@ -162,6 +173,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         settings.num_microbatches,
         settings.log_every,
         settings.seed,
+        task.about.model.compute_dtype,
     )
     telemetry = Telemetry(
         workdir,
@@ -270,6 +282,22 @@ def _is_stale(history: list[float], settings: LoopSettings) -> bool:
     return len(history) - 1 - history.index(best) >= settings.patience
 
 
+def training_mesh(
+    settings: LoopSettings, params: PyTree, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """The mesh that a run of these settings has, for parameters of these shapes.
+
+    Raises:
+      UserError: if the devices are too few or do not divide.
+    """
+    num_fsdp = settings.num_fsdp
+    if not num_fsdp:
+        num_params = sum(x.size for x in jax.tree.leaves(params))
+        num_devices = settings.num_devices or len(devices or jax.devices())
+        num_fsdp = choose_fsdp(num_params, num_devices)
+    return make_mesh(settings.num_devices, num_fsdp, devices)
+
+
 def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
     num_parts = mesh.size * settings.num_microbatches
     if settings.batch_size % num_parts:
@@ -310,15 +338,17 @@ def _evaluator(
     task: Task, settings: LoopSettings, mesh: Mesh, rows: range, stop: '_StopSignal'
 ) -> Callable[[PyTree], dict[str, float] | None]:
     """Held-out means, or None if a signal came first: a preemption does not wait for minutes."""
+    whole = replicator(mesh)
     custom = task.evaluate
     if custom is not None:
-        return lambda params: custom(params, mesh, lambda: stop.number is not None)
+        return lambda params: custom(whole(params), mesh, lambda: stop.number is not None)
     eval_step = make_eval_step(task.objective, mesh)
     num_batches = task.num_eval_batches
     if settings.num_eval_batches:
         num_batches = min(num_batches, settings.num_eval_batches)
 
     def evaluate(params: PyTree) -> dict[str, float] | None:
+        params = whole(params)
         total: dict[str, Sum] | None = None
         for number in range(num_batches):
             if stop.number:

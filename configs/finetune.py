@@ -53,7 +53,7 @@ def get_config(task: str = 'sst2') -> ConfigDict:
     config.model.hidden_dropout_prob = dropout
     config.model.attention_probs_dropout_prob = dropout
     config.model.compute_dtype = placeholder(str)  # float32 or bfloat16
-    config.model.remat = placeholder(str)  # none, full, attention
+    config.model.remat = placeholder(str)  # none, dense, attention, full
 
     config.data = ConfigDict()
     config.data.path = ''  # folder with the published files, or tfds:NAME
@@ -106,6 +106,7 @@ def get_config(task: str = 'sst2') -> ConfigDict:
     config.loop.batch_size = batch_size
     config.loop.num_microbatches = 1
     config.loop.num_devices = 0  # 0 for all
+    config.loop.num_fsdp = 0  # devices that split a copy of the state; 0 chooses by its size
     config.loop.seed = 0
     config.loop.log_every = 50
     config.loop.eval_every = 100

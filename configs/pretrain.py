@@ -35,6 +35,7 @@ _MODEL_FIELDS = {
     'use_embedding_projection': bool,
     'compute_dtype': str,
     'remat': str,
+    'attention': str,
 }
 
 
@@ -63,7 +64,9 @@ def _paper() -> ConfigDict:
     config.model = ConfigDict({name: placeholder(kind) for name, kind in _MODEL_FIELDS.items()})
     config.model.size = 'albert_base'  # a name of albert_jax.config.SIZES
     config.model.compute_dtype = 'bfloat16'  # of the matrix products: float32 or bfloat16
-    config.model.remat = 'full'  # none, full, attention (saves the attention's output)
+    config.model.remat = (
+        'full'  # what is kept of a layer: none (of it again), dense, attention, full
+    )
 
     config.data = ConfigDict()
     config.data.path = ''  # what python -m albert_jax.prepare has written
@@ -99,6 +102,7 @@ def _paper() -> ConfigDict:
     config.loop.batch_size = 4096  # sequences, over all devices
     config.loop.num_microbatches = 1  # parts of a device's rows
     config.loop.num_devices = 0  # 0 for all
+    config.loop.num_fsdp = 0  # devices that split a copy of the state; 0 chooses by its size
     config.loop.seed = 0
     config.loop.log_every = 100  # steps
     config.loop.eval_every = 1000  # steps

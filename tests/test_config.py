@@ -72,7 +72,7 @@ def test_bert_is_a_config_with_the_papers_size():
         ({'hidden_act': 'swish'}, 'it must be one of gelu_tanh, gelu_erf, relu.'),
         ({'sharing': 'some'}, 'it must be one of all, attention, ffn, none.'),
         ({'compute_dtype': 'float16'}, 'it must be one of float32, bfloat16.'),
-        ({'remat': 'dots'}, 'it must be one of none, full, attention.'),
+        ({'remat': 'dots'}, 'it must be one of none, dense, attention, full.'),
         ({'num_attention_heads': 7}, 'does not divide into 7 attention heads'),
         ({'num_hidden_groups': 13}, 'some groups would never be used'),
         ({'use_embedding_projection': False}, 'needs embedding_size (128) equal to hidden_size'),

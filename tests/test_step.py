@@ -13,7 +13,7 @@ from albert_jax.model import init_params
 from albert_jax.objectives import Sum, accuracy, cross_entropy
 from albert_jax.optimizer import OptimizerSettings, make_optimizer
 from albert_jax.sharding import make_mesh, put_batch, replicated
-from albert_jax.step import init_state, make_eval_step, make_train_step
+from albert_jax.step import init_state, make_eval_step, make_train_step, state_shardings
 
 CONFIG = AlbertConfig(
     vocab_size=60,
@@ -46,18 +46,19 @@ def batches(num_steps=NUM_STEPS, size=32, length=12, places=3):
         }
 
 
-def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS):
-    mesh = make_mesh(num_devices)
+def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS, num_fsdp=1):
+    mesh = make_mesh(num_devices, num_fsdp)
     objective = objectives.pretraining(config)
     optimizer = make_optimizer(
         OptimizerSettings(learning_rate=0.01, warmup_steps=2), 2 * NUM_STEPS, config
     )
     data = list(batches()) if data is None else data
-    make_state = jax.jit(
-        lambda: init_state(lambda key: init_params(config, key), optimizer, objective, data[0], 0),
-        out_shardings=replicated(mesh),
-    )
-    state = make_state()
+
+    def make_state():
+        return init_state(lambda key: init_params(config, key), optimizer, objective, data[0], 0)
+
+    placement = state_shardings(jax.eval_shape(make_state), mesh)
+    state = jax.jit(make_state, out_shardings=placement)()
     step = make_train_step(objective, optimizer, mesh, num_microbatches, log_every, seed=0)
     statuses = []
     for batch in data:
@@ -84,8 +85,8 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
         CONFIG, sharing=sharing, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
     )
     one, (*_, status) = train(config, 1, 1)
-    for num_devices, num_microbatches in ((8, 1), (1, 4), (8, 4)):
-        state, (*_, other) = train(config, num_devices, num_microbatches)
+    for num_devices, num_fsdp, num_microbatches in ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2)):
+        state, (*_, other) = train(config, num_devices, num_microbatches, num_fsdp=num_fsdp)
         assert_same_params(state.params, one.params)
         for name, pair in status.window.items():
             np.testing.assert_allclose(other.window[name].sum, pair.sum, rtol=1e-5, err_msg=name)

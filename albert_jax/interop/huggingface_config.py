@@ -62,6 +62,7 @@ _OURS_ONLY = (
     'use_embedding_projection',
     'compute_dtype',
     'remat',
+    'attention',
 )
 
 
