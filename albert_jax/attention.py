@@ -6,7 +6,7 @@ in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes t
 
 import functools
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +61,8 @@ def attend(
     if implementation == 'splash':
         if dropout is not None:
             raise ValueError('The splash kernel has no dropout; use the einsum.')
-        operands = (x.astype(dtype) for x in (query, key, value))
-        return _splash(*operands, attention_mask).astype(dtype)
+        query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
+        return _splash(query, key, value, attention_mask).astype(dtype)
 
     batch, heads, length, size = query.shape
     query_rows, key_rows, value_rows = (x.reshape(-1, length, size) for x in (query, key, value))
@@ -185,4 +185,5 @@ def _splash(
     # All queries belong to segment 1, and so do the keys that are not padding.
     keys = attention_mask.astype(jnp.int32)
     segments = kernels.SegmentIds(q=jnp.ones_like(keys), kv=keys)
-    return jax.vmap(kernel)(query, key, value, segment_ids=segments)
+    context: Any = jax.vmap(kernel)(query, key, value, segment_ids=segments)
+    return context

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
+from albert_jax import distributed
 from albert_jax.about import About
 from albert_jax.digests import check_digests, digests
 from albert_jax.errors import UserError
@@ -46,7 +47,8 @@ class Checkpoints:
         self._options = _options(keep_last, best_metric, is_lower_better)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(workdir)
+            # One process holds it for all of them.
+            self._lock = _lock(workdir) if distributed.is_main() else None
             self._manager = ocp.CheckpointManager(self._directory, options=self._options)
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
@@ -86,10 +88,12 @@ class Checkpoints:
         folder = self._directory / str(step) / 'metrics'
         try:
             # As Orbax writes them, which has no way to add any.
-            folder.mkdir(exist_ok=True)
-            (folder / 'metrics').write_text(json.dumps(dict(metrics)))
+            if distributed.is_main():
+                folder.mkdir(exist_ok=True)
+                (folder / 'metrics').write_text(json.dumps(dict(metrics)))
         except OSError as error:
             raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
+        distributed.wait_for_all('metrics are added')
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
 
     def wait(self) -> None:
@@ -171,17 +175,20 @@ class Checkpoints:
         folder = self._directory.parent / 'damaged'
         self._manager.close()
         try:
-            folder.mkdir(exist_ok=True)
-            number = sum(1 for _ in folder.glob(f'{step}-*'))
-            aside = (self._directory / str(step)).rename(folder / f'{step}-{number}')
+            if distributed.is_main():
+                folder.mkdir(exist_ok=True)
+                number = sum(1 for _ in folder.glob(f'{step}-*'))
+                (self._directory / str(step)).rename(folder / f'{step}-{number}')
         except OSError as error:
             raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
+        distributed.wait_for_all('moved aside')
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
-        print(
-            f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved to '
-            f'{aside} and one before it is used.',
-            file=sys.stderr,
-        )
+        if distributed.is_main():
+            print(
+                f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved to '
+                f'{folder} and one before it is used.',
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         """Waits for the writer and lets go of it and of the workdir.
@@ -193,7 +200,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
-            self._lock.close()
+            if self._lock is not None:
+                self._lock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -43,3 +43,24 @@ def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
     forward += num_masked * 2 * embedding * (hidden + config.vocab_size)
     forward += 2 * hidden * (hidden + 2)
     return 3.0 * forward
+
+
+def recomputed_flops(config: AlbertConfig, length: int) -> float:
+    """FLOPs of one sequence that the backward pass does a second time, by `config.remat`.
+
+    The attention's scores are always computed again. (A fused kernel does so too.)
+
+    Args:
+      config: the model.
+      length: tokens a sequence.
+    """
+    hidden = config.hidden_size
+    dense = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    scores = 2 * length * hidden
+    per_token = {
+        'none': scores,
+        'dense': scores,
+        'attention': dense + scores,
+        'full': dense + 2 * scores,
+    }[config.remat]
+    return float(length * config.num_hidden_layers * config.inner_group_num * per_token)

@@ -5,6 +5,7 @@ Parameter paths read like the paper: `encoder/layer/attention/query/kernel`. A s
 there is more than one copy (groups, inner groups, no sharing) has a leading axis of copies.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -475,5 +476,7 @@ class MaskedLanguageHead(_Weights):
 
 def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:
     """Fresh float32 parameters: truncated normal weights, zero biases, unit norms."""
+    # Two tokens are too few for the kernel, which has no parameters anyway.
+    config = dataclasses.replace(config, attention='einsum')
     example = jnp.zeros((1, 2), jnp.int32)
     return dict(PretrainingModel(config).init({'params': key}, example)['params'])

@@ -3,12 +3,15 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from albert_jax import command
+from albert_jax import command, distributed
 from albert_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from albert_jax.config import AlbertConfig
+    from albert_jax.data.pretraining import PretrainingSettings
+    from albert_jax.optimizer import OptimizerSettings
     from albert_jax.train import LoopSettings, Task
 
 # Fields of the loop that decide what is computed, logged or called best.
@@ -47,9 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--workdir', required=True, type=Path, help='where checkpoints and metrics go'
     )
+    distributed.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
     config = command.read_config(flags.config, overrides).to_dict()
-    return run(config, flags.workdir)
+    distributed.start(flags)
+    return distributed.guarded(lambda: run(config, flags.workdir))
 
 
 def run(config: Mapping[str, Any], workdir: Path) -> int:
@@ -62,6 +67,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
 
     task, loop, baseline = make_task(config)
     outcome = train(task, loop, workdir)
+    if not distributed.is_main():
+        return 128 + outcome.signal_number if outcome.signal_number else 0
     if outcome.signal_number:
         print(
             f'Stopped by a signal; step {outcome.step} of {loop.num_steps} is saved in {workdir}.'
@@ -104,23 +111,24 @@ def _report(baseline: tuple[float, float], workdir: Path) -> None:
     Console().print(table)
 
 
-def make_task(
-    config: Mapping[str, Any],
-) -> tuple['Task', 'LoopSettings', Callable[[], tuple[float, float]]]:
-    """What the sections of a config describe, and the loss and accuracy of a unigram model.
+class Sections(NamedTuple):
+    """The sections of a config that need no corpus, checked."""
+
+    model: 'AlbertConfig'
+    pretraining: 'PretrainingSettings'
+    optimizer: 'OptimizerSettings'
+    loop: 'LoopSettings'
+
+
+def read_sections(config: Mapping[str, Any]) -> Sections:
+    """What the sections of a config describe.
 
     Raises:
-      UserError: if a section or value is impossible, or does not fit the corpus.
+      UserError: if a section or value is impossible, alone or together with another.
     """
-    from albert_jax import objectives
-    from albert_jax.about import About
-    from albert_jax.data.dataset import PreparedCorpus
-    from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
-    from albert_jax.data.unigram import unigram_baseline
-    from albert_jax.flops import train_flops
-    from albert_jax.model import init_params
-    from albert_jax.optimizer import OptimizerSettings, make_optimizer, schedule
-    from albert_jax.train import LoopSettings, Task
+    from albert_jax.data.pretraining import PretrainingSettings
+    from albert_jax.optimizer import OptimizerSettings, schedule
+    from albert_jax.train import LoopSettings
 
     sections = ('model', 'data', 'pretraining', 'optimizer', 'loop')
     if set(config) != set(sections):
@@ -132,13 +140,35 @@ def make_task(
     pretraining = PretrainingSettings.from_dict(config['pretraining'])
     optimizer = OptimizerSettings.from_dict(config['optimizer'])
     loop = LoopSettings.from_dict(config['loop'])
-    learning_rate = schedule(optimizer, loop.num_steps)
+    schedule(optimizer, loop.num_steps)
     if pretraining.sequence_length > model.max_position_embeddings:
         raise UserError(
             f'pretraining.sequence_length is {pretraining.sequence_length}, but the model has '
             f'{model.max_position_embeddings} positions; raise model.max_position_embeddings or '
             f'shorten the sequences.'
         )
+    return Sections(model, pretraining, optimizer, loop)
+
+
+def make_task(
+    config: Mapping[str, Any],
+) -> tuple['Task', 'LoopSettings', Callable[[], tuple[float, float]]]:
+    """What the sections of a config describe, and the loss and accuracy of a unigram model.
+
+    Raises:
+      UserError: if a section or value is impossible, or does not fit the corpus.
+    """
+    from albert_jax import objectives
+    from albert_jax.about import About
+    from albert_jax.data.dataset import PreparedCorpus
+    from albert_jax.data.pretraining import PretrainingData
+    from albert_jax.data.unigram import unigram_baseline
+    from albert_jax.flops import train_flops
+    from albert_jax.model import init_params
+    from albert_jax.optimizer import make_optimizer, schedule
+    from albert_jax.train import Task
+
+    model, pretraining, optimizer, loop = read_sections(config)
     if set(config['data']) != {'path'}:
         raise UserError(f'The section data has {", ".join(config["data"])}; it must have path.')
     if not config['data']['path']:
@@ -167,7 +197,7 @@ def make_task(
         ),
         init_params=functools.partial(init_params, model),
         optimizer=make_optimizer(optimizer, loop.num_steps, model),
-        learning_rate=learning_rate,
+        learning_rate=schedule(optimizer, loop.num_steps),
         train_batch=train_data.batch,
         eval_batch=eval_data.eval_batch,
         num_eval_batches=eval_data.num_eval_batches,

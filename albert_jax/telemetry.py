@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -60,12 +61,18 @@ class Telemetry:
         self._started = self._last_time = time.monotonic()
         self._last_step = first_step
         self._waited = 0.0
+        self._is_main = jax.process_index() == 0
         try:
-            _truncate(workdir / METRICS_FILE, first_step)
-            self._file = (workdir / METRICS_FILE).open('a')
+            if self._is_main:
+                _truncate(workdir / METRICS_FILE, first_step)
+            path = workdir / METRICS_FILE if self._is_main else Path(os.devnull)
+            self._file = path.open('a')
             # TensorBoard drops what a killed run has written beyond its last checkpoint.
             self._board = SummaryWriter(
-                str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10
+                str(workdir / 'tensorboard'),
+                purge_step=first_step + 1,
+                flush_secs=10,
+                write_to_disk=self._is_main,
             )
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
@@ -77,7 +84,7 @@ class Telemetry:
             TimeRemainingColumn(),
             TextColumn('{task.fields[text]}'),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (self._console.is_terminal and self._is_main),
         )
         self._task = self._progress.add_task(
             'training', total=num_steps, completed=first_step, text=''
@@ -108,6 +115,11 @@ class Telemetry:
         self._started = self._last_time = time.monotonic()
         self._first_step = self._last_step = step
         self._waited = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all processes."""
+        if self._is_main:
+            print(text, flush=True)
 
     def step_done(self, step: int) -> None:
         """Moves the bar."""
@@ -160,6 +172,8 @@ class Telemetry:
                 f'{self._file.name} cannot be written ({error.strerror}); make room and start the '
                 f'same command again.'
             ) from error
+        if not self._is_main:
+            return
         shown = _SHOWN if split == 'train' else metrics
         text = ' '.join(f'{name} {_number(metrics[name])}' for name in shown if name in metrics)
         if speed:

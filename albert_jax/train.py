@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
-from albert_jax import objectives
+from albert_jax import distributed, objectives
 from albert_jax.about import About
 from albert_jax.checkpoint import Checkpoints
 from albert_jax.errors import UserError
@@ -24,6 +24,7 @@ from albert_jax.objectives import Objective, Sum
 from albert_jax.settings import Settings
 from albert_jax.sharding import choose_fsdp, make_mesh, put_batch, replicator
 from albert_jax.step import (
+    IS_STOPPING,
     Status,
     TrainState,
     init_state,
@@ -49,7 +50,7 @@ class LoopSettings(Settings):
 
     num_steps: int = 125_000
     batch_size: int = 4096
-    # Parts of a device's rows, one after the other, to save memory.
+    # Parts of a device's rows, one after the other, to save memory; 0 for the fewest that fit.
     num_microbatches: int = 1
     # 0 for all, of all processes.
     num_devices: int = 0
@@ -73,10 +74,12 @@ class LoopSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_positive(
-            'num_steps', 'batch_size', 'num_microbatches', 'log_every', 'eval_every',
-            'checkpoint_every', 'keep_last', 'max_skipped_in_a_row',
+            'num_steps', 'batch_size', 'log_every', 'eval_every', 'checkpoint_every',
+            'keep_last', 'max_skipped_in_a_row',
         )  # fmt: skip
-        self.check_not_negative('num_devices', 'num_fsdp', 'num_eval_batches', 'seed', 'patience')
+        self.check_not_negative(
+            'num_devices', 'num_fsdp', 'num_microbatches', 'num_eval_batches', 'seed', 'patience'
+        )
         if self.seed >= 2**32:
             raise UserError(f'loop.seed is {self.seed}; it must be below 2³².')
         if self.checkpoint_every % self.eval_every and self.eval_every % self.checkpoint_every:
@@ -128,6 +131,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
       UserError: if the batch does not divide, the workdir is another run's or cannot be written,
         or too many steps in a row were not finite.
     """
+    distributed.check_same({**task.about.identity, 'loop': settings.to_dict()})
+
     # Shapes first, so that nothing is ever built unsharded.
     make_state = _state_maker(task, task.train_batch(0, range(1)), settings.seed)
     abstract_state = jax.eval_shape(make_state, task.start_params)
@@ -162,7 +167,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     if first_step >= settings.num_steps and not lacks_evaluation:
         checkpoints.close()
         return Outcome(first_step, None, None)
-    if first_step:
+    if first_step and distributed.is_main():
         print(f'Going on from step {first_step} of {settings.num_steps}.')
 
     # The steps.
@@ -188,6 +193,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
     stop = _StopSignal()
     evaluate = _evaluator(task, settings, mesh, rows, stop)
     history = _history(workdir, settings, first_step)
+    # All have read the metrics file; the first process may cut and continue it.
+    distributed.wait_for_all('metrics are read')
     if _is_stale(history, settings):
         checkpoints.close()
         return Outcome(first_step, None, None)
@@ -204,23 +211,29 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
                 history.append(_score(metrics, settings))
                 if step % settings.checkpoint_every == 0 or step == settings.num_steps:
                     checkpoints.add_metrics(step, {settings.best_metric: history[-1]})
-        while step < settings.num_steps and not stop.number:
+        is_stopped = False
+        while step < settings.num_steps and not is_stopped:
             started = time.monotonic()
             host_batch = next(reader)
             telemetry.waited(time.monotonic() - started)
+            if distributed.are_many():
+                is_told = np.full(len(rows), stop.number is not None, np.int32)
+                host_batch = {**host_batch, IS_STOPPING: is_told}
             state, status = train_step(state, put_batch(mesh, host_batch))
             if step == first_step:
                 telemetry.start_clock(step + 1)
             if previous is not None:
-                _read_status(task, settings, telemetry, step, previous)
+                is_stopped |= _read_status(task, settings, telemetry, step, previous)
             previous = status
             step += 1
+            if not distributed.are_many():
+                is_stopped = stop.number is not None
 
             is_last = step == settings.num_steps
             is_eval = is_last or step % settings.eval_every == 0
             is_save = is_last or step % settings.checkpoint_every == 0
             if is_eval or is_save:
-                _read_status(task, settings, telemetry, step, previous)
+                is_stopped |= _read_status(task, settings, telemetry, step, previous)
                 previous = None
             if is_eval:
                 with telemetry.paused():
@@ -234,7 +247,9 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
                     scores = {settings.best_metric: _score(metrics, settings)} if is_eval else None
                     checkpoints.save(step, state, task.about, scores)
             if is_eval and _is_stale(history, settings):
-                print(f'No better {settings.best_metric} in {settings.patience} evaluations.')
+                telemetry.say(
+                    f'No better {settings.best_metric} in {settings.patience} evaluations.'
+                )
                 break
         if previous is not None:
             _read_status(task, settings, telemetry, step, previous)
@@ -242,7 +257,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         # The end, or a pause: nothing that was learnt is lost.
         if checkpoints.latest_step() != step:
             checkpoints.save(step, state, task.about, None)
-    return Outcome(step, metrics, stop.number)
+    # Another process may have been told.
+    return Outcome(step, metrics, stop.number or (signal.SIGTERM if is_stopped else None))
 
 
 # What a metric without a value is worth: less than any other.
@@ -298,13 +314,23 @@ def training_mesh(
     return make_mesh(settings.num_devices, num_fsdp, devices)
 
 
-def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
-    num_parts = mesh.size * settings.num_microbatches
+def rows_per_device(settings: LoopSettings, num_devices: int) -> int:
+    """Rows of a microbatch on each device.
+
+    Raises:
+      UserError: if the batch does not divide.
+    """
+    num_parts = num_devices * settings.num_microbatches
     if settings.batch_size % num_parts:
         raise UserError(
             f'loop.batch_size is {settings.batch_size}; it must be a multiple of {num_parts} '
-            f'({mesh.size} devices × {settings.num_microbatches} microbatches).'
+            f'({num_devices} devices × {settings.num_microbatches} microbatches).'
         )
+    return settings.batch_size // num_parts
+
+
+def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
+    rows_per_device(settings, mesh.size)
     size = settings.batch_size // jax.process_count()
     return range(jax.process_index() * size, (jax.process_index() + 1) * size)
 
@@ -340,8 +366,10 @@ def _evaluator(
     """Held-out means, or None if a signal came first: a preemption does not wait for minutes."""
     whole = replicator(mesh)
     custom = task.evaluate
+    # What all compute together none may leave alone.
+    is_stopped = (lambda: False) if distributed.are_many() else (lambda: stop.number is not None)
     if custom is not None:
-        return lambda params: custom(whole(params), mesh, lambda: stop.number is not None)
+        return lambda params: custom(whole(params), mesh, is_stopped)
     eval_step = make_eval_step(task.objective, mesh)
     num_batches = task.num_eval_batches
     if settings.num_eval_batches:
@@ -351,7 +379,7 @@ def _evaluator(
         params = whole(params)
         total: dict[str, Sum] | None = None
         for number in range(num_batches):
-            if stop.number:
+            if is_stopped():
                 return None
             sums = eval_step(params, put_batch(mesh, task.eval_batch(number, rows)))
             total = sums if total is None else objectives.add(total, sums)
@@ -371,8 +399,11 @@ def _means(sums: Mapping[str, Sum]) -> dict[str, float]:
 
 def _read_status(
     task: Task, settings: LoopSettings, telemetry: Telemetry, step: int, status: Status
-) -> None:
+) -> bool:
     """Logs the step before `step` has ended, and stops a run that no longer learns.
+
+    Returns:
+      Whether a process was told to stop.
 
     Raises:
       UserError: if too many steps in a row were skipped.
@@ -394,6 +425,7 @@ def _read_status(
                 'skipped_steps': int(status.num_skipped),
             },
         )
+    return bool(status.num_stopping > 0)
 
 
 def _rate(task: Task, num_updates: int) -> float:

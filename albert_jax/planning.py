@@ -1,0 +1,305 @@
+"""What a run takes on a TPU slice: counted on paper, and compiled for chips that are not there."""
+
+import dataclasses
+import functools
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from albert_jax.flops import recomputed_flops, train_flops
+from albert_jax.topologies import Slice
+
+if TYPE_CHECKING:
+    from albert_jax.hlo import Program
+    from albert_jax.pretrain import Sections
+
+_BYTES_PER_PARAM = 4
+_NUM_MOMENTS = 2
+# Read: weights, gradient, moments; written: weights, moments.
+_BYTES_OF_AN_UPDATE = 7 * 4
+_MAX_TRIES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPaper:
+    """What follows from the config and the chip's published numbers alone; times in seconds."""
+
+    num_params: int
+    params_bytes: int
+    optimizer_bytes: int
+    num_fsdp: int
+    # Of one step over the whole batch: what the model needs, and what remat computes again.
+    model_flops: float
+    recomputed_flops: float
+    # No step can be faster than any of these.
+    flops_seconds: float
+    memory_seconds: float
+    network_seconds: float
+
+    @property
+    def bound_seconds(self) -> float:
+        """The highest of the lower bounds."""
+        return max(self.flops_seconds, self.memory_seconds, self.network_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the TPU compiler says of the real train step."""
+
+    num_microbatches: int
+    peak_bytes: int
+    num_collectives: dict[str, int]
+    collective_bytes: dict[str, int]
+    # Element types of the reductions of gradients.
+    reduced_types: tuple[str, ...]
+    trip_counts: tuple[int, ...]
+    # The compiler's estimate, without kernels; None where the chip's clock is not published.
+    estimated_seconds: float | None
+    # What the kernels take at the least, for which the compiler has no estimate.
+    kernel_seconds: float
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TooBig:
+    """The step does not fit, even in the smallest microbatches that were tried."""
+
+    num_microbatches: int
+    message: str
+
+
+def on_paper(sections: 'Sections', where: Slice) -> OnPaper:
+    """Counts parameters, arithmetic and traffic of one step.
+
+    Raises:
+      UserError: if the devices do not divide.
+    """
+    import jax
+
+    from albert_jax.sharding import choose_fsdp
+
+    model, pretraining, loop = sections.model, sections.pretraining, sections.loop
+    chip, num_devices = where.chip, where.num_devices
+    num_params = sum(x.size for x in jax.tree.leaves(_param_shapes(sections)))
+    num_fsdp = loop.num_fsdp or choose_fsdp(num_params, num_devices)
+    length = pretraining.sequence_length
+    flops = train_flops(model, length, pretraining.max_masked) * loop.batch_size
+    again = recomputed_flops(model, length) * loop.batch_size
+
+    # Every dense map reads its input and writes its output once a pass, in bfloat16.
+    hidden, inner = model.hidden_size, model.intermediate_size
+    passes = 3 + (1 if model.remat in ('full', 'attention') else 0)
+    per_token = 2 * (4 * 2 * hidden + 2 * (hidden + inner)) * passes
+    num_blocks = model.num_hidden_layers * model.inner_group_num
+    traffic = loop.batch_size * length * num_blocks * per_token / num_devices
+    traffic += _BYTES_OF_AN_UPDATE * num_params / num_fsdp
+
+    if num_fsdp > 1:
+        # Kernels gathered in bfloat16, gradients scattered in float32, then summed over `data`.
+        sent = (2 + 4) * num_params * (num_fsdp - 1) / num_fsdp
+        copies = num_devices // num_fsdp
+        sent += 2 * 4 * num_params / num_fsdp * (copies - 1) / copies
+    else:
+        sent = 2 * 4 * num_params * (num_devices - 1) / num_devices
+    return OnPaper(
+        num_params=num_params,
+        params_bytes=_BYTES_PER_PARAM * num_params,
+        optimizer_bytes=_BYTES_PER_PARAM * _NUM_MOMENTS * num_params,
+        num_fsdp=num_fsdp,
+        model_flops=flops,
+        recomputed_flops=again,
+        flops_seconds=(flops + again) / (chip.peak_flops * num_devices),
+        memory_seconds=traffic / chip.memory_bandwidth,
+        network_seconds=sent / chip.link_bandwidth,
+    )
+
+
+def prepare_to_compile(is_fast: bool) -> None:
+    """Sets what JAX and libtpu read when they start. To be called before anything imports JAX."""
+    os.environ |= {
+        'JAX_PLATFORMS': 'cpu',
+        'TPU_SKIP_MDS_QUERY': '1',
+        'TPU_WORKER_HOSTNAMES': 'localhost',
+        # A second process may be planning too.
+        'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+        'TPU_STDERR_LOG_LEVEL': '3',
+        'TPU_MIN_LOG_LEVEL': '3',
+    }
+    # What it holds of TPU programs cannot be read back.
+    os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
+    if is_fast:
+        os.environ['JAX_OPTIMIZATION_LEVEL'] = 'O0'
+
+
+def for_tpu(sections: 'Sections') -> 'Sections':
+    """The sections with the attention that a TPU would choose; here the default is a CPU's."""
+    from albert_jax import attention
+
+    model = sections.model
+    chosen = attention.choose(
+        model.attention,
+        'tpu',
+        sections.pretraining.sequence_length,
+        model.attention_probs_dropout_prob > 0,
+    )
+    return sections._replace(model=dataclasses.replace(model, attention=chosen))
+
+
+def compile_step(sections: 'Sections', where: Slice) -> Compiled | TooBig:
+    """Compiles the train step for the slice.
+
+    With `loop.num_microbatches` 0, in the fewest microbatches that fit.
+
+    Raises:
+      UserError: if libtpu is missing, the batch does not divide, or the devices do not.
+    """
+    from albert_jax.train import rows_per_device
+
+    sections = for_tpu(sections)
+    num_microbatches = sections.loop.num_microbatches
+    if num_microbatches:
+        rows_per_device(sections.loop, where.num_devices)
+        return _compile_once(sections, where, num_microbatches)
+    rows = sections.loop.batch_size // where.num_devices
+    tried: Compiled | TooBig | None = None
+    for parts in _candidates(rows):
+        tried = _compile_once(sections, where, parts)
+        if isinstance(tried, Compiled):
+            return tried
+    assert tried is not None
+    return tried
+
+
+def _candidates(rows: int) -> list[int]:
+    """Numbers of microbatches to try: the divisors of the rows that about double."""
+    found = [1]
+    while found[-1] < rows and len(found) < _MAX_TRIES:
+        found.append(next(n for n in range(2 * found[-1], rows + 1) if rows % n == 0))
+    return found
+
+
+def _param_shapes(sections: 'Sections') -> Any:
+    import jax
+
+    from albert_jax.model import init_params
+
+    return jax.eval_shape(functools.partial(init_params, sections.model), jax.random.key(0))
+
+
+def lower_step(sections: 'Sections', devices: list[Any], num_microbatches: int) -> Any:
+    """The train step, lowered for these devices with the arrays where a run has them."""
+    import jax
+    import numpy as np
+    from jax.sharding import NamedSharding
+
+    from albert_jax import objectives
+    from albert_jax.model import init_params
+    from albert_jax.optimizer import make_optimizer
+    from albert_jax.sharding import BATCH
+    from albert_jax.step import init_state, make_train_step, state_shardings
+    from albert_jax.train import training_mesh
+
+    model, pretraining, settings, loop = sections
+    mesh = training_mesh(loop, _param_shapes(sections), devices)
+    objective = objectives.pretraining(
+        model, pretraining.sentence_loss, pretraining.mlm_weight, pretraining.sentence_weight
+    )
+    optimizer = make_optimizer(settings, loop.num_steps, model)
+    size, length, places = loop.batch_size, pretraining.sequence_length, pretraining.max_masked
+    whole, masked, labels = (size, length), (size, places), (size,)
+    fields = {
+        'input_ids': (whole, np.int32),
+        'attention_mask': (whole, np.int32),
+        'token_type_ids': (whole, np.int32),
+        'masked_positions': (masked, np.int32),
+        'masked_ids': (masked, np.int32),
+        'masked_weights': (masked, np.float32),
+        'sentence_labels': (labels, np.int32),
+        'sentence_weights': (labels, np.float32),
+    }
+    rows = NamedSharding(mesh, BATCH)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+        for name, (shape, dtype) in fields.items()
+    }
+    state = jax.eval_shape(
+        lambda: init_state(
+            functools.partial(init_params, model), optimizer, objective, batch, loop.seed
+        )
+    )
+    state = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        state_shardings(state, mesh),
+    )
+    step = make_train_step(
+        objective, optimizer, mesh, num_microbatches, loop.log_every, loop.seed, model.compute_dtype
+    )
+    return step.lower(state, batch)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _compile_once(sections: 'Sections', where: Slice, num_microbatches: int) -> Compiled | TooBig:
+    import time
+
+    import jax
+
+    from albert_jax import hlo
+
+    lowered = lower_step(sections, where.devices(), num_microbatches)
+    started = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return TooBig(num_microbatches, _shortfall(str(error)))
+    seconds = time.monotonic() - started
+    program = hlo.analyse(compiled.as_text())
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    clock = where.chip.clock
+    return Compiled(
+        num_microbatches=num_microbatches,
+        peak_bytes=peak,
+        num_collectives=program.num_collectives,
+        collective_bytes=program.collective_bytes,
+        reduced_types=_reduced_types(program),
+        trip_counts=program.trip_counts,
+        estimated_seconds=program.estimated_cycles / clock if clock else None,
+        kernel_seconds=_kernel_seconds(sections, where) if program.num_kernel_calls else 0.0,
+        compile_seconds=seconds,
+    )
+
+
+def _reduced_types(program: 'Program') -> tuple[str, ...]:
+    """Element types of all reductions of more than a number here and there."""
+    found = {
+        element_type
+        for (kind, element_type), size in program.bytes_by_type.items()
+        if kind in ('all-reduce', 'reduce-scatter') and size > 1024
+    }
+    return tuple(sorted(found))
+
+
+def _kernel_seconds(sections: 'Sections', where: Slice) -> float:
+    """Attention's products at the chip's peak: two forward, twice with remat, five backward."""
+    model, length = sections.model, sections.pretraining.sequence_length
+    product = 2 * length * length * model.hidden_size
+    num_products = 2 + (2 if model.remat == 'full' else 0) + 5
+    num_blocks = model.num_hidden_layers * model.inner_group_num
+    flops = sections.loop.batch_size * num_blocks * num_products * product
+    return flops / (where.chip.peak_flops * where.num_devices)
+
+
+def _shortfall(message: str) -> str:
+    """The compiler's own words about what is needed and what there is."""
+    sizes = re.search(r'\(([\d.]+\w)\) exceeds available\s+\w*\s*\(([\d.]+\w)\)', message)
+    if sizes:
+        return f'needs {sizes[1]} of {sizes[2]}'
+    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', message)
+    return f'needs {used[1]} of {used[2]}' if used else message.strip().splitlines()[0][:160]

@@ -1,0 +1,180 @@
+"""Real processes on this machine: 2 × 4 devices are 1 × 8; a lost peer, a signal, another mesh."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def command(corpus, workdir, *overrides):
+    return [
+        sys.executable, '-m', 'albert_jax.pretrain', '--config=configs/pretrain.py:tiny',
+        f'--workdir={workdir}', f'--config.data.path={corpus}', '--config.model.vocab_size=1000',
+        '--config.model.max_position_embeddings=128', '--config.pretraining.sequence_length=128',
+        '--config.model.num_hidden_layers=2', '--config.model.hidden_size=32',
+        '--config.model.num_attention_heads=2', '--config.model.intermediate_size=64',
+        '--config.model.embedding_size=16', '--config.model.hidden_dropout_prob=0.1',
+        '--config.optimizer.warmup_steps=3', '--config.loop.num_steps=12',
+        '--config.loop.batch_size=16', '--config.loop.log_every=1', '--config.loop.eval_every=6',
+        '--config.loop.checkpoint_every=6', '--config.loop.num_eval_batches=2', *overrides,
+    ]  # fmt: skip
+
+
+def start(arguments, num_devices, *flags):
+    flags_of_xla = (
+        f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0'
+    )
+    return subprocess.Popen(
+        [*arguments, *flags],
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': flags_of_xla},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_two(arguments, *, overrides=((), ())):
+    port = free_port()
+    return [
+        start(
+            [*arguments, *overrides[number]],
+            4,
+            f'--coordinator=127.0.0.1:{port}',
+            '--num_processes=2',
+            f'--process_id={number}',
+        )
+        for number in range(2)
+    ]
+
+
+def finish(process, timeout=240):
+    text, _ = process.communicate(timeout=timeout)
+    return process.returncode, text
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def losses(workdir, name='loss', split='train'):
+    return {line['step']: line[name] for line in lines(workdir) if line['split'] == split}
+
+
+@pytest.fixture(scope='module')
+def one_process(corpus_directory, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('one')
+    code, text = finish(start(command(corpus_directory, workdir), 8))
+    assert code == 0, text
+    return workdir
+
+
+def wait_for_step(workdir, step, processes):
+    path = workdir / 'metrics.jsonl'
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if path.exists() and any(f'"step": {step},' in line for line in path.open()):
+            return
+        assert all(process.poll() is None for process in processes), 'a process ended by itself'
+        time.sleep(0.1)
+    raise AssertionError('the run did not get that far')
+
+
+def test_two_processes_train_as_one(corpus_directory, one_process, tmp_path):
+    processes = start_two(command(corpus_directory, tmp_path, '--config.loop.num_fsdp=2'))
+    for process in processes:
+        code, text = finish(process)
+        assert code == 0, text
+    assert losses(tmp_path) == pytest.approx(losses(one_process), rel=1e-5)
+    held_out = losses(tmp_path, 'mlm_loss', 'validation')
+    assert held_out == pytest.approx(losses(one_process, 'mlm_loss', 'validation'), rel=1e-5)
+
+
+def test_a_signal_to_one_process_saves_on_all_and_another_mesh_goes_on(
+    corpus_directory, one_process, tmp_path
+):
+    arguments = command(corpus_directory, tmp_path, '--config.loop.num_fsdp=4')
+    processes = start_two(arguments)
+    wait_for_step(tmp_path, 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, texts = zip(*(finish(process) for process in processes), strict=True)
+    assert codes == (143, 143), texts
+    assert 'Stopped by a signal' in texts[0]
+    stopped_at = max(losses(tmp_path))
+    assert stopped_at < 12
+    # One process with one device instead of two with four each, and the same global batches.
+    code, text = finish(start(command(corpus_directory, tmp_path), 1))
+    assert code == 0, text
+    assert f'Going on from step {stopped_at} of 12' in text
+    assert losses(tmp_path) == pytest.approx(losses(one_process), rel=2e-5)
+
+
+def test_a_lost_process_ends_the_others_with_a_sentence(corpus_directory, tmp_path):
+    arguments = command(corpus_directory, tmp_path, '--config.loop.num_steps=100000')
+    processes = start_two(arguments)
+    wait_for_step(tmp_path, 8, processes)
+    processes[1].kill()
+    started = time.monotonic()
+    code, text = finish(processes[0], timeout=60)
+    assert time.monotonic() - started < 60
+    assert code not in (0, None)
+    assert 'Another process was lost' in text
+    assert 'start the same command again on all hosts' in text
+    assert 'Traceback' not in text
+    assert (tmp_path / 'checkpoints' / '6').exists()
+
+
+def test_processes_with_different_configs_stop_with_the_field(corpus_directory, tmp_path):
+    processes = start_two(
+        command(corpus_directory, tmp_path),
+        overrides=((), ('--config.optimizer.learning_rate=0.5',)),
+    )
+    for process in processes:
+        code, text = finish(process)
+        assert code == 2, text
+        assert (
+            'Process 1 was started with optimizer.learning_rate = 0.5, process 0 with 0.01' in text
+        )
+
+
+def test_a_coordinator_that_does_not_answer(corpus_directory, tmp_path, monkeypatch, capsys):
+    from albert_jax import distributed, pretrain
+    from albert_jax.errors import UserError
+
+    monkeypatch.setattr(distributed, 'MEETING_SECONDS', 1)
+    arguments = command(corpus_directory, tmp_path)[3:]
+    flags = [f'--coordinator=127.0.0.1:{free_port()}', '--num_processes=2', '--process_id=1']
+    with pytest.raises(UserError, match='did not answer within 1 s'):
+        pretrain.main([*arguments, *flags])
+    assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--num_processes=2'], 'need --coordinator'),
+        (['--coordinator=here'], 'it must be HOST:PORT'),
+        (['--coordinator=a:1'], 'needs --num_processes and --process_id too'),
+        (['--coordinator=a:1', '--num_processes=2', '--process_id=2'], 'it must be from 0 to 1'),
+    ],
+)
+def test_flags_that_do_not_fit_together(flags, message, corpus_directory, tmp_path):
+    from albert_jax import pretrain
+    from albert_jax.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        pretrain.main([*command(corpus_directory, tmp_path)[3:], *flags])
