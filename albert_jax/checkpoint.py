@@ -268,7 +268,7 @@ def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: 
     saved_flat, wanted_flat = _flat(saved), _flat(wanted)
     differing = [
         f'{name} (there {saved_flat.get(name)!r}, here {wanted_flat.get(name)!r})'
-        for name in sorted(saved_flat.keys() | wanted_flat.keys())
+        for name in sorted(wanted_flat)
         if saved_flat.get(name) != wanted_flat.get(name)
     ]
     if differing:

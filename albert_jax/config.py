@@ -90,6 +90,12 @@ class AlbertConfig(Settings):
             )
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a run may not change on its way: all but how the same numbers are computed."""
+        fields = self.to_dict()
+        return {name: fields[name] for name in fields if name not in ('remat', 'attention')}
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads

@@ -328,7 +328,7 @@ def _train_one(
         start_from,
     )
     from albert_jax.tasks.prediction import Predictor
-    from albert_jax.train import LoopSettings, Task, train
+    from albert_jax.train import LoopSettings, Task, Work, train
 
     family, head, start = prepared.family, prepared.head, prepared.start
     if config['from_scratch']:
@@ -370,6 +370,7 @@ def _train_one(
     special = (
         tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id,
     )  # fmt: skip
+    work = Work(int(mean_length), train_flops(start.config, int(mean_length), 0))
     task = Task(
         objective=fine_tuning(start.config, head, family.settings.head_dropout, robust, special),
         init_params=start_from(head, start.config, init_head),
@@ -381,14 +382,13 @@ def _train_one(
         train_batch=batches.batch,
         eval_batch=batches.batch,
         num_eval_batches=0,
-        tokens_per_example=int(mean_length),
-        flops_per_example=train_flops(start.config, int(mean_length), 0),
+        work=lambda step: work,
         about=About(
             run=dict(config) | {'loop': loop.to_dict()},
             model=start.config,
             tokenizer=tokenizer,
             identity={
-                'model': start.config.to_dict(),
+                'model': start.config.identity,
                 'start': {'weights': prepared.start_digest},
                 'data': {'examples': prepared.data_digest},
                 'task': family.settings.to_dict(),

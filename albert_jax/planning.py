@@ -17,7 +17,6 @@ _BYTES_PER_PARAM = 4
 _NUM_MOMENTS = 2
 # Read: weights, gradient, moments; written: weights, moments.
 _BYTES_OF_AN_UPDATE = 7 * 4
-_MAX_TRIES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +152,7 @@ def compile_step(sections: 'Sections', where: Slice) -> Compiled | TooBig:
     Raises:
       UserError: if libtpu is missing, the batch does not divide, or the devices do not.
     """
+    from albert_jax.microbatches import candidates
     from albert_jax.train import rows_per_device
 
     sections = for_tpu(sections)
@@ -162,20 +162,12 @@ def compile_step(sections: 'Sections', where: Slice) -> Compiled | TooBig:
         return _compile_once(sections, where, num_microbatches)
     rows = sections.loop.batch_size // where.num_devices
     tried: Compiled | TooBig | None = None
-    for parts in _candidates(rows):
+    for parts in candidates(rows):
         tried = _compile_once(sections, where, parts)
         if isinstance(tried, Compiled):
             return tried
     assert tried is not None
     return tried
-
-
-def _candidates(rows: int) -> list[int]:
-    """Numbers of microbatches to try: the divisors of the rows that about double."""
-    found = [1]
-    while found[-1] < rows and len(found) < _MAX_TRIES:
-        found.append(next(n for n in range(2 * found[-1], rows + 1) if rows % n == 0))
-    return found
 
 
 def _param_shapes(sections: 'Sections') -> Any:
@@ -244,13 +236,14 @@ def _compile_once(sections: 'Sections', where: Slice, num_microbatches: int) -> 
     import jax
 
     from albert_jax import hlo
+    from albert_jax.microbatches import is_out_of_memory
 
     lowered = lower_step(sections, where.devices(), num_microbatches)
     started = time.monotonic()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
+        if not is_out_of_memory(error):
             raise
         return TooBig(num_microbatches, _shortfall(str(error)))
     seconds = time.monotonic() - started

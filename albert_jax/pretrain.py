@@ -50,14 +50,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--workdir', required=True, type=Path, help='where checkpoints and metrics go'
     )
+    parser.add_argument(
+        '--profile', type=int, default=0, metavar='STEPS', help='record so many for TensorBoard'
+    )
     distributed.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
     config = command.read_config(flags.config, overrides).to_dict()
     distributed.start(flags)
-    return distributed.guarded(lambda: run(config, flags.workdir))
+    return distributed.guarded(lambda: run(config, flags.workdir, flags.profile))
 
 
-def run(config: Mapping[str, Any], workdir: Path) -> int:
+def run(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) -> int:
     """Trains what the config says; returns the exit status.
 
     Raises:
@@ -66,7 +69,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
     from albert_jax.train import train
 
     task, loop, baseline = make_task(config)
-    outcome = train(task, loop, workdir)
+    outcome = train(task, loop, workdir, num_profiled)
     if not distributed.is_main():
         return 128 + outcome.signal_number if outcome.signal_number else 0
     if outcome.signal_number:
@@ -80,6 +83,10 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
     else:
         print(f'Trained {outcome.step} steps.')
     _report(baseline(), workdir)
+    if num_profiled:
+        print(
+            f'The profile is in {workdir}/tensorboard; see it with tensorboard --logdir={workdir}'
+        )
     print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}. Next:')
     print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
     return 0
@@ -161,16 +168,19 @@ def make_task(
     from albert_jax import objectives
     from albert_jax.about import About
     from albert_jax.data.dataset import PreparedCorpus
-    from albert_jax.data.pretraining import PretrainingData
+    from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
     from albert_jax.data.unigram import unigram_baseline
     from albert_jax.flops import train_flops
     from albert_jax.model import init_params
     from albert_jax.optimizer import make_optimizer, schedule
-    from albert_jax.train import Task
+    from albert_jax.train import Task, Work
 
     model, pretraining, optimizer, loop = read_sections(config)
-    if set(config['data']) != {'path'}:
-        raise UserError(f'The section data has {", ".join(config["data"])}; it must have path.')
+    if set(config['data']) != {'path', 'short_phase_path'}:
+        raise UserError(
+            f'The section data has {", ".join(config["data"])}; it must have path and '
+            f'short_phase_path.'
+        )
     if not config['data']['path']:
         raise UserError(
             'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
@@ -183,11 +193,35 @@ def make_task(
             f'model.vocab_size, which is {model.vocab_size}; set '
             f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
         )
-    data = functools.partial(
-        PretrainingData, corpus, settings=pretraining, batch_size=loop.batch_size, seed=loop.seed
-    )
-    train_data, eval_data = data(split='train'), data(split='validation')
-    length, num_masked = pretraining.sequence_length, pretraining.max_masked
+    data = functools.partial(PretrainingData, batch_size=loop.batch_size, seed=loop.seed)
+    long, evaluated = (data(corpus, split, pretraining) for split in ('train', 'validation'))
+    fingerprints = {'fingerprint': corpus.fingerprint}
+    short = None
+    if pretraining.short_phase_steps:
+        short_corpus = corpus
+        if config['data']['short_phase_path']:
+            short_corpus = PreparedCorpus(config['data']['short_phase_path'])
+            fingerprints['short_phase_fingerprint'] = short_corpus.fingerprint
+        if short_corpus.tokenizer.sha256 != corpus.tokenizer.sha256:
+            raise UserError(
+                f'{short_corpus.directory} and {corpus.directory} have different vocabularies; '
+                f'prepare both with --vocabulary=FILE of one.'
+            )
+        short = data(short_corpus, 'train', pretraining.short_phase)
+
+    def phase(step: int) -> tuple[PretrainingData, PretrainingSettings]:
+        if short is not None and step < pretraining.short_phase_steps:
+            return short, pretraining.short_phase
+        return long, pretraining
+
+    def train_batch(step: int, rows: range) -> dict[str, Any]:
+        return phase(step)[0].batch(step, rows)
+
+    def work(step: int) -> Work:
+        _, settings = phase(step)
+        length = settings.sequence_length
+        return Work(length, train_flops(model, length, settings.max_masked))
+
     task = Task(
         objective=objectives.pretraining(
             model,
@@ -198,18 +232,17 @@ def make_task(
         init_params=functools.partial(init_params, model),
         optimizer=make_optimizer(optimizer, loop.num_steps, model),
         learning_rate=schedule(optimizer, loop.num_steps),
-        train_batch=train_data.batch,
-        eval_batch=eval_data.eval_batch,
-        num_eval_batches=eval_data.num_eval_batches,
-        tokens_per_example=length,
-        flops_per_example=train_flops(model, length, num_masked),
+        train_batch=train_batch,
+        eval_batch=evaluated.eval_batch,
+        num_eval_batches=evaluated.num_eval_batches,
+        work=work,
         about=About(
             run=dict(config),
             model=model,
             tokenizer=corpus.tokenizer,
             identity={
-                'model': model.to_dict(),
-                'data': {'fingerprint': corpus.fingerprint},
+                'model': model.identity,
+                'data': fingerprints,
                 'pretraining': pretraining.to_dict(),
                 'optimizer': optimizer.to_dict(),
                 'loop': {name: getattr(loop, name) for name in _IDENTITY_OF_LOOP},
@@ -218,9 +251,9 @@ def make_task(
     )
 
     def baseline() -> tuple[float, float]:
-        num_batches = loop.num_eval_batches or eval_data.num_eval_batches
-        num_batches = min(num_batches, eval_data.num_eval_batches)
-        return unigram_baseline(eval_data, corpus.token_counts, num_batches)
+        num_batches = loop.num_eval_batches or evaluated.num_eval_batches
+        num_batches = min(num_batches, evaluated.num_eval_batches)
+        return unigram_baseline(evaluated, corpus.token_counts, num_batches)
 
     return task, loop, baseline
 

@@ -159,9 +159,14 @@ def replicator(mesh: Mesh) -> Callable[[PyTree], PyTree]:
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows split over all devices."""
+    return NamedSharding(mesh, BATCH)
+
+
 def put_batch(mesh: Mesh, local_batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The global batch from this process's rows of it, split over the devices."""
-    sharding = NamedSharding(mesh, BATCH)
+    sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, rows)
         for name, rows in local_batch.items()

@@ -5,10 +5,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 from rich.console import Console
@@ -24,6 +24,13 @@ _SHOWN = (
 )  # fmt: skip
 
 
+class Work(NamedTuple):
+    """What one example of a step takes, forward and backward."""
+
+    num_tokens: int
+    flops: float
+
+
 class Telemetry:
     """Writes what happens in a run.
 
@@ -35,8 +42,7 @@ class Telemetry:
       first_step: where the run goes on from.
       num_steps: where it ends.
       examples_per_step: rows of the global batch.
-      tokens_per_example: length of a row.
-      flops_per_example: for utilisation.
+      work: what an example of a step takes.
       num_devices: that share the batch.
     """
 
@@ -46,16 +52,14 @@ class Telemetry:
         first_step: int,
         num_steps: int,
         examples_per_step: int,
-        tokens_per_example: int,
-        flops_per_example: float,
+        work: Callable[[int], Work],
         num_devices: int,
     ) -> None:
         from tensorboardX import SummaryWriter  # slow to import
 
         self._num_steps, self._first_step = num_steps, first_step
         self._examples_per_step = examples_per_step
-        self._tokens_per_example = tokens_per_example
-        self._flops_per_example = flops_per_example
+        self._work = work
         self._num_devices = num_devices
         self._console = Console()
         self._started = self._last_time = time.monotonic()
@@ -130,15 +134,17 @@ class Telemetry:
         now = time.monotonic()
         seconds = max(now - self._last_time, 1e-9)
         examples = (step - self._last_step) * self._examples_per_step
+        works = [self._work(done) for done in range(self._last_step, step)]
+        tokens = self._examples_per_step * sum(work.num_tokens for work in works)
+        flops = self._examples_per_step * sum(work.flops for work in works)
         speed = {
             'sequences_per_second': examples / seconds,
-            'tokens_per_second': examples * self._tokens_per_example / seconds,
+            'tokens_per_second': tokens / seconds,
             'data_wait': self._waited / seconds,
         }
         peak = peak_flops(jax.devices()[0].device_kind)
         if peak:
-            flops = examples * self._flops_per_example / seconds
-            speed['model_flops_utilization'] = flops / (peak * self._num_devices)
+            speed['model_flops_utilization'] = flops / seconds / (peak * self._num_devices)
         self._last_time, self._last_step, self._waited = now, step, 0.0
         self._write('train', step, metrics, speed)
 

@@ -20,19 +20,28 @@ from albert_jax import distributed, objectives
 from albert_jax.about import About
 from albert_jax.checkpoint import Checkpoints
 from albert_jax.errors import UserError
+from albert_jax.microbatches import fewest_that_fit
 from albert_jax.objectives import Objective, Sum
+from albert_jax.profile import Profile
 from albert_jax.settings import Settings
-from albert_jax.sharding import choose_fsdp, make_mesh, put_batch, replicator
+from albert_jax.sharding import (
+    batch_sharding,
+    choose_fsdp,
+    make_mesh,
+    put_batch,
+    replicator,
+)
 from albert_jax.step import (
     IS_STOPPING,
     Status,
     TrainState,
+    TrainStep,
     init_state,
     make_eval_step,
     make_train_step,
     state_shardings,
 )
-from albert_jax.telemetry import METRICS_FILE, Telemetry, read_lines
+from albert_jax.telemetry import METRICS_FILE, Telemetry, Work, read_lines
 
 HostBatch = dict[str, np.ndarray]
 _NUM_BATCHES_AHEAD = 4
@@ -103,8 +112,8 @@ class Task:
     train_batch: Callable[[int, range], HostBatch]
     eval_batch: Callable[[int, range], HostBatch]
     num_eval_batches: int
-    tokens_per_example: int
-    flops_per_example: float
+    # (step) → what one of its examples takes.
+    work: Callable[[int], Work]
     about: About
     # What the training starts from, if not from nothing.
     start_params: PyTree | None = None
@@ -124,8 +133,14 @@ class Outcome:
     signal_number: int | None
 
 
-def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
+def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int = 0) -> Outcome:
     """Trains until `settings.num_steps`, going on from the latest checkpoint in `workdir`.
+
+    Args:
+      task: what to train.
+      settings: for how long.
+      workdir: where checkpoints, metrics and the profile go.
+      num_profiled: steps to record for TensorBoard's profiler, after those that compile.
 
     Raises:
       UserError: if the batch does not divide, the workdir is another run's or cannot be written,
@@ -171,22 +186,27 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         print(f'Going on from step {first_step} of {settings.num_steps}.')
 
     # The steps.
-    train_step = make_train_step(
-        task.objective,
-        task.optimizer,
-        mesh,
-        settings.num_microbatches,
-        settings.log_every,
-        settings.seed,
-        task.about.model.compute_dtype,
-    )
+    def step_in(num_microbatches: int) -> TrainStep:
+        return make_train_step(
+            task.objective,
+            task.optimizer,
+            mesh,
+            num_microbatches,
+            settings.log_every,
+            settings.seed,
+            task.about.model.compute_dtype,
+        )
+
+    num_microbatches = settings.num_microbatches
+    if not num_microbatches:
+        num_microbatches = _fewest_microbatches(task, settings, mesh, abstract_state, step_in)
+    train_step = step_in(num_microbatches)
     telemetry = Telemetry(
         workdir,
         first_step,
         settings.num_steps,
         settings.batch_size,
-        task.tokens_per_example,
-        task.flops_per_example,
+        task.work,
         mesh.size,
     )
     reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
@@ -200,7 +220,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
         return Outcome(first_step, None, None)
 
     # The loop. A step is dispatched before the status of the one before it is read.
-    with checkpoints, telemetry, stop:
+    profile = Profile(workdir / 'tensorboard', first_step, num_profiled)
+    with checkpoints, telemetry, stop, profile:
         previous: Status | None = None
         metrics: dict[str, float] | None = None
         step = first_step
@@ -219,6 +240,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path) -> Outcome:
             if distributed.are_many():
                 is_told = np.full(len(rows), stop.number is not None, np.int32)
                 host_batch = {**host_batch, IS_STOPPING: is_told}
+            profile.before(step)
             state, status = train_step(state, put_batch(mesh, host_batch))
             if step == first_step:
                 telemetry.start_clock(step + 1)
@@ -320,11 +342,12 @@ def rows_per_device(settings: LoopSettings, num_devices: int) -> int:
     Raises:
       UserError: if the batch does not divide.
     """
-    num_parts = num_devices * settings.num_microbatches
+    num_microbatches = max(settings.num_microbatches, 1)
+    num_parts = num_devices * num_microbatches
     if settings.batch_size % num_parts:
         raise UserError(
             f'loop.batch_size is {settings.batch_size}; it must be a multiple of {num_parts} '
-            f'({num_devices} devices × {settings.num_microbatches} microbatches).'
+            f'({num_devices} devices × {num_microbatches} microbatches).'
         )
     return settings.batch_size // num_parts
 
@@ -333,6 +356,42 @@ def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
     rows_per_device(settings, mesh.size)
     size = settings.batch_size // jax.process_count()
     return range(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
+def _fewest_microbatches(
+    task: Task,
+    settings: LoopSettings,
+    mesh: Mesh,
+    state: TrainState,
+    step_in: Callable[[int], TrainStep],
+) -> int:
+    """As the compiler of these devices finds; one where memory has no such limit.
+
+    Raises:
+      UserError: if even the most are too few.
+    """
+    if mesh.devices.flat[0].platform == 'cpu':
+        return 1
+    rows = rows_per_device(settings, mesh.size)
+    example = task.train_batch(settings.num_steps - 1, range(1))
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            (settings.batch_size * len(x), *x.shape[1:]), x.dtype, sharding=batch_sharding(mesh)
+        )
+        for name, x in example.items()
+    }
+    found = fewest_that_fit(
+        lambda number: step_in(number).lower(state, batch).compile(),  # pyright: ignore[reportFunctionMemberAccess]
+        rows,
+    )
+    if found is None:
+        raise UserError(
+            f'{rows} rows a device do not fit into its memory in any number of microbatches; '
+            f'lower loop.batch_size, use more devices, or set model.remat=full.'
+        )
+    if distributed.is_main():
+        print(f'The batch is taken in {found} microbatches.')
+    return found
 
 
 def _state_maker(

@@ -5,8 +5,12 @@
 
 Names: base, large, xlarge, xxlarge (Table 1 of the paper; 125k steps of 4096 sequences of 512 with
 LAMB, section 4.1), bert_base (the paper's baseline: no sharing, no factorised embedding, NSP) and
-tiny (one CPU, minutes). Published averages over SQuAD, MNLI, SST-2 and RACE after these 125k steps
-(Table 2): base 80.1, large 82.4, xlarge 85.5, xxlarge 88.7, BERT-base 82.3.
+tiny (one CPU, minutes). After a name, @BATCH sets another batch size with the learning rate and the
+steps to match (base@32768), and +short trains nine tenths of the steps on sequences of a quarter of
+the length (base+short, or base@1024+short).
+
+Published averages over SQuAD, MNLI, SST-2 and RACE after these 125k steps (Table 2): base 80.1,
+large 82.4, xlarge 85.5, xxlarge 88.7, BERT-base 82.3.
 """
 
 from ml_collections import ConfigDict
@@ -40,9 +44,42 @@ _MODEL_FIELDS = {
 
 
 def get_config(name: str = 'base') -> ConfigDict:
-    """The config of the named run."""
+    """The config of the named run; NAME@BATCH is it at another batch size, NAME+short with a
+    first phase on short sequences."""
+    name, plus, phase = name.partition('+')
+    name, at, batch_size = name.partition('@')
     if name not in NAMES:
         raise ValueError(f'there is no config {name!r}; choose among {", ".join(NAMES)}.')
+    if plus and phase != 'short':
+        raise ValueError(f'there is no addition {phase!r} to a config; there is +short.')
+    config = _named(name)
+    if at:
+        if not batch_size.isdigit():
+            raise ValueError(f'{batch_size!r} is no batch size; write NAME@4096.')
+        scale_batch(config, int(batch_size))
+    if plus:
+        # Nine tenths of the steps, as BERT's (arXiv 1810.04805, appendix A.2).
+        config.pretraining.short_phase_steps = config.loop.num_steps * 9 // 10
+        config.pretraining.short_phase_length = config.pretraining.sequence_length // 4
+    return config
+
+
+def scale_batch(config: ConfigDict, batch_size: int) -> None:
+    """Another batch size for the same number of sequences, by LAMB's rules (arXiv 1904.00962).
+
+    The learning rate goes with the square root of the batch, and the warmup keeps its number of
+    steps, so that its share of the run goes with the batch (Table 4 there: 1/320 of the steps at
+    512, 1/5 at 32k). Meant for 256 to 32,768.
+    """
+    factor = batch_size / config.loop.batch_size
+    config.loop.batch_size = batch_size
+    config.loop.num_steps = round(config.loop.num_steps / factor)
+    config.optimizer.learning_rate = config.optimizer.learning_rate * factor**0.5
+    if config.optimizer.warmup_steps >= config.loop.num_steps:
+        raise ValueError(f'a batch of {batch_size} leaves fewer steps than the warmup has.')
+
+
+def _named(name: str) -> ConfigDict:
     config = _paper()
     if name == 'tiny':
         _make_tiny(config)
@@ -70,6 +107,7 @@ def _paper() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ''  # what python -m albert_jax.prepare has written
+    config.data.short_phase_path = ''  # text of the short phase; the same if empty
 
     config.pretraining = ConfigDict()
     config.pretraining.sequence_length = 512  # tokens
@@ -79,6 +117,8 @@ def _paper() -> ConfigDict:
     config.pretraining.masked_fraction = 0.15  # of the tokens
     config.pretraining.max_ngram = 3  # whole words masked together, p(n) ∝ 1/n
     config.pretraining.short_fraction = 0.1  # of the sequences, cut to a random length
+    config.pretraining.short_phase_steps = 0  # first steps, on shorter sequences
+    config.pretraining.short_phase_length = 128  # tokens
 
     config.optimizer = ConfigDict()
     config.optimizer.name = 'lamb'  # lamb or adamw

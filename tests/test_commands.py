@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
-    'demo',
+    'plan', 'demo',
 )  # fmt: skip
 
 

@@ -201,8 +201,85 @@ def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
     head = 80 * 6 * 128 * (768 + 30000)
     assert flops == pytest.approx(512 * 6 * weights + attention + head, rel=0.003)
     monkeypatch.setattr(telemetry, 'peak_flops', lambda kind: 1e9)
-    with telemetry.Telemetry(tmp_path, 0, 10, 4, 512, 1e9, 2) as log:
+    work = telemetry.Work(512, 1e9)
+    with telemetry.Telemetry(tmp_path, 0, 10, 4, lambda step: work, 2) as log:
         log.start_clock(1)
         log.train_line(5, {'loss': 1.0})
     (line,) = [json.loads(text) for text in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert line['speed']['model_flops_utilization'] > 0
+
+
+def test_the_first_phase_trains_on_short_sequences_and_the_run_goes_on(corpus_directory, tmp_path):
+    def config(num_steps=8, **changes):
+        found = tiny_config(corpus_directory, num_steps=8, log_every=1)
+        found['pretraining'] |= {'short_phase_steps': 5, 'short_phase_length': 16} | changes
+        return found
+
+    assert pretrain.run(config(), tmp_path / 'whole') == 0
+    lines = read_lines(tmp_path / 'whole' / 'metrics.jsonl')
+    train = [line for line in lines if line['split'] == 'train']
+    lengths = [
+        round(line['speed']['tokens_per_second'] / line['speed']['sequences_per_second'])
+        for line in train[1:]
+    ]
+    assert lengths == [16] * 4 + [32] * 3
+    # One schedule over both phases, and the same optimizer state: the moments are carried on.
+    rates = [line['learning_rate'] for line in train]
+    np.testing.assert_allclose(np.diff(rates[2:]), np.diff(rates[2:])[0], rtol=1e-3)
+    task, _, _ = pretrain.make_task(config())
+    assert task.train_batch(4, range(2))['input_ids'].shape == (2, 16)
+    assert task.train_batch(5, range(2))['input_ids'].shape == (2, 32)
+    assert task.eval_batch(0, range(2))['input_ids'].shape == (2, 32)
+    with pytest.raises(
+        UserError, match='short_phase_length is 32; it must be at least 8 and below'
+    ):
+        pretrain.make_task(config(short_phase_length=32))
+
+
+def test_a_first_phase_of_another_vocabulary_is_refused(text_file, corpus_directory, tmp_path):
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
+
+    sources = [Source('jsonl', str(text_file))]
+    settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
+    prepare(sources, tmp_path / 'other', vocabulary_for(sources, settings, 500), settings, 1)
+    config = tiny_config(corpus_directory)
+    config['pretraining'] |= {'short_phase_steps': 5, 'short_phase_length': 16}
+    config['data']['short_phase_path'] = str(tmp_path / 'other')
+    with pytest.raises(UserError, match='have different vocabularies'):
+        pretrain.make_task(config)
+
+
+def test_batch_sizes_by_the_square_root_rule():
+    paper = get_config('base')
+    for batch_size, rate, num_steps in ((256, 0.00044, 2_000_000), (32768, 0.004978, 15625)):
+        config = get_config(f'base@{batch_size}')
+        assert config.loop.batch_size == batch_size
+        assert config.loop.num_steps == num_steps
+        assert config.optimizer.learning_rate == pytest.approx(rate, rel=1e-3)
+        assert config.optimizer.warmup_steps == paper.optimizer.warmup_steps == 3125
+    # Table 4 of arXiv 1904.00962: the warmup is a fifth of the run at 32k.
+    assert 3125 / 15625 == 1 / 5
+    short = get_config('base@8192+short')
+    assert short.pretraining.short_phase_steps == 56_250
+    assert short.pretraining.short_phase_length == 128
+    for name, message in (('base@many', 'no batch size'), ('base+long', r'there is \+short')):
+        with pytest.raises(ValueError, match=message):
+            get_config(name)
+    with pytest.raises(ValueError, match='fewer steps than the warmup'):
+        get_config('base@1000000')
+
+
+def test_a_profile_of_some_steps_is_written(corpus_directory, tmp_path, capsys):
+    assert pretrain.run(tiny_config(corpus_directory), tmp_path, num_profiled=2) == 0
+    assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
+    assert 'tensorboard --logdir=' in capsys.readouterr().out
+
+
+def test_remat_and_attention_may_change_on_the_way(corpus_directory, tmp_path):
+    config = tiny_config(corpus_directory)
+    config['loop']['num_steps'] = 10
+    assert pretrain.run(config, tmp_path) == 0
+    config['model'] |= {'remat': 'full', 'attention': 'einsum'}
+    config['loop']['num_microbatches'] = 0
+    assert pretrain.run(config, tmp_path) == 0

@@ -54,6 +54,10 @@ class PretrainingSettings(Settings):
     max_ngram: int = 3
     # Share of the sequences that is cut to a random shorter length.
     short_fraction: float = 0.1
+    # The first so many steps train on sequences of this length (BERT's curriculum, arXiv
+    # 1810.04805, appendix A.2); 0 for none.
+    short_phase_steps: int = 0
+    short_phase_length: int = 128
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +69,19 @@ class PretrainingSettings(Settings):
             raise UserError(
                 f'pretraining.sequence_length is {self.sequence_length}; it must be at least 8.'
             )
+        self.check_not_negative('short_phase_steps')
+        if self.short_phase_steps and not 8 <= self.short_phase_length < self.sequence_length:
+            raise UserError(
+                f'pretraining.short_phase_length is {self.short_phase_length}; it must be at least '
+                f'8 and below sequence_length, which is {self.sequence_length}.'
+            )
+
+    @property
+    def short_phase(self) -> 'PretrainingSettings':
+        """The settings of the first steps."""
+        return dataclasses.replace(
+            self, sequence_length=self.short_phase_length, short_phase_steps=0
+        )
 
     @property
     def max_masked(self) -> int:
