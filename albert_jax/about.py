@@ -59,7 +59,8 @@ class About:
         head = content.get('head')
         return cls(
             run=content['run'],
-            model=AlbertConfig.from_dict(content['model']),
+            # How attention was computed there is no matter here.
+            model=AlbertConfig.from_dict({**content['model'], 'attention': 'auto'}),
             tokenizer=_tokenizer_from_json(content),
             identity=content['identity'],
             head=head and Head(head['kind'], tuple(head['labels'])),

@@ -4,8 +4,11 @@
 in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes them to memory.
 """
 
+import contextlib
+import contextvars
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -124,6 +127,25 @@ def _chunk(num_rows: int, length: int) -> int:
     return next(size for size in range(min(limit, num_rows), 0, -1) if num_rows % size == 0)
 
 
+# What programs are compiled for, where that is not the default backend.
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar('target', default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(backend: str) -> Iterator[None]:
+    """Chooses, inside, as on a machine that is not there."""
+    token = _target.set(backend)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def backend() -> str:
+    """The platform that the model is compiled for."""
+    return _target.get() or jax.default_backend()
+
+
 def choose(wanted: str, backend: str, length: int, has_dropout: bool) -> str:
     """The implementation to use.
 
@@ -138,7 +160,9 @@ def choose(wanted: str, backend: str, length: int, has_dropout: bool) -> str:
     if wanted == 'auto' and backend != 'tpu':
         return 'chunked' if backend == 'cpu' else 'einsum'
     problem = ''
-    if has_dropout:
+    if backend != 'tpu':
+        problem = f'that kernel needs a TPU, and this is a {backend}'
+    elif has_dropout:
         problem = 'it has no dropout of attention probabilities'
     elif length % _LANES:
         problem = f'sequences of {length} tokens are no multiple of {_LANES}'

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
@@ -27,6 +28,8 @@ from albert_jax.pretrained import FOLDER
 from albert_jax.step import TrainState
 
 _ITEMS = ('params', 'training')
+# Fields that earlier versions wrote.
+_NOT_OF_IDENTITY = ('model.remat', 'model.attention')
 
 
 class Checkpoints:
@@ -76,6 +79,8 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:
+            if _is_lost_process(error):
+                raise
             raise self._save_error(step, error) from error
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -106,6 +111,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as error:
+            if _is_lost_process(error):
+                raise
             raise self._save_error(None, error) from error
 
     def _save_error(self, step: int | None, error: Exception) -> UserError:
@@ -156,6 +163,11 @@ class Checkpoints:
                 )
             except (UserError, MemoryError):
                 raise
+            except jax.errors.JaxRuntimeError:
+                if distributed.are_many():
+                    # A lost process, which says nothing of the checkpoint.
+                    raise
+                damaged[step] = 'it cannot be placed on the devices'
             except Exception as error:  # whatever the storage raises, this one is of no use
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
                 damaged[step] = reason
@@ -217,6 +229,11 @@ class Checkpoints:
             self.close()
 
 
+def _is_lost_process(error: Exception) -> bool:
+    """Whether it is the others, and not the disk, that failed."""
+    return distributed.are_many() and isinstance(error, jax.errors.JaxRuntimeError)
+
+
 def _lock(workdir: Path) -> IO[str]:
     """Keeps a second run out of the workdir for as long as this process lives."""
     file = (workdir / 'lock').open('w')
@@ -268,8 +285,8 @@ def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: 
     saved_flat, wanted_flat = _flat(saved), _flat(wanted)
     differing = [
         f'{name} (there {saved_flat.get(name)!r}, here {wanted_flat.get(name)!r})'
-        for name in sorted(wanted_flat)
-        if saved_flat.get(name) != wanted_flat.get(name)
+        for name in sorted(saved_flat.keys() | wanted_flat.keys())
+        if name not in _NOT_OF_IDENTITY and saved_flat.get(name) != wanted_flat.get(name)
     ]
     if differing:
         raise UserError(

@@ -4,11 +4,13 @@ import argparse
 import ctypes
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from albert_jax.errors import UserError
@@ -17,6 +19,7 @@ from albert_jax.errors import UserError
 MEETING_SECONDS = 60
 SILENCE_SECONDS = 30
 _AUTO = 'auto'
+_LAST_WORDS_SECONDS = 3
 _PR_SET_PDEATHSIG = 1
 _LOST = (
     'Another process was lost, or this one failed ({}). What was saved is good; start the same '
@@ -60,6 +63,8 @@ def start(flags: argparse.Namespace) -> None:
 
     # CPUs run computations side by side, and their messages to other processes would get mixed up.
     jax.config.update('jax_cpu_enable_async_dispatch', False)
+    # It would take SIGTERM away from us.
+    jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
             None if address == _AUTO else address,
@@ -78,7 +83,7 @@ def start(flags: argparse.Namespace) -> None:
 
 def _check(address: str, count: int | None, number: int | None) -> None:
     host, _, port = address.rpartition(':')
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(
             f"--coordinator={address}: it must be HOST:PORT, as in 10.0.0.2:8476, or 'auto'."
         )
@@ -133,6 +138,8 @@ def _watch_over_a_child() -> None:
     # A terminal sends Ctrl-C to both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
+        os._exit(128 + signal.SIGTERM)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         print(f'error: {_LOST.format(name)}', file=sys.stderr, flush=True)
@@ -168,16 +175,7 @@ def check_same(description: Mapping[str, Any]) -> None:
     Raises:
       UserError: on all of them, with the first field that differs.
     """
-    if not are_many():
-        return
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    text = json.dumps(description, sort_keys=True, default=str).encode()
-    longest = int(np.max(multihost_utils.process_allgather(np.array([len(text)]))))
-    padded = np.frombuffer(text.ljust(longest), np.uint8)
-    rows = multihost_utils.process_allgather(padded)
-    all_of_them = [_flat(json.loads(bytes(np.asarray(row, np.uint8)))) for row in rows]
+    all_of_them = [_flat(other) for other in gathered(description)]
     first = all_of_them[0]
     for number, other in enumerate(all_of_them):
         for name in sorted(first.keys() | other.keys()):
@@ -186,6 +184,48 @@ def check_same(description: Mapping[str, Any]) -> None:
                     f'Process {number} was started with {name} = {other.get(name)!r}, process 0 '
                     f'with {first.get(name)!r}; start all of them with the same command.'
                 )
+
+
+def gathered(content: Any) -> list[Any]:
+    """What each process has to say, as JSON takes it, in the order of the processes."""
+    if not are_many():
+        return [content]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(content, sort_keys=True, default=str).encode()
+    longest = int(np.max(multihost_utils.process_allgather(np.array([len(text)]))))
+    padded = np.frombuffer(text.ljust(longest), np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(np.asarray(row, np.uint8))) for row in rows]
+
+
+def of_main(content: Any) -> Any:
+    """What process 0 has to say: what it has read decides for all."""
+    return gathered(content)[0]
+
+
+def check_shared(folder: Path) -> None:
+    """Checks that a folder is the same for all processes.
+
+    Raises:
+      UserError: on all of them, if it is not.
+    """
+    if not are_many():
+        return
+    file = folder / 'shared'
+    if is_main():
+        file.write_text(secrets.token_hex(16))
+    token = of_main(file.read_text() if is_main() else '')
+    found = gathered(file.exists() and file.read_text() == token)
+    if not all(found):
+        raise UserError(
+            f'{folder} of process {found.index(False)} is not that of process 0; --workdir must '
+            f'be on storage that all hosts share.'
+        )
+    wait_for_all('storage is shared')
+    if is_main():
+        file.unlink()
 
 
 def _flat(content: Any, path: str = '') -> dict[str, Any]:
@@ -209,28 +249,36 @@ def guarded(work: Callable[[], int]) -> int:
     Returns:
       The exit status of the work.
 
-    Raises:
-      UserError: if a peer was lost.
+    A mistake that only this process has seen ends it too, so that the others do not wait.
     """
     if not are_many():
         return work()
     import jax
 
     try:
-        status = work()
+        return work()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr, flush=True)
+        # Others may be about to say the same; those that are not must not wait for this one.
+        time.sleep(_LAST_WORDS_SECONDS)
+        os._exit(2)
     except jax.errors.JaxRuntimeError as error:
         print(f'error: {_LOST.format(_first_line(error))}', file=sys.stderr, flush=True)
         # JAX's own farewell would wait for the process that is gone.
         os._exit(1)
-    _leave()
-    return status
 
 
-def _leave() -> None:
-    """Parts from the others, without waiting for ever for one that is gone."""
+def leave(status: int) -> None:
+    """Parts from the others when the work is done, without waiting for ever for one that is gone.
+
+    Args:
+      status: to exit with if one is.
+    """
+    if not are_many():
+        return
     import jax
 
-    timer = threading.Timer(SILENCE_SECONDS, os._exit, [0])
+    timer = threading.Timer(SILENCE_SECONDS, os._exit, [status])
     timer.daemon = True
     timer.start()
     jax.distributed.shutdown()

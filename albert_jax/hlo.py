@@ -26,6 +26,7 @@ _KERNEL = 'custom_call_target="tpu_custom_call"'
 COLLECTIVES = (
     'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
 )  # fmt: skip
+_CONTEXT_BYTES = 4
 # The compiler writes this where it has no estimate.
 _NO_ESTIMATE = 2**63
 
@@ -134,9 +135,12 @@ def _whole_arrays(line: str, kind: str) -> list[tuple[str, int]]:
         (element_type, math.prod(int(n) for n in dims.split(',') if n) * _num_bytes(element_type))
         for element_type, dims in _ARRAY.findall(shape)
     ]
-    if '-start(' in line and kind in ('all-gather', 'collective-permute'):
-        # Operands and results stand side by side.
-        arrays = arrays[len(arrays) // 2 :]
+    if '-start(' in line and kind != 'all-reduce':
+        # Operands and results stand side by side, and small numbers of the runtime after them.
+        while len(arrays) > 2 and arrays[-1][1] <= _CONTEXT_BYTES:
+            arrays.pop()
+        half = len(arrays) // 2
+        return arrays[:half] if kind == 'reduce-scatter' else arrays[half:]
     if kind == 'reduce-scatter':
         size = _group_size(line)
         arrays = [(element_type, num_bytes * size) for element_type, num_bytes in arrays]

@@ -5,13 +5,11 @@ from typing import Any
 
 import jax
 
-_MAX_TRIES = 8
-
 
 def candidates(rows: int) -> list[int]:
     """Numbers of microbatches to try: divisors of a device's rows that about double."""
     found = [1]
-    while found[-1] < rows and len(found) < _MAX_TRIES:
+    while found[-1] < rows:
         found.append(next(n for n in range(2 * found[-1], rows + 1) if rows % n == 0))
     return found
 

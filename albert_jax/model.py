@@ -216,7 +216,7 @@ class Attention(_Weights):
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
         query, key, value = heads('query'), heads('key'), heads('value')
         chosen = attention.choose(
-            config.attention, jax.default_backend(), length, dropout is not None
+            config.attention, attention.backend(), length, dropout is not None
         )
         context = attention.attend(query, key, value, attention_mask, self.dtype, dropout, chosen)
         probs = None

@@ -60,7 +60,7 @@ def accuracy(
     labels: Int[Array, '*batch'],
     weights: Float[Array, '*batch'],
 ) -> Sum:
-    """Weighted count of labels that have the highest score, and the sum of the weights."""
+    """Weighted count of labels that no score exceeds, and the sum of the weights."""
     # Several times faster than argmax on CPU.
     of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     is_right = (of_label >= logits.max(-1)).astype(weights.dtype)

@@ -11,6 +11,7 @@ from albert_jax.errors import UserError
 from albert_jax.topologies import CHIPS, Slice, parse
 
 if TYPE_CHECKING:
+    from albert_jax.data.pretraining import PretrainingSettings
     from albert_jax.planning import Compiled, OnPaper, TooBig
     from albert_jax.pretrain import Sections
 
@@ -129,7 +130,7 @@ def _show(
     if isinstance(compiled, TooBig):
         row('does not fit', compiled.message, f'in {compiled.num_microbatches} microbatches')
     else:
-        days = seconds * loop.num_steps / _DAY
+        days = seconds * _full_steps(sections) / _DAY
         chip_hours = days * 24 * where.num_chips
         row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
         row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
@@ -138,6 +139,22 @@ def _show(
     Console().print(table)
     if isinstance(compiled, TooBig):
         print(_advice(sections, where, compiled))
+
+
+def _full_steps(sections: 'Sections') -> float:
+    """Steps of the run, those of a phase on short sequences by their share of the arithmetic."""
+    from albert_jax.flops import train_flops
+
+    model, pretraining, _, loop = sections
+    num_short = pretraining.short_phase_steps
+    if not num_short:
+        return loop.num_steps
+    short = pretraining.short_phase
+
+    def flops(settings: 'PretrainingSettings') -> float:
+        return train_flops(model, settings.sequence_length, settings.max_masked)
+
+    return loop.num_steps - num_short * (1 - flops(short) / flops(pretraining))
 
 
 def _advice(sections: 'Sections', where: Slice, found: 'TooBig') -> str:

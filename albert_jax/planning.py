@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from albert_jax.errors import UserError
 from albert_jax.flops import recomputed_flops, train_flops
 from albert_jax.topologies import Slice
 
@@ -71,16 +72,28 @@ def on_paper(sections: 'Sections', where: Slice) -> OnPaper:
     """Counts parameters, arithmetic and traffic of one step.
 
     Raises:
-      UserError: if the devices do not divide.
+      UserError: if the devices or the batch do not divide.
     """
     import jax
 
     from albert_jax.sharding import choose_fsdp
+    from albert_jax.train import rows_per_device
 
     model, pretraining, loop = sections.model, sections.pretraining, sections.loop
     chip, num_devices = where.chip, where.num_devices
     num_params = sum(x.size for x in jax.tree.leaves(_param_shapes(sections)))
     num_fsdp = loop.num_fsdp or choose_fsdp(num_params, num_devices)
+    if loop.num_devices not in (0, num_devices):
+        raise UserError(
+            f'loop.num_devices is {loop.num_devices}, but {where.name} has {num_devices}; leave it '
+            f'at 0 for all.'
+        )
+    if num_devices % num_fsdp:
+        raise UserError(
+            f'loop.num_fsdp is {num_fsdp}, which does not divide the {num_devices} devices of '
+            f'{where.name}.'
+        )
+    rows_per_device(loop, num_devices)
     length = pretraining.sequence_length
     flops = train_flops(model, length, pretraining.max_masked) * loop.batch_size
     again = recomputed_flops(model, length) * loop.batch_size
@@ -119,6 +132,8 @@ def prepare_to_compile(is_fast: bool) -> None:
         'JAX_PLATFORMS': 'cpu',
         'TPU_SKIP_MDS_QUERY': '1',
         'TPU_WORKER_HOSTNAMES': 'localhost',
+        # Any will do: without one libtpu complains that it cannot ask a machine's metadata.
+        'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
         # A second process may be planning too.
         'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
         'TPU_STDERR_LOG_LEVEL': '3',
@@ -128,20 +143,6 @@ def prepare_to_compile(is_fast: bool) -> None:
     os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
     if is_fast:
         os.environ['JAX_OPTIMIZATION_LEVEL'] = 'O0'
-
-
-def for_tpu(sections: 'Sections') -> 'Sections':
-    """The sections with the attention that a TPU would choose; here the default is a CPU's."""
-    from albert_jax import attention
-
-    model = sections.model
-    chosen = attention.choose(
-        model.attention,
-        'tpu',
-        sections.pretraining.sequence_length,
-        model.attention_probs_dropout_prob > 0,
-    )
-    return sections._replace(model=dataclasses.replace(model, attention=chosen))
 
 
 def compile_step(sections: 'Sections', where: Slice) -> Compiled | TooBig:
@@ -155,10 +156,9 @@ def compile_step(sections: 'Sections', where: Slice) -> Compiled | TooBig:
     from albert_jax.microbatches import candidates
     from albert_jax.train import rows_per_device
 
-    sections = for_tpu(sections)
+    rows_per_device(sections.loop, where.num_devices)
     num_microbatches = sections.loop.num_microbatches
     if num_microbatches:
-        rows_per_device(sections.loop, where.num_devices)
         return _compile_once(sections, where, num_microbatches)
     rows = sections.loop.batch_size // where.num_devices
     tried: Compiled | TooBig | None = None
@@ -235,10 +235,11 @@ def _compile_once(sections: 'Sections', where: Slice, num_microbatches: int) -> 
 
     import jax
 
-    from albert_jax import hlo
+    from albert_jax import attention, hlo
     from albert_jax.microbatches import is_out_of_memory
 
-    lowered = lower_step(sections, where.devices(), num_microbatches)
+    with attention.compiling_for('tpu'):
+        lowered = lower_step(sections, where.devices(), num_microbatches)
     started = time.monotonic()
     try:
         compiled = lowered.compile()

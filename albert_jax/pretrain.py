@@ -68,10 +68,18 @@ def run(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) -> int:
     """
     from albert_jax.train import train
 
+    if num_profiled < 0:
+        raise UserError(f'--profile={num_profiled}: it must be 0 or above.')
+    ways = {name: section for name, section in config.items() if name != 'data'}
+    distributed.check_same({**ways, '--profile': num_profiled})
     task, loop, baseline = make_task(config)
     outcome = train(task, loop, workdir, num_profiled)
-    if not distributed.is_main():
-        return 128 + outcome.signal_number if outcome.signal_number else 0
+    is_main = distributed.is_main()
+    status = 128 + outcome.signal_number if outcome.signal_number else 0
+    # The others do not wait for the report.
+    distributed.leave(status)
+    if not is_main:
+        return status
     if outcome.signal_number:
         print(
             f'Stopped by a signal; step {outcome.step} of {loop.num_steps} is saved in {workdir}.'
@@ -154,6 +162,11 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
             f'{model.max_position_embeddings} positions; raise model.max_position_embeddings or '
             f'shorten the sequences.'
         )
+    if pretraining.short_phase_steps >= loop.num_steps:
+        raise UserError(
+            f'pretraining.short_phase_steps is {pretraining.short_phase_steps}; it must be below '
+            f'loop.num_steps, which is {loop.num_steps}.'
+        )
     return Sections(model, pretraining, optimizer, loop)
 
 
@@ -201,7 +214,7 @@ def make_task(
         short_corpus = corpus
         if config['data']['short_phase_path']:
             short_corpus = PreparedCorpus(config['data']['short_phase_path'])
-            fingerprints['short_phase_fingerprint'] = short_corpus.fingerprint
+        fingerprints['short_phase_fingerprint'] = short_corpus.fingerprint
         if short_corpus.tokenizer.sha256 != corpus.tokenizer.sha256:
             raise UserError(
                 f'{short_corpus.directory} and {corpus.directory} have different vocabularies; '

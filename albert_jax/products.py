@@ -123,7 +123,7 @@ def _transposed_in_memory(x: Array) -> Array:
     """Transposes by XLA's blocked copy, of which a branch keeps all fusions away.
 
     Fused with its neighbours, the transposition would go through memory one column after the other,
-    ten times slower (docs/SPEED.md). The other branch, for a NaN, gives the same.
+    ten times slower (docs/RESULTS.md). The other branch, for a NaN, gives the same.
     """
     return jax.lax.cond(jnp.isnan(x.ravel()[0]), _swapped_in_turns, _swapped, x)
 

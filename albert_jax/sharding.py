@@ -126,15 +126,16 @@ def split_axis(spec: PartitionSpec) -> int | None:
 def gather(tree: PyTree, tree_specs: PyTree, dtype: jnp.dtype) -> PyTree:
     """The whole of a tree from the pieces on each device. To be called inside `shard_map`.
 
-    Kernels travel in `dtype`, which is what they are rounded to in every product; all else, and
-    what is returned, is float32.
+    The model's kernels travel in `dtype`, which is what they are rounded to in every product; all
+    else, heads of tasks too, and what is returned, is float32.
     """
 
     def whole(path: tuple[Any, ...], piece: Array, spec: PartitionSpec) -> Array:
         axis = split_axis(spec)
         if axis is None:
             return piece
-        if path_name(path).endswith('kernel'):
+        name = path_name(path)
+        if name.endswith('kernel') and not name.startswith('head/'):
             piece = piece.astype(dtype)
         return jax.lax.all_gather(piece, 'fsdp', axis=axis, tiled=True).astype(jnp.float32)
 

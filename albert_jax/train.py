@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -172,6 +173,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     checkpoints = Checkpoints(
         workdir, settings.keep_last, settings.best_metric, settings.is_lower_better
     )
+    distributed.check_shared(workdir)
     state = checkpoints.restore(abstract_state, task.about)
     if state is None:
         state = jax.jit(make_state, out_shardings=shardings)(task.start_params)
@@ -179,6 +181,10 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     # It may have been told to stop in the midst of an evaluation.
     is_due = first_step % settings.eval_every == 0 or first_step == settings.num_steps
     lacks_evaluation = bool(first_step) and is_due and not _has_evaluation(workdir, first_step)
+    # What process 0 has read decides for all.
+    lacks_evaluation, history = distributed.of_main(
+        [lacks_evaluation, _history(workdir, settings, first_step)]
+    )
     if first_step >= settings.num_steps and not lacks_evaluation:
         checkpoints.close()
         return Outcome(first_step, None, None)
@@ -212,9 +218,6 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
     stop = _StopSignal()
     evaluate = _evaluator(task, settings, mesh, rows, stop)
-    history = _history(workdir, settings, first_step)
-    # All have read the metrics file; the first process may cut and continue it.
-    distributed.wait_for_all('metrics are read')
     if _is_stale(history, settings):
         checkpoints.close()
         return Outcome(first_step, None, None)
@@ -257,6 +260,9 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
             if is_eval or is_save:
                 is_stopped |= _read_status(task, settings, telemetry, step, previous)
                 previous = None
+            if is_eval and is_stopped:
+                # It is made up for when the run goes on.
+                break
             if is_eval:
                 with telemetry.paused():
                     metrics = evaluate(state.params)
@@ -354,6 +360,12 @@ def rows_per_device(settings: LoopSettings, num_devices: int) -> int:
 
 def _local_rows(settings: LoopSettings, mesh: Mesh) -> range:
     rows_per_device(settings, mesh.size)
+    counts = Counter(device.process_index for device in mesh.devices.flat)
+    if len(counts) != jax.process_count() or len(set(counts.values())) != 1:
+        raise UserError(
+            f'loop.num_devices is {settings.num_devices}, of which the {jax.process_count()} '
+            f'processes would have unequal shares; give a multiple of the processes, or 0 for all.'
+        )
     size = settings.batch_size // jax.process_count()
     return range(jax.process_index() * size, (jax.process_index() + 1) * size)
 

@@ -2,12 +2,15 @@
 
     python -m benchmarks.compute            (needs the extra `reference`)
 
-Both train `albert_base` (v2: no dropout) in float32 with AdamW on the same shapes. Hugging Face
-computes MLM logits at every position; we do so at the masked ones, as pretraining needs. For the
-forward pass both compute them everywhere. The two take turns, and the fastest of each is compared.
+All train `albert_base` (v2: no dropout) with AdamW on the same shapes: ours in float32 and with
+bfloat16 products, Hugging Face's in float32, as it comes, and under torch's bfloat16 autocast.
+Hugging Face computes MLM logits at every position; we do so at the masked ones, as pretraining
+needs. For the forward pass all compute them everywhere. They take turns, and the fastest of each is
+compared. The share of the peak is the model's arithmetic over the fastest product measured here.
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +23,7 @@ import numpy as np
 
 from albert_jax import objectives
 from albert_jax.config import SIZES
+from albert_jax.flops import train_flops
 from albert_jax.model import PretrainingModel, init_params
 from albert_jax.optimizer import OptimizerSettings, make_optimizer
 from albert_jax.sharding import make_mesh, put_batch, replicated
@@ -27,6 +31,9 @@ from albert_jax.step import init_state, make_train_step
 
 _NUM_TURNS = 4
 _CONFIG = SIZES['albert_base']
+# Of the product whose speed is called the machine's peak: a large one of the model's.
+_PEAK_SHAPE = (2048, 3072, 768)
+Runs = dict[str, Callable[[], None]]
 
 
 def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
@@ -45,22 +52,23 @@ def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
     }
 
 
-def ours(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Callable[[], None]]:
+def ours(batch: dict[str, np.ndarray], dtype: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    config = dataclasses.replace(_CONFIG, compute_dtype=dtype)
     mesh = make_mesh(1)
-    objective = objectives.pretraining(_CONFIG)
+    objective = objectives.pretraining(config)
     optimizer = make_optimizer(
         OptimizerSettings(name='adamw', schedule='constant', warmup_steps=0, learning_rate=1e-4),
         1000,
-        _CONFIG,
+        config,
     )
     state = jax.jit(
-        lambda: init_state(lambda key: init_params(_CONFIG, key), optimizer, objective, batch, 0),
+        lambda: init_state(lambda key: init_params(config, key), optimizer, objective, batch, 0),
         out_shardings=replicated(mesh),
     )()
     params = jax.tree.map(jnp.copy, state.params)
     train_step = make_train_step(objective, optimizer, mesh, 1, 10, 0)
     placed = put_batch(mesh, batch)
-    model = PretrainingModel(_CONFIG)
+    model = PretrainingModel(config)
 
     @jax.jit
     def logits(params: Any, input_ids: jax.Array) -> Any:
@@ -75,7 +83,9 @@ def ours(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Callable[[],
     return step, lambda: jax.block_until_ready(logits(params, placed['input_ids']))
 
 
-def hugging_face(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Callable[[], None]]:
+def hugging_face(
+    batch: dict[str, np.ndarray], is_half: bool
+) -> tuple[Callable[[], None], Callable[[], None]]:
     import torch
     from transformers import AlbertConfig, AlbertForPreTraining
 
@@ -96,9 +106,13 @@ def hugging_face(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Call
     labels.scatter_(1, positions, torch.from_numpy(batch['masked_ids']).long())
     order = torch.from_numpy(batch['sentence_labels']).long()
 
+    def autocast() -> Any:
+        return torch.autocast('cpu', torch.bfloat16, enabled=is_half)
+
     def step() -> None:
         model.train()
-        loss = model(input_ids=input_ids, labels=labels, sentence_order_label=order).loss
+        with autocast():
+            loss = model(input_ids=input_ids, labels=labels, sentence_order_label=order).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -106,21 +120,39 @@ def hugging_face(batch: dict[str, np.ndarray]) -> tuple[Callable[[], None], Call
 
     def forward() -> None:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             model(input_ids=input_ids)
 
     return step, forward
 
 
-def fastest_of_turns(left: Callable[[], None], right: Callable[[], None]) -> tuple[float, float]:
-    times: tuple[list[float], list[float]] = ([], [])
+def fastest_of_turns(runs: Runs) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of the first call of each, which compiles, and of the fastest after it."""
+    first: dict[str, float] = {}
+    fastest = dict.fromkeys(runs, float('inf'))
     for turn in range(_NUM_TURNS + 1):
-        for run, seconds in zip((left, right), times, strict=True):
+        for name, run in runs.items():
             started = time.monotonic()
             run()
-            if turn:  # the first one compiles
-                seconds.append(time.monotonic() - started)
-    return min(times[0]), min(times[1])
+            seconds = time.monotonic() - started
+            if turn:
+                fastest[name] = min(fastest[name], seconds)
+            else:
+                first[name] = seconds
+    return first, fastest
+
+
+def peak(dtype: str) -> float:
+    """FLOP/s of one large product on this machine, the fastest of several."""
+    rows, inner, columns = _PEAK_SHAPE
+    left, right = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
+    product = jax.jit(lambda x, y: jnp.dot(x, y, preferred_element_type=jnp.float32))
+    seconds = []
+    for _ in range(20):
+        started = time.monotonic()
+        product(left, right).block_until_ready()
+        seconds.append(time.monotonic() - started)
+    return 2.0 * rows * inner * columns / min(seconds)
 
 
 def data_wait() -> float:
@@ -169,18 +201,31 @@ def main() -> None:
     parser.add_argument('--shapes', nargs='*', default=['8x128', '4x512'], help='batch × length')
     flags = parser.parse_args()
     print(f'share of the step that waits for data: {data_wait():.2%}', flush=True)
+    peaks = {dtype: peak(dtype) for dtype in ('float32', 'bfloat16')}
+    for dtype, value in peaks.items():
+        print(f'fastest product in {dtype}: {value / 1e9:.0f} GFLOP/s', flush=True)
     for shape in flags.shapes:
         size, length = map(int, shape.split('x'))
         batch = make_batch(size, length)
-        for name, mine, theirs in zip(
-            ('train step', 'forward'), ours(batch), hugging_face(batch), strict=True
-        ):
-            left, right = fastest_of_turns(mine, theirs)
-            print(
-                f'{name} {shape}: {left:.2f} s against {right:.2f} s of Hugging Face in torch, '
-                f'ratio {left / right:.2f}',
-                flush=True,
-            )
+        runners = {
+            'ours, float32': ours(batch, 'float32'),
+            'ours, bfloat16': ours(batch, 'bfloat16'),
+            'Hugging Face, float32': hugging_face(batch, False),
+            'Hugging Face, bfloat16': hugging_face(batch, True),
+        }
+        for number, name in enumerate(('train step', 'forward')):
+            first, fastest = fastest_of_turns({who: run[number] for who, run in runners.items()})
+            num_places = batch['masked_ids'].shape[1] if number == 0 else length
+            flops = size * train_flops(_CONFIG, length, num_places) / (1 if number == 0 else 3)
+            theirs = fastest['Hugging Face, float32']
+            print(f'{name} {shape}:')
+            for who, seconds in fastest.items():
+                share = flops / seconds / peaks[who.rpartition(' ')[2]]
+                print(
+                    f'  {who:24} {seconds:6.2f} s  ratio {seconds / theirs:.2f}  '
+                    f'{share:4.0%} of the peak  first call {first[who]:.1f} s',
+                    flush=True,
+                )
 
 
 if __name__ == '__main__':

@@ -96,5 +96,10 @@ def test_the_machine_chooses_and_says_what_it_could_not_have(caplog):
     assert 'no dropout' in caplog.text
     assert attention.choose('auto', 'tpu', 96, False) == 'einsum'
     assert '96 tokens are no multiple of 128' in caplog.text
+    with pytest.raises(UserError, match='that kernel needs a TPU, and this is a cpu'):
+        attention.choose('splash', 'cpu', 128, False)
+    assert attention.backend() == 'cpu'
+    with attention.compiling_for('tpu'):
+        assert attention.backend() == 'tpu'
     with pytest.raises(UserError, match='model.attention is splash, but sequences of 96 tokens'):
         attention.choose('splash', 'tpu', 96, False)

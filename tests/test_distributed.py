@@ -151,6 +151,34 @@ def test_processes_with_different_configs_stop_with_the_field(corpus_directory, 
         )
 
 
+def test_a_mistake_that_one_process_alone_sees_ends_all(corpus_directory, tmp_path):
+    port = free_port()
+    flags = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2']
+    processes = [
+        start(command(folder, tmp_path), 1, *flags, f'--process_id={number}')
+        for number, folder in enumerate((corpus_directory, tmp_path / 'nowhere'))
+    ]
+    code, text = finish(processes[1], timeout=120)
+    assert code == 2, text
+    assert 'nowhere holds no prepared corpus' in text
+    code, text = finish(processes[0], timeout=120)
+    assert code == 1, text
+    assert 'Another process was lost' in text
+
+
+def test_storage_that_is_not_shared_is_noticed(corpus_directory, tmp_path):
+    port = free_port()
+    flags = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2']
+    processes = [
+        start(command(corpus_directory, tmp_path / name), 1, *flags, f'--process_id={number}')
+        for number, name in enumerate(('here', 'there'))
+    ]
+    for process in processes:
+        code, text = finish(process, timeout=120)
+        assert code == 2, text
+        assert 'there of process 1 is not that of process 0' in text or 'must be on storage' in text
+
+
 def test_a_coordinator_that_does_not_answer(corpus_directory, tmp_path, monkeypatch, capsys):
     from albert_jax import distributed, pretrain
     from albert_jax.errors import UserError
@@ -168,6 +196,7 @@ def test_a_coordinator_that_does_not_answer(corpus_directory, tmp_path, monkeypa
     [
         (['--num_processes=2'], 'need --coordinator'),
         (['--coordinator=here'], 'it must be HOST:PORT'),
+        (['--coordinator=here:99999'], 'it must be HOST:PORT'),
         (['--coordinator=a:1'], 'needs --num_processes and --process_id too'),
         (['--coordinator=a:1', '--num_processes=2', '--process_id=2'], 'it must be from 0 to 1'),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from albert_jax import convert, evaluate, finetune, predict, pretrained
+from albert_jax import attention, convert, evaluate, finetune, predict, pretrained
 from albert_jax.about import Head
 from albert_jax.command import read_config
 from albert_jax.config import AlbertConfig
@@ -287,6 +287,26 @@ def test_heads_and_layers_learn_at_their_own_rates():
 
 
 # Prediction.
+
+
+def test_on_eight_tpu_chips_the_attention_kernel_is_lowered_too():
+    """The compiler refuses to split a Pallas kernel by itself."""
+    config = AlbertConfig(
+        **(CONFIG.to_dict() | {'hidden_size': 128, 'max_position_embeddings': 128})
+    )
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    shapes |= {
+        'head': jax.eval_shape(
+            lambda: init_head('sequence_classification', 2, config, jax.random.key(1))
+        )
+    }
+    predictor = Predictor(config, CLASSES, make_mesh(8), 8, 128, 0)
+    batch = dict.fromkeys(
+        ('input_ids', 'attention_mask', 'token_type_ids'), jax.ShapeDtypeStruct((8, 128), jnp.int32)
+    )
+    with attention.compiling_for('tpu'):
+        lowered = predictor._answer.trace(shapes, batch).lower(lowering_platforms=('tpu',))
+    assert 'tpu_custom_call' in lowered.as_text()
 
 
 def test_every_example_once_on_1_3_and_8_devices(params):

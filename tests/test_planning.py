@@ -84,7 +84,7 @@ def test_slices_count_chips_and_devices():
 
 
 def test_microbatches_to_try_are_divisors_that_about_double():
-    assert microbatches.candidates(512) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert microbatches.candidates(512) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     assert microbatches.candidates(12) == [1, 2, 4, 12]
     assert microbatches.candidates(1) == [1]
 
@@ -181,6 +181,63 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
         hlo.analyse('nothing')
 
 
+@pytest.mark.parametrize(
+    ('line', 'kind', 'size'),
+    [
+        (
+            '(bf16[8,64]{1,0}, bf16[32,64]{1,0}) all-gather-start(%x), replica_groups=[2,4]<=[8]',
+            'all-gather',
+            32 * 64 * 2,
+        ),
+        (
+            '(f32[64,8]{1,0}, f32[64,8]{1,0}, u32[], u32[]) collective-permute-start(%x)',
+            'collective-permute',
+            64 * 8 * 4,
+        ),
+        (
+            '((f32[64]{0}), (f32[16]{0}), u32[]) reduce-scatter-start(%x), replica_groups={{0,1}}',
+            'reduce-scatter',
+            64 * 4,
+        ),
+        ('(f32[4]{0}, f32[6]{0}) all-reduce-start(%x, %y), to_apply=%add', 'all-reduce', 40),
+        ('f32[16]{0} reduce-scatter(%x), replica_groups={{0,1,2,3}}', 'reduce-scatter', 256),
+        (
+            "f32[16]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}",
+            'reduce-scatter',
+            256,
+        ),
+    ],
+)
+def test_bytes_are_those_of_the_whole_array(line, kind, size):
+    text = f'ENTRY %main (x: f32[8]) -> f32[8] {{\n  ROOT %c = {line}\n}}\n'
+    program = hlo.analyse(text)
+    assert program.collective_bytes == {kind: size}
+    assert program.num_collectives == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'num_fsdp': 3}, 'loop.num_fsdp is 3, which does not divide the 16 devices'),
+        ({'batch_size': 100}, 'it must be a multiple of 16'),
+        ({'num_devices': 8}, 'loop.num_devices is 8, but v5e:4x4 has 16'),
+        ({'batch_size': 100, 'num_microbatches': 0}, 'it must be a multiple of 16'),
+    ],
+)
+def test_runs_that_do_not_fit_the_slice_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        planning.on_paper(sections(**change), topologies.parse('v5e:4x4'))
+
+
+def test_a_short_phase_costs_its_share():
+    whole, short = sections('base'), sections('base+short')
+    assert plan._full_steps(whole) == 125_000
+    # A token costs less where it attends to fewer, so a short step costs below a quarter.
+    assert 12_500 + 112_500 / 4.6 < plan._full_steps(short) < 12_500 + 112_500 / 4
+    with pytest.raises(UserError, match='short_phase_steps is 112500; it must be below'):
+        sections('base+short', num_steps=5000)
+
+
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'albert_jax\[plan\]'):
@@ -224,7 +281,7 @@ def test_xxlarge_fits_and_sends_little(tmp_path, topology, batch_size, num_micro
     assert sorted(compiled['trip_counts']) == sorted([num_microbatches, 12, 12])
     if topology.startswith('v5e'):
         seconds = compiled['estimated_seconds'] + compiled['kernel_seconds']
-        assert seconds <= 1.4 * found['on_paper']['flops_seconds']
+        assert seconds <= 1.35 * found['on_paper']['flops_seconds']
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from albert_jax.config import AlbertConfig
 from albert_jax.heads import POOLED, apply_head, dropout_of
 from albert_jax.model import PretrainingModel
 from albert_jax.objectives import Batch
-from albert_jax.sharding import put_batch, replicated
+from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
 from albert_jax.tasks.features import Features, eval_batches
 
 
@@ -24,7 +24,7 @@ class Predictor:
     Args:
       config: of the model.
       head: what it answers.
-      mesh: the rows of a batch are split over its `data` axis.
+      mesh: the rows of a batch are split over all its devices.
       batch_size: examples a batch, rounded up to a multiple of the devices.
       max_length: of a sequence.
       pad_id: of the vocabulary.
@@ -59,7 +59,11 @@ class Predictor:
                 return {'tags': logits['logits'].argmax(-1).astype(jnp.int32)}
             return logits
 
-        self._answer = jax.jit(answer, out_shardings=replicated(mesh))
+        # Mapped and not left to the compiler: it cannot split a Pallas kernel.
+        mapped = jax.shard_map(
+            answer, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
+        )
+        self._answer = jax.jit(mapped, out_shardings=replicated(mesh))
 
     @property
     def num_compiled(self) -> int:
