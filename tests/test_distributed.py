@@ -123,7 +123,9 @@ def test_a_signal_to_one_process_saves_on_all_and_another_mesh_goes_on(
     assert losses(tmp_path) == pytest.approx(losses(one_process), rel=2e-5)
 
 
-def test_a_lost_process_ends_the_others_with_a_sentence(corpus_directory, tmp_path):
+def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(
+    corpus_directory, tmp_path
+):
     arguments = command(corpus_directory, tmp_path, '--config.loop.num_steps=100000')
     processes = start_two(arguments)
     wait_for_step(tmp_path, 8, processes)
@@ -136,6 +138,14 @@ def test_a_lost_process_ends_the_others_with_a_sentence(corpus_directory, tmp_pa
     assert 'start the same command again on all hosts' in text
     assert 'Traceback' not in text
     assert (tmp_path / 'checkpoints' / '6').exists()
+    # The same command goes on.
+    lost_at = max(losses(tmp_path))
+    processes = start_two(arguments)
+    wait_for_step(tmp_path, lost_at + 3, processes)
+    processes[0].send_signal(signal.SIGTERM)
+    codes, texts = zip(*(finish(process) for process in processes), strict=True)
+    assert codes == (143, 143), texts
+    assert 'Going on from step' in texts[0]
 
 
 def test_processes_with_different_configs_stop_with_the_field(corpus_directory, tmp_path):
