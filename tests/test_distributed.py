@@ -1,4 +1,7 @@
-"""Real processes on this machine: 2 × 4 devices are 1 × 8; a lost peer, a signal, another mesh."""
+"""Real processes on this machine: 2 × 4 devices are 1 × 8; a lost peer, a signal, another mesh.
+
+What waits longest, for peers that are gone, is under `make test-slow`.
+"""
 
 import json
 import os
@@ -123,6 +126,7 @@ def test_a_signal_to_one_process_saves_on_all_and_another_mesh_goes_on(
     assert losses(tmp_path) == pytest.approx(losses(one_process), rel=2e-5)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(
     corpus_directory, tmp_path
 ):
@@ -161,6 +165,7 @@ def test_processes_with_different_configs_stop_with_the_field(corpus_directory, 
         )
 
 
+@pytest.mark.slow
 def test_a_mistake_that_one_process_alone_sees_ends_all(corpus_directory, tmp_path):
     port = free_port()
     flags = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2']
@@ -176,6 +181,7 @@ def test_a_mistake_that_one_process_alone_sees_ends_all(corpus_directory, tmp_pa
     assert 'Another process was lost' in text
 
 
+@pytest.mark.slow
 def test_storage_that_is_not_shared_is_noticed(corpus_directory, tmp_path):
     port = free_port()
     flags = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2']
