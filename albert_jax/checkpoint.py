@@ -163,12 +163,9 @@ class Checkpoints:
                 )
             except (UserError, MemoryError):
                 raise
-            except jax.errors.JaxRuntimeError:
-                if distributed.are_many():
-                    # A lost process, which says nothing of the checkpoint.
-                    raise
-                damaged[step] = 'it cannot be placed on the devices'
             except Exception as error:  # whatever the storage raises, this one is of no use
+                if _is_lost_process(error):
+                    raise
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
                 damaged[step] = reason
         if damaged:
