@@ -1,5 +1,7 @@
 """A number for each array of a tree, to notice what storage does not."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 import jax
@@ -49,3 +51,8 @@ def check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:
     for path, number in digests(tree).items():
         if expected.get(path) != number:
             raise ValueError(f'{path} is not what was saved')
+
+
+def digest_of_all(tree: PyTree) -> str:
+    """One name for all arrays together."""
+    return hashlib.sha256(json.dumps(digests(tree), sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -299,11 +298,9 @@ def _encoder_of(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _start_digest(start: 'Pretrained') -> str:
-    from albert_jax.digests import digests
+    from albert_jax.digests import digest_of_all
 
-    if not start.params:
-        return 'random'
-    return hashlib.sha256(json.dumps(digests(start.params), sort_keys=True).encode()).hexdigest()
+    return digest_of_all(start.params) if start.params else 'random'
 
 
 def _train_one(

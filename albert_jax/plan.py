@@ -130,7 +130,7 @@ def _show(
     if isinstance(compiled, TooBig):
         row('does not fit', compiled.message, f'in {compiled.num_microbatches} microbatches')
     else:
-        days = seconds * _full_steps(sections) / _DAY
+        days = seconds * full_steps(sections) / _DAY
         chip_hours = days * 24 * where.num_chips
         row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
         row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
@@ -141,7 +141,7 @@ def _show(
         print(_advice(sections, where, compiled))
 
 
-def _full_steps(sections: 'Sections') -> float:
+def full_steps(sections: 'Sections') -> float:
     """Steps of the run, those of a phase on short sequences by their share of the arithmetic."""
     from albert_jax.flops import train_flops
 

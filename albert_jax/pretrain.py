@@ -145,11 +145,10 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
     from albert_jax.optimizer import OptimizerSettings, schedule
     from albert_jax.train import LoopSettings
 
-    sections = ('model', 'data', 'pretraining', 'optimizer', 'loop')
+    sections = ('init_from', 'model', 'data', 'pretraining', 'optimizer', 'loop')
     if set(config) != set(sections):
         raise UserError(
-            f'The config has the sections {", ".join(sorted(config))}; it must have '
-            f'{", ".join(sections)}.'
+            f'The config has {", ".join(sorted(config))}; it must have {", ".join(sections)}.'
         )
     model = model_config(config['model'])
     pretraining = PretrainingSettings.from_dict(config['pretraining'])
@@ -178,11 +177,12 @@ def make_task(
     Raises:
       UserError: if a section or value is impossible, or does not fit the corpus.
     """
-    from albert_jax import objectives
+    from albert_jax import continuation, objectives
     from albert_jax.about import About
     from albert_jax.data.dataset import PreparedCorpus
     from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
     from albert_jax.data.unigram import unigram_baseline
+    from albert_jax.digests import digest_of_all
     from albert_jax.flops import train_flops
     from albert_jax.model import init_params
     from albert_jax.optimizer import make_optimizer, schedule
@@ -235,6 +235,14 @@ def make_task(
         length = settings.sequence_length
         return Work(length, train_flops(model, length, settings.max_masked))
 
+    start: dict[str, Any] | None = None
+    start_identity: dict[str, Any] = {}
+    init: Callable[..., Any] = functools.partial(init_params, model)
+    if config['init_from']:
+        start = continuation.start_params(config['init_from'], model, corpus.tokenizer)
+        start_identity = {'start': {'weights': digest_of_all(start)}}
+        init = functools.partial(continuation.init_with, model)
+
     task = Task(
         objective=objectives.pretraining(
             model,
@@ -242,7 +250,7 @@ def make_task(
             pretraining.mlm_weight,
             pretraining.sentence_weight,
         ),
-        init_params=functools.partial(init_params, model),
+        init_params=init,
         optimizer=make_optimizer(optimizer, loop.num_steps, model),
         learning_rate=schedule(optimizer, loop.num_steps),
         train_batch=train_batch,
@@ -259,8 +267,10 @@ def make_task(
                 'pretraining': pretraining.to_dict(),
                 'optimizer': optimizer.to_dict(),
                 'loop': {name: getattr(loop, name) for name in _IDENTITY_OF_LOOP},
+                **start_identity,
             },
         ),
+        start_params=start,
     )
 
     def baseline() -> tuple[float, float]:

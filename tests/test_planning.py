@@ -231,9 +231,9 @@ def test_runs_that_do_not_fit_the_slice_are_refused(change, message):
 
 def test_a_short_phase_costs_its_share():
     whole, short = sections('base'), sections('base+short')
-    assert plan._full_steps(whole) == 125_000
+    assert plan.full_steps(whole) == 125_000
     # A token costs less where it attends to fewer, so a short step costs below a quarter.
-    assert 12_500 + 112_500 / 4.6 < plan._full_steps(short) < 12_500 + 112_500 / 4
+    assert 12_500 + 112_500 / 4.6 < plan.full_steps(short) < 12_500 + 112_500 / 4
     with pytest.raises(UserError, match='short_phase_steps is 112500; it must be below'):
         sections('base+short', num_steps=5000)
 

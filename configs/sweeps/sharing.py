@@ -1,0 +1,34 @@
+"""Which parameters layers share: Table 4 of the paper, section 4.5.
+
+    python -m launch.sweep --sweep=configs/sweeps/sharing.py:base --workdir=runs/sharing \
+        --override pretrain.data.path=CORPUS --override mnli.data.path=GLUE/MNLI …
+
+base differs in what is shared and in E. Published averages over five tasks (parameters):
+
+| | E = 768 | E = 128 |
+|---|---|---|
+| all shared | 79.8 (31 M) | 80.1 (12 M) |
+| attention shared | 81.6 (83 M) | 81.7 (64 M) |
+| FFN shared | 79.5 (57 M) | 80.2 (38 M) |
+| not shared | 82.3 (108 M) | 81.6 (89 M) |
+"""
+
+from configs.sweeps.common import ablation, averages
+from launch.changes import Change, Sweep, product
+
+PUBLISHED = averages(
+    e768_all=79.8, e768_attention=81.6, e768_ffn=79.5, e768_none=82.3,
+    e128_all=80.1, e128_attention=81.7, e128_ffn=80.2, e128_none=81.6,
+)  # fmt: skip
+
+
+def get_sweep(scale: str = 'base') -> Sweep:
+    ways = ('all', 'attention', 'ffn', 'none')
+    sharing = [Change(name, {'pretrain.model.sharing': name}) for name in ways]
+    embedding = [Change(f'e{size}', {'pretrain.model.embedding_size': size}) for size in (768, 128)]
+    # mini's own E stands for the paper's 128, a sixth of H.
+    mini = [Change(f'e128-{change.name}', change.fields) for change in sharing]
+    return ablation(
+        scale, 'Sharing of parameters', 'base', product(embedding, sharing), mini, PUBLISHED,
+        'Table 4',
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How runs get onto machines: sweeps, reports, Cloud TPU VMs."""

@@ -1,0 +1,223 @@
+"""What a sweep has found so far: a table of numbers with their spread, and learning curves."""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax.errors import UserError
+from launch import record
+from launch.stages import INTRINSIC, PRETRAIN
+
+# The average of the paper takes the mean of these for the SQuADs, and the accuracy of the others.
+_AVERAGED = {
+    'squad1': ('exact_match', 'f1'),
+    'squad2': ('best_exact_match', 'best_f1'),
+}
+PARAMETERS, AVERAGE = 'parameters', 'average'
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A number of ours over seeds, or why there is none."""
+
+    values: tuple[float, ...]
+    # Seeds that there should be.
+    num_seeds: int
+    # Of the stages that the number needs, where not all are finished.
+    state: str = ''
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds that are finished; not a number if none is."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; None for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def text(self, title: str) -> str:
+        """As in 80.1 ± 0.3."""
+        if not self.values:
+            return self.state
+        digits = 2 if title == PARAMETERS or 'loss' in title else 1
+        shown = f'{self.mean:.{digits}f}'
+        if self.spread is not None:
+            shown += f' ± {self.spread:.{digits}f}'
+        if title == PARAMETERS:
+            shown += ' M'
+        missing = self.num_seeds - len(self.values)
+        return f'{shown} ({missing} of {self.num_seeds} {self.state})' if missing else shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A member over all its seeds."""
+
+    name: str
+    cells: Mapping[str, Cell]
+    published: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A metric of a stage by step."""
+
+    member: str
+    row: str
+    stage: str
+    split: str
+    metric: str
+    points: Sequence[tuple[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All that a report shows."""
+
+    title: str
+    sweep: str
+    source: str
+    titles: Sequence[str]
+    published_titles: Sequence[str]
+    rows: Sequence[Row]
+    # (member, stage, state, step, steps, seconds, last words)
+    stages: Sequence[Mapping[str, Any]]
+    curves: Sequence[Curve]
+
+
+def read(root: Path) -> Results:
+    """Everything that a sweep's folder holds.
+
+    Raises:
+      UserError: if it is no sweep's, or a file in it is damaged.
+    """
+    if not (root / record.PLAN_FILE).exists():
+        raise UserError(
+            f'{root} is not the folder of a sweep (there is no {record.PLAN_FILE}); give the '
+            f'--workdir of python -m launch.sweep.'
+        )
+    plan = record.read_json(root / record.PLAN_FILE)
+    members = plan['members']
+    names = list(dict.fromkeys(member['row'] for member in members))
+    columns: dict[str, str] = plan['columns']
+    published: dict[str, dict[str, float]] = plan['published']
+    rows = []
+    for name in names:
+        own = [member for member in members if member['row'] == name]
+        cells = {title: _cell(root, own, address) for address, title in columns.items()}
+        rows.append(Row(name, cells, published.get(name, {})))
+    # A published row that was not run here still belongs beside ours.
+    rows += [Row(name, {}, cells) for name, cells in published.items() if name not in names]
+    found = [title for row in rows for title in row.published]
+    stages = [_stage(root, member, stage) for member in members for stage in member['stages']]
+    curves = [curve for member in members for curve in _curves(root, member)]
+    return Results(
+        plan['title'], plan['sweep'], plan['source'], list(columns.values()),
+        list(dict.fromkeys(found)), rows, stages, curves,
+    )  # fmt: skip
+
+
+def _cell(root: Path, members: Sequence[Mapping[str, Any]], address: str) -> Cell:
+    values: list[float] = []
+    states: list[str] = []
+    for member in members:
+        value, state = _value(root, member, address)
+        if value is None or math.isnan(value):
+            states.append(state or 'undefined')
+        else:
+            values.append(value)
+    if address == PARAMETERS:
+        # The same for every seed.
+        return Cell(tuple(values[:1]), 1, states[0] if states else '')
+    return Cell(tuple(values), len(members), _worst(states))
+
+
+def _worst(states: Sequence[str]) -> str:
+    order = (record.FAILED, 'undefined', record.STOPPED, record.RUNNING, record.WAITING)
+    return next((state for state in order if state in states), '')
+
+
+def _value(root: Path, member: Mapping[str, Any], address: str) -> tuple[float | None, str]:
+    """A number in the paper's unit (per cent), or the state of what it waits for."""
+    if address == PARAMETERS:
+        return (member['num_params'] / 1e6 if member['num_params'] else None), ''
+    if address == AVERAGE:
+        tasks = [
+            stage['name'] for stage in member['stages']
+            if stage['name'] not in (PRETRAIN, INTRINSIC)
+        ]  # fmt: skip
+        means = []
+        for task in tasks:
+            names = _AVERAGED.get(task, ('accuracy',))
+            found = [_value(root, member, f'{task}.{name}') for name in names]
+            missing = next((state for value, state in found if value is None), None)
+            if missing is not None:
+                return None, missing
+            means.append(statistics.fmean(value for value, _ in found if value is not None))
+        return statistics.fmean(means), ''
+    name, _, metric = address.partition('.')
+    key = f'{member["name"]}/{name}'
+    state = record.read_record(root, key).state
+    if state != record.FINISHED:
+        return None, state
+    metrics = _metrics(root, key, name)
+    value = metrics.get(metric)
+    if value is None:
+        return None, 'undefined'
+    return (value if metric.endswith('loss') else 100 * value), ''
+
+
+def _metrics(root: Path, key: str, name: str) -> dict[str, float]:
+    if name == PRETRAIN:
+        lines = _lines(root, key)
+        return next((line for line in reversed(lines) if line['split'] == 'validation'), {})
+    found = record.read_json(root / key / 'results.json')
+    # Over several seeds of one fine-tuning, the paper's median.
+    return {
+        metric: value['median'] if isinstance(value, dict) else value
+        for metric, value in found.items()
+    }
+
+
+def _lines(root: Path, key: str) -> list[dict[str, Any]]:
+    path = root / key / record.METRICS_FILE
+    lines = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # the last one, cut by a kill
+                break
+    return lines
+
+
+def _stage(root: Path, member: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
+    found = record.read_record(root, stage['key'])
+    is_bad = found.state == record.FAILED
+    return {
+        'member': member['name'],
+        'stage': stage['name'],
+        'state': found.state,
+        'step': record.last_line(root, stage['key']).get('step', 0),
+        'num_steps': stage['num_steps'],
+        'seconds': found.seconds,
+        'message': record.log_tail(root, stage['key']) if is_bad else '',
+        'settings': dict(found.settings),
+    }
+
+
+def _curves(root: Path, member: Mapping[str, Any]) -> list[Curve]:
+    curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    for stage in member['stages']:
+        for line in _lines(root, stage['key']):
+            for metric, value in line.items():
+                is_number = isinstance(value, float) and math.isfinite(value)
+                if is_number and metric not in ('learning_rate', 'grad_norm'):
+                    key = (stage['name'], line['split'], metric)
+                    curves.setdefault(key, []).append((line['step'], value))
+    return [Curve(member['name'], member['row'], *key, points) for key, points in curves.items()]

@@ -1,0 +1,219 @@
+"""A sweep as the commands that make it: read, overridden, checked, before anything starts."""
+
+import dataclasses
+import functools
+import importlib.util
+import operator
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax import command
+from albert_jax.errors import UserError
+from launch.changes import Change, Sweep
+
+PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
+_FINETUNE = 'finetune'
+_FINETUNE_FILE = 'configs/finetune.py'
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One process of a member: its pretraining, an evaluation, or one of its fine-tunings."""
+
+    member: str
+    name: str
+    module: str
+    # FILE:NAME, and what differs from it: field → value.
+    config: str
+    settings: Mapping[str, Any]
+    # Keys of the stages that must be finished.
+    needs: tuple[str, ...]
+    num_steps: int
+
+    @property
+    def key(self) -> str:
+        """Its folder below the sweep's."""
+        return f'{self.member}/{self.name}'
+
+    def arguments(self, root: str) -> list[str]:
+        """What follows `python` on the command line.
+
+        Args:
+          root: folder of the sweep; `{root}` in a value stands for it.
+        """
+        if self.name == INTRINSIC:
+            return [
+                '-m', self.module,
+                *(f'--{name}={value.format(root=root)}' for name, value in self.settings.items()),
+                f'--output={root}/{self.key}',
+            ]  # fmt: skip
+        changes = [
+            f'--config.{name}={value.replace("{root}", root) if isinstance(value, str) else value}'
+            for name, value in self.settings.items()
+        ]
+        return ['-m', self.module, f'--config={self.config}', f'--workdir={root}/{self.key}',
+                *changes]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A member with its stages, in order, and its pretraining's whole config."""
+
+    change: Change
+    stages: tuple[Stage, ...]
+    config: Mapping[str, Any] | None
+
+
+def read_sweep(argument: str) -> Sweep:
+    """The sweep of `FILE.py:SCALE`, as its `get_sweep(scale)` makes it.
+
+    Raises:
+      UserError: if the file, the scale or something in it is wrong.
+    """
+    path, colon, scale = argument.partition(':')
+    if not Path(path).is_file():
+        raise UserError(f'--sweep={argument}: there is no file {path}.')
+    spec = importlib.util.spec_from_file_location('sweep', path)
+    if spec is None or spec.loader is None:
+        raise UserError(f'--sweep={argument}: {path} is not a Python file.')
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        get_sweep = module.get_sweep
+        sweep = get_sweep(scale) if colon else get_sweep()
+    except UserError as error:
+        raise UserError(f'--sweep={argument}: {error}') from error
+    except Exception as error:  # a person's own file can raise anything
+        raise UserError(f'--sweep={argument}: {type(error).__name__}: {error}.') from error
+    if not isinstance(sweep, Sweep):
+        raise UserError(f'--sweep={argument}: get_sweep gives {type(sweep).__name__}, not a Sweep.')
+    return sweep
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """`[MEMBER/]PART.FIELD=VALUE`, each.
+
+    Raises:
+      UserError: if one has another form.
+    """
+    result = {}
+    for override in overrides:
+        address, equals, value = override.partition('=')
+        if not equals or '.' not in address:
+            raise UserError(
+                f'--override={override}: write PART.FIELD=VALUE, with PART pretrain, finetune or a '
+                f'task, as in pretrain.data.path=runs/books.'
+            )
+        result[address] = value
+    return result
+
+
+def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
+    """All stages of all members, each checked as its own command would check it.
+
+    Args:
+      sweep: what to run.
+      overrides: fields by `PART.FIELD`, or `MEMBER/PART.FIELD` for one member.
+
+    Raises:
+      UserError: if a field does not exist or a value is impossible, naming the member.
+    """
+    names = {member.name for member in sweep.members} | {member.row for member in sweep.members}
+    parts = {_FINETUNE, *sweep.tasks, *([PRETRAIN] if sweep.pretrain else [])}
+    for address in overrides:
+        member, slash, field = address.rpartition('/')
+        if slash and member not in names:
+            raise UserError(f'--override={address}: there is no member {member!r} in this sweep.')
+        _check_part(field, parts)
+    members = []
+    for change in sweep.members:
+        for field in (*change.fields, *sweep.common):
+            _check_part(field, parts | {PRETRAIN})
+        own = {
+            address.rpartition('/')[2]: value
+            for address, value in overrides.items()
+            if address.rpartition('/')[0] in ('', change.name, change.row)
+        }
+        try:
+            members.append(_member(sweep, change, own))
+        except UserError as error:
+            raise UserError(f'{change.name}: {error}') from error
+    return members
+
+
+def _check_part(field: str, parts: set[str]) -> None:
+    part = field.partition('.')[0]
+    if part not in parts:
+        raise UserError(
+            f'{field}: there is no part {part!r} in this sweep; there are '
+            f'{", ".join(sorted(parts))}.'
+        )
+
+
+def _of(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name.partition('.')[2]: value
+        for name, value in fields.items()
+        if name.partition('.')[0] == part
+    }
+
+
+def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
+    fields = {**sweep.common, **change.fields}
+    stages: list[Stage] = []
+    config = None
+    if sweep.pretrain:
+        from albert_jax.pretrain import read_sections
+
+        settings = _of(PRETRAIN, fields) | _of(PRETRAIN, own)
+        if change.after:
+            settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
+        config = _read(sweep.pretrain, settings)
+        sections = read_sections(config)
+        needs = (f'{change.after}/{PRETRAIN}',) if change.after else ()
+        pretraining = Stage(
+            change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
+            sections.loop.num_steps,
+        )  # fmt: skip
+        stages.append(pretraining)
+        if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
+            stages.append(
+                Stage(
+                    change.name, INTRINSIC, 'albert_jax.evaluate', '',
+                    {
+                        'checkpoint': f'{{root}}/{pretraining.key}',
+                        'data': config['data']['path'],
+                    },
+                    (pretraining.key,), 0,
+                )
+            )  # fmt: skip
+    for task in sweep.tasks:
+        # What is given on the command line wins, whether for all tasks or for one.
+        parts = [_of(part, source) for source in (fields, own) for part in (_FINETUNE, task)]
+        settings = functools.reduce(operator.or_, parts)
+        needs = ()
+        if sweep.pretrain:
+            settings = {'init_from': f'{{root}}/{change.name}/{PRETRAIN}', **settings}
+            needs = (f'{change.name}/{PRETRAIN}',)
+        file = f'{_FINETUNE_FILE}:{task}'
+        steps = _read(file, settings)['loop']['num_steps']
+        stages.append(Stage(change.name, task, 'albert_jax.finetune', file, settings, needs, steps))
+    return Member(change, tuple(stages), config)
+
+
+def _read(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    overrides = [f'--config.{name}={value}' for name, value in settings.items()]
+    return command.read_config(config, overrides).to_dict()
+
+
+def shell_line(arguments: Sequence[str]) -> str:
+    """A command as a person would type it."""
+    return shlex.join(['python', *arguments])
+
+
+def python_line(stage: Stage, root: str) -> list[str]:
+    """The command of a stage on this machine."""
+    return [sys.executable, *stage.arguments(root)]

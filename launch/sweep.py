@@ -1,0 +1,132 @@
+"""Runs every member of a sweep: `python -m launch.sweep --help`."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax import command
+from albert_jax.errors import UserError
+
+RUNNERS = ('local', 'tpu_vm', 'skypilot')
+
+_DESCRIPTION = """\
+Run a table of the paper, or one of your own: every member of a sweep, pretraining first, then its
+fine-tunings. Shows the plan and what it costs before it starts, keeps going when a member fails,
+and goes on where it was when it is started again: nothing that is finished runs twice.
+"""
+_EPILOG = """\
+sweeps:
+  configs/sweeps/NAME.py:SCALE  with SCALE base (for TPUs) or mini (for a laptop), and NAME one of
+    embedding sharing groups sentence_loss depth width dropout added_data ngram equal_time;
+    configs/sweeps/tasks.py  fine-tunes one checkpoint on every task, against random weights
+
+examples:
+  python -m launch.sweep --sweep=configs/sweeps/sharing.py:mini --workdir=runs/sharing \\
+      --override pretrain.data.path=runs/corpus --override sst2.data.path=GLUE/SST-2 --dry_run
+  python -m launch.sweep --sweep=configs/sweeps/sharing.py:base --workdir=/mnt/bucket/sharing \\
+      --override pretrain.data.path=/mnt/bucket/corpus --topology=v5e:4x4 --price=1.2 --dry_run
+  python -m launch.report runs/sharing
+
+An override names a part (pretrain, finetune for all tasks, or one task), a field and a value;
+MEMBER/ before it makes it for one member. Whatever it is, it holds for all processes that need it.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Shows the plan, then runs it."""
+    parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG)
+    parser.add_argument('--sweep', required=True, metavar='FILE:SCALE', help='what to run')
+    parser.add_argument('--workdir', required=True, help='folder of all members')
+    parser.add_argument(
+        '--override', action='append', default=[], metavar='PART.FIELD=VALUE',
+        help='change a field; may be given again',
+    )  # fmt: skip
+    parser.add_argument(
+        '--runner', choices=RUNNERS, default='local', help='where members run (local)'
+    )
+    parser.add_argument('--seeds', type=int, default=0, help='run every member with so many')
+    parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
+    parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
+    parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
+    parser.add_argument('--price', type=float, help='money for one chip-hour')
+    remote = parser.add_argument_group('for --runner=tpu_vm, as for python -m launch.tpu_vm')
+    for name in ('type', 'zone', 'project', 'bucket', 'service_account', 'runtime', 'network'):
+        remote.add_argument(f'--{name}', default='')
+    remote.add_argument('--spot', action='store_true')
+    flags = parser.parse_args(arguments)
+    if flags.jobs < 1:
+        raise UserError(f'--jobs={flags.jobs}: it must be 1 or above.')
+    if flags.seeds < 0:
+        raise UserError(f'--seeds={flags.seeds}: it must be 1 or above.')
+    if flags.price is not None and not (flags.topology and flags.price >= 0):
+        raise UserError('--price is of a chip-hour, 0 or above, and needs --topology.')
+    return run(flags)
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Reads and shows the sweep, and runs what of it is not finished."""
+    from launch import cost, record
+    from launch.changes import seeds
+    from launch.stages import make_members, read_overrides, read_sweep, shell_line
+
+    sweep = read_sweep(flags.sweep)
+    if flags.seeds:
+        sweep = dataclasses.replace(sweep, members=seeds(sweep.members, flags.seeds))
+    overrides = read_overrides(flags.override)
+    members = make_members(sweep, overrides)
+    root = Path(flags.workdir)
+    if flags.runner == 'local':
+        record.check_same(root, members)
+    cost.show(sweep, members, root, flags.topology, flags.price)
+    if flags.dry_run and flags.runner == 'local':
+        for member in members:
+            for stage in member.stages:
+                print(shell_line(stage.arguments(str(root))))
+        return 0
+    if flags.runner == 'skypilot':
+        from launch.skypilot import run_members
+
+        return run_members(members, flags)
+    if flags.runner == 'tpu_vm':
+        from launch.fleet import run_members as run_fleet
+
+        return run_fleet(members, flags)
+
+    from launch.local import LocalRunner
+
+    record.write_json(root / record.PLAN_FILE, plan_of(flags.sweep, sweep, members))
+    status = LocalRunner(root, members, flags.jobs).run()
+    print(f'See it with python -m launch.report {root}')
+    return status
+
+
+def plan_of(argument: str, sweep: Any, members: Any) -> dict[str, Any]:
+    """What a report needs to know of a sweep, for JSON."""
+    from launch.cost import num_params
+
+    return {
+        'sweep': argument,
+        'title': sweep.title,
+        'source': sweep.source,
+        'columns': dict(sweep.columns),
+        'published': {row: dict(cells) for row, cells in sweep.published.items()},
+        'members': [
+            {
+                'name': member.change.name,
+                'row': member.change.row,
+                'num_params': num_params(member),
+                'fields': {name: str(value) for name, value in member.change.fields.items()},
+                'stages': [
+                    {'name': stage.name, 'key': stage.key, 'num_steps': stage.num_steps}
+                    for stage in member.stages
+                ],
+            }
+            for member in members
+        ],
+    }
+
+
+if __name__ == '__main__':
+    command.run(main)

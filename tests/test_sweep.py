@@ -1,0 +1,302 @@
+"""Sweeps: read, checked, run as processes, stopped, gone on with, and reported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from albert_jax.errors import UserError
+from launch import record, report, results, sweep
+from launch.changes import Change, Sweep
+from launch.local import LocalRunner
+from launch.stages import Member, Stage, make_members, read_overrides, read_sweep
+from tests.conftest import ROOT
+
+NAMES = (
+    'embedding', 'sharing', 'groups', 'sentence_loss', 'depth', 'width', 'dropout', 'added_data',
+    'ngram', 'equal_time',
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+# Reading.
+
+
+@pytest.mark.parametrize('scale', ['base', 'mini'])
+@pytest.mark.parametrize('name', NAMES)
+def test_every_ablation_is_a_short_named_diff_that_its_commands_accept(name, scale):
+    found = read_sweep(f'configs/sweeps/{name}.py:{scale}')
+    members = make_members(found, {})
+    for member in members:
+        assert len(member.change.fields) <= 10
+        assert member.stages[0].name == 'pretrain'
+        assert [stage.name for stage in member.stages if stage.needs] != []
+    names = {member.change.name for member in members}
+    if scale == 'base':
+        # Every published row is one that is run.
+        assert set(found.published) <= names
+        assert 'Avg' in found.columns.values()
+
+
+def test_depth_starts_from_the_shallower_net():
+    members = make_members(read_sweep('configs/sweeps/depth.py'), {})
+    assert [dict(m.stages[0].settings).get('init_from') for m in members] == [
+        None, *(f'{{root}}/layers{n}/pretrain' for n in (1, 3, 6, 12, 24)),
+    ]  # fmt: skip
+    arguments = members[1].stages[0].arguments('runs/depth')
+    assert '--config.init_from=runs/depth/layers1/pretrain' in arguments
+    assert members[1].stages[0].needs == ('layers1/pretrain',)
+
+
+def test_the_paper_has_these_numbers():
+    sharing = read_sweep('configs/sweeps/sharing.py')
+    assert sharing.published['e128-all'] == {'Avg': 80.1}
+    own = read_sweep('configs/sweeps/sentence_loss.py').published
+    assert own['sop'] == {'MLM': 54.0, 'NSP': 78.9, 'SOP': 86.5, 'Avg': 80.1}
+
+
+def test_overrides_are_for_a_part_a_task_or_a_member():
+    found = read_sweep('configs/sweeps/sharing.py:mini')
+    overrides = read_overrides(
+        ['pretrain.loop.num_steps=700', 'finetune.loop.num_steps=800', 'sst2.loop.batch_size=16',
+         'e128-ffn/pretrain.loop.seed=5']
+    )  # fmt: skip
+    members = {member.change.name: member for member in make_members(found, overrides)}
+    pretraining, intrinsic, tuning = members['e128-ffn'].stages
+    assert (pretraining.num_steps, intrinsic.num_steps) == (700, 0)
+    # Though the sweep itself has a value for sst2.
+    assert tuning.num_steps == 800
+    assert pretraining.settings['loop.seed'] == '5'
+    assert tuning.settings['loop.batch_size'] == '16'
+    assert 'loop.seed' not in members['e128-all'].stages[0].settings
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('pretrain.loop.num_stepz=7', 'num_stepz'),
+        ('pretrain.model.num_attention_heads=5', 'e128-all: .* 5 attention heads'),
+        ('mnli.loop.seed=1', "there is no part 'mnli' in this sweep"),
+        ('nobody/pretrain.loop.seed=1', "there is no member 'nobody'"),
+        ('loop', 'write PART.FIELD=VALUE'),
+    ],
+)
+def test_a_wrong_override_is_refused_before_anything_runs(override, message):
+    found = read_sweep('configs/sweeps/sharing.py:mini')
+    with pytest.raises(UserError, match=message):
+        make_members(found, read_overrides([override]))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('def get_sweep(: pass', 'SyntaxError'),
+        ('x = 1', 'get_sweep'),
+        ('def get_sweep(scale="base"):\n    return 3', 'gives int, not a Sweep'),
+        ('import nothing_at_all', "No module named 'nothing_at_all'"),
+    ],
+)
+def test_a_wrong_file_is_refused(text, message, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_sweep(str(path))
+
+
+def test_unknown_scales_and_files_are_refused():
+    with pytest.raises(UserError, match='there is no file'):
+        read_sweep('configs/sweeps/nothing.py')
+    with pytest.raises(UserError, match="no scale 'huge'; there are base and mini"):
+        read_sweep('configs/sweeps/depth.py:huge')
+
+
+def test_the_cost_comes_from_plan(capsys):
+    arguments = ['--sweep=configs/sweeps/sentence_loss.py', '--workdir=nowhere', '--dry_run']
+    assert sweep.main([*arguments, '--topology=v5e:4x4', '--price=2']) == 0
+    shown = capsys.readouterr().out
+    from albert_jax.planning import on_paper
+    from albert_jax.pretrain import read_sections
+    from albert_jax.topologies import parse
+
+    member = make_members(read_sweep('configs/sweeps/sentence_loss.py'), {})[0]
+    paper = on_paper(read_sections(member.config), parse('v5e:4x4'))
+    hours = 3 * paper.bound_seconds * 125_000 / 3600
+    assert f'{hours:,.1f} hours, {16 * hours:,.0f} chip-hours, {32 * hours:,.0f} at 2' in shown
+    assert shown.count('python -m albert_jax.') == 3 * 7
+    with pytest.raises(UserError, match='none: .* multiple of 16'):
+        sweep.main([*arguments, '--topology=v5e:4x4', '--override=pretrain.loop.batch_size=9'])
+
+
+# Running.
+
+
+def stage(member: str, name: str, *needs: str, **settings) -> Stage:
+    return Stage(member, name, 'tests.fake_run', 'f.py:x', settings, needs, 5)
+
+
+def members(*names: str) -> list[Member]:
+    return [
+        Member(
+            Change(name),
+            (stage(name, 'pretrain'), stage(name, 'sst2', f'{name}/pretrain')),
+            None,
+        )
+        for name in names
+    ]
+
+
+def started(root: Path) -> list[str]:
+    path = root / 'started.txt'
+    return path.read_text().split() if path.exists() else []
+
+
+def test_all_run_once_and_a_second_time_nothing(tmp_path):
+    (tmp_path / 'how.json').write_text('{}')
+    assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    assert sorted(started(tmp_path)) == ['a/pretrain', 'a/sst2', 'b/pretrain', 'b/sst2']
+    assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    assert len(started(tmp_path)) == 4
+
+
+def test_others_go_on_when_one_fails_and_it_is_tried_again(tmp_path, capsys):
+    how = tmp_path / 'how.json'
+    how.write_text(json.dumps({'a/pretrain': 'fail'}))
+    assert LocalRunner(tmp_path, members('a', 'b'), 1).run() == 1
+    shown = capsys.readouterr().out
+    assert 'failed: a/pretrain: error: the corpus is on another planet.' in shown
+    assert '1 of 4 failed; 1 that need them were left out' in shown
+    assert started(tmp_path) == ['a/pretrain', 'b/pretrain', 'b/sst2']
+    how.write_text('{}')
+    assert LocalRunner(tmp_path, members('a', 'b'), 1).run() == 0
+    assert started(tmp_path)[3:] == ['a/pretrain', 'a/sst2']
+
+
+def test_a_finished_stage_keeps_its_settings(tmp_path):
+    (tmp_path / 'how.json').write_text('{}')
+    LocalRunner(tmp_path, members('a'), 1).run()
+    other = Member(Change('a'), (stage('a', 'pretrain', seed=1),), None)
+    with pytest.raises(UserError, match='was started with seed=None, now it is 1'):
+        record.check_same(tmp_path, [other])
+
+
+_RUN = """
+import sys
+from tests.test_sweep import LocalRunner, members
+from pathlib import Path
+sys.exit(LocalRunner(Path(sys.argv[1]), members('a', 'b'), 2).run())
+"""
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    (root / 'how.json').write_text(json.dumps({'a/pretrain': 'slow', 'b/pretrain': 'slow'}))
+    return subprocess.Popen(
+        [sys.executable, '-c', _RUN, str(root)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_step(root: Path, step: int) -> None:
+    for _ in range(300):
+        lines = [record.last_line(root, f'{name}/pretrain').get('step', 0) for name in 'ab']
+        if min(lines) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError('the runs did not start')
+
+
+def test_ctrl_c_saves_all_and_the_same_command_goes_on(tmp_path):
+    process = start(tmp_path)
+    wait_for_step(tmp_path, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, text
+    assert 'Start the same command again to go on.' in text
+    assert 'Traceback' not in text
+    for name in 'ab':
+        assert 'saved' in (tmp_path / name / 'pretrain/log.txt').read_text()
+        assert record.read_record(tmp_path, f'{name}/pretrain').state == 'stopped'
+    (tmp_path / 'how.json').write_text('{}')
+    assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    steps = [json.loads(x)['step'] for x in (tmp_path / 'a/pretrain/metrics.jsonl').open()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_when_the_sweep_is_killed_its_runs_save_and_nothing_runs_twice(tmp_path):
+    process = start(tmp_path)
+    wait_for_step(tmp_path, 1)
+    with pytest.raises(UserError, match='Another process runs the sweep'):
+        LocalRunner(tmp_path, members('a', 'b'), 2).run()
+    process.kill()
+    process.wait()
+    # What was left alone still saves; a new sweep waits for it.
+    (tmp_path / 'how.json').write_text('{}')
+    assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    steps = [json.loads(x)['step'] for x in (tmp_path / 'b/pretrain/metrics.jsonl').open()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+# Reporting.
+
+
+def swept(root: Path) -> None:
+    """A folder as a sweep of two rows with two seeds leaves it, one of them failed."""
+    columns = {'parameters': 'parameters', 'pretrain.mlm_loss': 'MLM loss',
+               'sst2.accuracy': 'SST-2', 'average': 'Avg'}  # fmt: skip
+    changes = [Change(f'{row}-seed{seed}', row=row) for row in ('a', 'b') for seed in (0, 1)]
+    found = Sweep('A <table>', '', changes, (), {}, columns,
+                  {'a': {'Avg': 80.1}, 'c': {'Avg': 79.0}}, 'a paper, Table 4')  # fmt: skip
+    own = [Member(change, members(change.name)[0].stages, None) for change in changes]
+    (root / 'how.json').write_text(json.dumps({'b-seed1/sst2': 'fail'}))
+    content = sweep.plan_of('mine.py', found, own)
+    for number, member in enumerate(content['members']):
+        member['num_params'] = 1_500_000 * (1 + number // 2)
+    record.write_json(root / record.PLAN_FILE, content)
+    LocalRunner(root, own, 2).run()
+    (root / 'a-seed1/sst2/results.json').write_text('{"accuracy": 0.6}')
+
+
+def test_the_report_has_means_spreads_failures_and_the_papers_numbers(tmp_path, capsys):
+    swept(tmp_path)
+    assert report.main([str(tmp_path)]) == 0
+    lines = (tmp_path / 'report.md').read_text().splitlines()
+    assert lines[2] == '|  | parameters | MLM loss | SST-2 | Avg | Avg, published |'
+    # Two seeds, 50 and 60: mean 55, sample standard deviation 7.07.
+    assert lines[4] == '| a | 1.50 M | 6.60 ± 0.00 | 55.0 ± 7.1 | 55.0 ± 7.1 | 80.1 |'
+    assert lines[5] == (
+        '| b | 3.00 M | 6.60 ± 0.00 | 50.0 (1 of 2 failed) | 50.0 (1 of 2 failed) |  |'
+    )
+    assert lines[6] == '| c |  |  |  |  | 79 |'
+    assert 'b-seed1/sst2 failed: error: the corpus is on another planet.' in lines[-1]
+    assert 'a paper, Table 4; not measured here' in lines[8]
+    rows = (tmp_path / 'report.csv').read_text().splitlines()
+    assert rows[0] == 'row,column,mean,std,seeds,state,published'
+    average = next(row for row in rows if row.startswith('a,Avg')).split(',')
+    assert float(average[2]) == 55 and float(average[3]) == pytest.approx(7.0711, abs=1e-4)
+    assert average[4:] == ['2', '', '80.1']
+    page = (tmp_path / 'report.html').read_text()
+    assert (
+        'A &lt;table&gt;' in page
+        and '<table>' in page
+        and 'http' not in page.replace('http://www.w3.org/2000/svg', '')
+    )
+    assert 'Wrote' in capsys.readouterr().out
+
+
+def test_a_report_before_anything_ran_says_waiting(tmp_path):
+    found = read_sweep('configs/sweeps/sentence_loss.py:mini')
+    content = sweep.plan_of('x', found, make_members(found, {}))
+    record.write_json(tmp_path / record.PLAN_FILE, content)
+    text = report.markdown(results.read(tmp_path))
+    assert '| none | 2.' not in text or 'waiting' in text
+    assert text.count('waiting') == 3 * 5
+    with pytest.raises(UserError, match='not the folder of a sweep'):
+        results.read(tmp_path / 'other')
