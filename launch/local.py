@@ -37,6 +37,7 @@ _POLL_SECONDS = 0.2
 # Between lines where there is no terminal to draw a table on.
 _LINE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+_CACHE = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
 
 
 @dataclasses.dataclass
@@ -67,6 +68,8 @@ class LocalRunner:
         self._running: dict[str, _Process] = {}
         self._signal: int | None = None
         self._num_signals = 0
+        # Seeds, and fine-tunings of models of one shape, are the same programs.
+        self._env = {'JAX_COMPILATION_CACHE_DIR': str(root / 'compiled'), **_CACHE, **os.environ}
         self._console = Console()
         self._last_line = time.monotonic()
 
@@ -156,6 +159,7 @@ class LocalRunner:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=self._env,
             # Ctrl-C is for the sweep, which passes it on once.
             start_new_session=True,
             # Nothing here runs in another thread.

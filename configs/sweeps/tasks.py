@@ -13,14 +13,14 @@ TASKS = ('sst2', 'mrpc', 'rte', 'stsb', 'qnli', 'squad2', 'upos', 'race')
 
 # (steps, batch, tokens, peak learning rate) of a model of some 10 M parameters on two cores.
 MINI = {
-    'sst2': (1200, 32, 64, 3e-4),
-    'mrpc': (345, 32, 128, 2e-4),
-    'rte': (300, 32, 128, 1e-4),
-    'stsb': (720, 32, 128, 3e-4),
-    'qnli': (480, 32, 128, 2e-4),
-    'squad2': (500, 16, 256, 3e-4),
-    'upos': (500, 16, 128, 1e-3),
-    'race': (400, 8, 256, 1e-4),
+    'sst2': (400, 32, 64, 3e-4),
+    'mrpc': (160, 32, 128, 2e-4),
+    'rte': (120, 32, 128, 1e-4),
+    'stsb': (270, 32, 128, 3e-4),
+    'qnli': (200, 32, 128, 2e-4),
+    'squad2': (120, 16, 192, 3e-4),
+    'upos': (250, 16, 128, 1e-3),
+    'race': (80, 8, 160, 1e-4),
 }
 
 
@@ -29,7 +29,7 @@ def get_sweep(scale: str = 'base') -> Sweep:
     common: dict[str, object] = {'finetune.optimizer.bias_correction': True}
     if scale == 'mini':
         for task, (num_steps, batch_size, length, learning_rate) in MINI.items():
-            every = num_steps // 5
+            every = num_steps // 2
             common |= {
                 f'{task}.loop.num_steps': num_steps,
                 f'{task}.loop.eval_every': every,
@@ -38,6 +38,7 @@ def get_sweep(scale: str = 'base') -> Sweep:
                 f'{task}.optimizer.warmup_steps': num_steps // 10,
                 f'{task}.optimizer.learning_rate': learning_rate,
                 f'{task}.task.max_length': length,
+                f'{task}.task.stride': length // 3,
             }
     elif scale != 'base':
         raise ValueError(f'there is no scale {scale!r}; there are base and mini')

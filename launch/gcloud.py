@@ -1,0 +1,124 @@
+"""Google's own command line, called without a shell, its refusals turned into one sentence."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from albert_jax.errors import UserError
+
+# What gcloud says on stderr, and what it means to a person; the first match counts.
+_REASONS = (
+    (('quota exceeded', 'quota limit', 'quota metric', "quota '"),
+     'the quota of the project is too small; ask for more under IAM & Admin, Quotas, or take '
+     'another --topology or --zone'),
+    (('permission_denied', 'does not have permission', 'forbidden'),
+     'the account may not do that in this project; it needs the role TPU Admin'),
+    (('not currently have an active account', 'reauthentication', 'gcloud auth login'),
+     'gcloud is not logged in; run gcloud auth login'),
+    (('service_disabled', 'has not been used in project', 'api not enabled'),
+     'the Cloud TPU API is off in this project; run gcloud services enable tpu.googleapis.com'),
+)  # fmt: skip
+_NO_CAPACITY = ('no more capacity', 'not enough resources', 'stockout', 'insufficient capacity')
+_NOT_FOUND = ('not_found', 'not found', 'could not be found')
+
+
+class NoCapacity(UserError):
+    """The zone has no such TPU free now; later it may."""
+
+
+class Unreachable(UserError):
+    """A host did not take a command or a file, or the command failed there."""
+
+
+class NotFound(UserError):
+    """There is nothing of that name."""
+
+
+class Gcloud:
+    """Runs gcloud.
+
+    Args:
+      is_dry: print each command and run none; what would be read is then empty.
+      project: for all commands; empty for gcloud's own.
+    """
+
+    def __init__(self, is_dry: bool, project: str = '') -> None:
+        self.is_dry = is_dry
+        self._project = project
+        if not is_dry and shutil.which('gcloud') is None:
+            raise UserError(
+                'gcloud is not installed; get the Google Cloud CLI (cloud.google.com/sdk), or see '
+                'the commands with --dry_run.'
+            )
+
+    def run(self, *arguments: str, timeout: float | None = None, is_shown: bool = False) -> str:
+        """Runs a command and gives its output.
+
+        Args:
+          arguments: after `gcloud`.
+          timeout: seconds.
+          is_shown: let the output go to the terminal instead.
+
+        Raises:
+          NotFound: if there is nothing of that name.
+          NoCapacity: if the zone has nothing free.
+          UserError: if gcloud refuses or fails otherwise, or takes longer than the timeout.
+        """
+        command = ['gcloud', *arguments]
+        if self._project:
+            command.append(f'--project={self._project}')
+        if self.is_dry:
+            print(shlex.join(command))
+            return ''
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=None if is_shown else subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors='replace',
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(
+                f'gcloud did not answer in {timeout:.0f} s ({shlex.join(command[:6])} …).'
+            ) from error
+        if done.returncode:
+            raise _failure(command, done.stderr, done.returncode)
+        return done.stdout or ''
+
+    def read(self, *arguments: str, timeout: float | None = 120) -> Any:
+        """The JSON that a command gives; None in a dry run.
+
+        Raises:
+          NotFound: if there is nothing of that name.
+          UserError: if gcloud fails, or says something that is not JSON.
+        """
+        text = self.run(*arguments, '--format=json', timeout=timeout)
+        if self.is_dry:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise UserError(f'gcloud gave no JSON: {text.strip()[:200]!r}.') from error
+
+
+def _failure(command: Sequence[str], stderr: str, status: int) -> UserError:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = next((line for line in lines if 'ERROR' in line), lines[-1] if lines else '')
+    lower = stderr.lower()
+    what = shlex.join(command[:6])
+    if any(mark in lower for mark in _NO_CAPACITY):
+        return NoCapacity(f'The zone has no such TPU free now ({said[:200]}).')
+    for marks, meaning in _REASONS:
+        if any(mark in lower for mark in marks):
+            return UserError(f'{what} was refused: {meaning} ({said[:300]}).')
+    if any(mark in lower for mark in _NOT_FOUND):
+        return NotFound(f'{what}: {said[:300]}')
+    kind = Unreachable if {'ssh', 'scp'} & set(command[:6]) else UserError
+    return kind(f'{what} ended with status {status}: {said[:300] or "it said nothing"}')

@@ -1,0 +1,337 @@
+"""A Cloud TPU VM or a slice of them, by its exact name."""
+
+import base64
+import dataclasses
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_jax.errors import UserError
+from albert_jax.topologies import Slice, parse
+from launch.gcloud import Gcloud, NotFound
+
+_NAME = re.compile(r'[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
+_ZONE = re.compile(r'[a-z]+-[a-z]+[0-9]+-[a-z]')
+_PROJECT = re.compile(r'[a-z][-a-z0-9]{4,28}[a-z0-9]')
+_BUCKET = re.compile(r'gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]')
+_FOLDER = re.compile(r'gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+')
+_RUNTIME = re.compile(r'[a-z0-9][a-z0-9._-]*')
+_ACCOUNT = re.compile(r'[A-Za-z0-9._-]+@[A-Za-z0-9.-]+')
+
+# Google's names: of the kind, how many cores its accelerator types count a chip, its runtime.
+_KINDS = {
+    'v2': ('v2', 2, 'tpu-ubuntu2204-base'),
+    'v3': ('v3', 2, 'tpu-ubuntu2204-base'),
+    'v4': ('v4', 2, 'tpu-ubuntu2204-base'),
+    'v5e': ('v5litepod', 1, 'v2-alpha-tpuv5-lite'),
+    'v5p': ('v5p', 2, 'v2-alpha-tpuv5'),
+    'v6e': ('v6e', 1, 'v2-alpha-tpuv6e'),
+}
+# Of every machine that is created here; no other is ever deleted unasked.
+_LABEL = ('created-by', 'albert-jax')
+
+READY, ABSENT = 'READY', 'ABSENT'
+COMING = ('CREATING', 'STARTING', 'RESTARTING', 'REPAIRING', 'REIMAGING', 'WAITING_FOR_RESOURCES',
+          'ACCEPTED', 'PROVISIONING')  # fmt: skip
+GOING = ('DELETING', 'STOPPING', 'SUSPENDING', 'HIDING')
+# On every host.
+_REMOTE_HOME = '.albert_jax'
+_ARCHIVE = 'albert_jax.tar.gz'
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What to create.
+
+    Raises:
+      UserError: if a name is not one that Google Cloud could have.
+    """
+
+    name: str
+    zone: str
+    topology: str = ''
+    runtime: str = ''
+    service_account: str = ''
+    network: str = ''
+    is_spot: bool = False
+    is_queued: bool = False
+
+    def __post_init__(self) -> None:
+        _check('NAME', self.name, _NAME, 'small letters, digits and dashes, as in albert-base')
+        _check('--zone', self.zone, _ZONE, 'as in us-west4-a')
+        if self.runtime:
+            _check('--runtime', self.runtime, _RUNTIME, 'as in v2-alpha-tpuv5-lite')
+        if self.network:
+            _check('--network', self.network, _NAME, 'small letters, digits and dashes')
+        if self.service_account:
+            _check('--service_account', self.service_account, _ACCOUNT, 'as in name@project.iam…')
+        if self.topology and self.slice.chip.kind not in _KINDS:
+            raise UserError(
+                f'--topology={self.topology}: Cloud TPU VMs are {", ".join(_KINDS)}; newer chips '
+                f'are had through GKE (launch/README.md).'
+            )
+
+    @property
+    def slice(self) -> Slice:
+        """The slice that the topology names."""
+        return parse(self.topology)
+
+    @property
+    def accelerator(self) -> list[str]:
+        """gcloud's flags for the chips."""
+        kind, cores, _ = _KINDS[self.slice.chip.kind]
+        if len(self.slice.shape) == 3:
+            shape = 'x'.join(map(str, self.slice.shape))
+            return [f'--type={kind}', f'--topology={shape}']
+        return [f'--accelerator-type={kind}-{self.slice.num_chips * cores}']
+
+    @property
+    def version(self) -> str:
+        """The runtime: as asked, or the one for these chips."""
+        return self.runtime or _KINDS[self.slice.chip.kind][2]
+
+
+def _check(flag: str, value: str, pattern: re.Pattern[str], example: str) -> None:
+    if not pattern.fullmatch(value):
+        raise UserError(f'{flag} is {value!r}; it must be {example}.')
+
+
+def check_project(value: str) -> str:
+    """A project's id.
+
+    Raises:
+      UserError: if it cannot be one.
+    """
+    if value:
+        _check('--project', value, _PROJECT, "a project's id, as in my-project-123")
+    return value
+
+
+def check_bucket(value: str) -> str:
+    """A bucket's address.
+
+    Raises:
+      UserError: if it cannot be one.
+    """
+    if value:
+        _check('--bucket', value, _BUCKET, 'as in gs://my-bucket')
+    return value
+
+
+def check_folder(value: str) -> str:
+    """The address of a folder in a bucket.
+
+    Raises:
+      UserError: if it cannot be one.
+    """
+    if value:
+        _check('--corpus', value, _FOLDER, 'as in gs://my-bucket/corpus')
+    return value
+
+
+class Machine:
+    """What can be done with a slice.
+
+    Args:
+      gcloud: how it is reached.
+      description: its name and zone; the rest only to create it.
+    """
+
+    def __init__(self, gcloud: Gcloud, description: Description) -> None:
+        self._gcloud = gcloud
+        self.description = description
+        self._where = f'--zone={description.zone}'
+
+    @property
+    def name(self) -> str:
+        """Its exact name."""
+        return self.description.name
+
+    def state(self) -> str:
+        """READY, one of COMING or GOING, ABSENT, or what else Google says (PREEMPTED, …).
+
+        Raises:
+          UserError: if gcloud fails.
+        """
+        node = self._describe('tpu-vm')
+        if node is not None:
+            return str(node.get('state', 'UNKNOWN'))
+        queued = self._describe('queued-resources') if self.description.is_queued else None
+        return ABSENT if queued is None else str(queued.get('state', {}).get('state', 'UNKNOWN'))
+
+    def is_ours(self) -> bool:
+        """Whether this program created it."""
+        node = self._describe('tpu-vm') or {}
+        return node.get('labels', {}).get(_LABEL[0]) == _LABEL[1]
+
+    def _describe(self, kind: str) -> dict | None:
+        try:
+            return self._gcloud.read('compute', 'tpus', kind, 'describe', self.name, self._where)
+        except NotFound:
+            return None
+
+    def create(self) -> None:
+        """Asks for the machine; a queued one may come much later.
+
+        Raises:
+          NoCapacity: if the zone has none free.
+          UserError: if gcloud refuses.
+        """
+        wanted = self.description
+        if not wanted.topology:
+            raise UserError('--topology is missing; give the slice to create, as in v5e:4x4.')
+        options = [self._where, *wanted.accelerator]
+        if wanted.is_spot:
+            options.append('--spot')
+        if wanted.service_account:
+            options.append(f'--service-account={wanted.service_account}')
+        if wanted.network:
+            options.append(f'--network={wanted.network}')
+        label = f'--labels={_LABEL[0]}={_LABEL[1]}'
+        # Buckets need more than the narrow default.
+        scope = '--scopes=https://www.googleapis.com/auth/cloud-platform'
+        if wanted.is_queued:
+            self._gcloud.run(
+                'compute', 'tpus', 'queued-resources', 'create', self.name,
+                f'--node-id={self.name}', f'--runtime-version={wanted.version}', *options, label,
+                scope,
+            )  # fmt: skip
+        else:
+            self._gcloud.run(
+                'compute', 'tpus', 'tpu-vm', 'create', self.name, f'--version={wanted.version}',
+                *options, label, scope,
+            )  # fmt: skip
+
+    def delete(self) -> None:
+        """Deletes the machine of exactly this name, and its place in the queue.
+
+        Raises:
+          UserError: if gcloud fails.
+        """
+        if self.description.is_queued:
+            self._delete('queued-resources', '--force')
+        else:
+            self._delete('tpu-vm')
+
+    def _delete(self, kind: str, *options: str) -> None:
+        try:
+            self._gcloud.run(
+                'compute', 'tpus', kind, 'delete', self.name, self._where, '--quiet', *options
+            )
+        except NotFound:
+            return
+
+    def ssh(
+        self, script: str, worker: str = 'all', timeout: float | None = None, is_shown: bool = False
+    ) -> str:
+        """Runs a script with bash on one host or all; the caller quotes what is not its own.
+
+        Raises:
+          UserError: if a host cannot be reached or the script fails.
+        """
+        return self._gcloud.run(
+            'compute', 'tpus', 'tpu-vm', 'ssh', self.name, self._where, f'--worker={worker}',
+            f'--command={script}', timeout=timeout, is_shown=is_shown,
+        )  # fmt: skip
+
+    def setup(self, bucket: str, corpus: str) -> str:
+        """Brings the committed code and its lock to every host; the commit.
+
+        Args:
+          bucket: to mount at /mnt/bucket, gs://NAME; none if empty.
+          corpus: to copy to ~/corpus of every host, gs://NAME/FOLDER; none if empty.
+
+        Raises:
+          UserError: if there is no commit, or a host fails.
+        """
+        root = Path(__file__).parents[1]
+        commit = _git(root, 'rev-parse', 'HEAD')
+        if _git(root, 'status', '--porcelain'):
+            raise UserError(
+                'There are changes that are not committed; commit them, so that the run can be '
+                'made again from its commit.'
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / _ARCHIVE
+            _git(root, 'archive', '--format=tar.gz', f'--output={archive}', 'HEAD')
+            self._gcloud.run(
+                'compute', 'tpus', 'tpu-vm', 'scp', str(archive), f'{self.name}:', self._where,
+                '--worker=all',
+            )  # fmt: skip
+        self.ssh(
+            'set -e; mkdir -p ~/albert_jax; cd ~/albert_jax; '
+            'find . -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +; '
+            f'tar xzf ~/{_ARCHIVE}; '
+            f'bash launch/setup.sh {shlex.quote(bucket)} {shlex.quote(corpus)}; '
+            f'mkdir -p ~/{_REMOTE_HOME}; echo {commit} > ~/{_REMOTE_HOME}/commit'
+        )
+        return commit
+
+    def is_set_up(self) -> bool:
+        """Whether all hosts have this commit already.
+
+        Raises:
+          UserError: if a host cannot be reached.
+        """
+        commit = _git(Path(__file__).parents[1], 'rev-parse', 'HEAD')
+        found = self.ssh(f'cat ~/{_REMOTE_HOME}/commit 2>/dev/null || echo none', timeout=120)
+        return bool(found.split()) and set(found.split()) == {commit}
+
+    def run(self, command: Sequence[str]) -> None:
+        """Starts a command on every host, detached, to be started again whenever it crashes.
+
+        Args:
+          command: its words, none of which a shell will interpret.
+
+        Raises:
+          UserError: if one runs there already, or a host cannot be reached.
+        """
+        text = f'export PATH=~/albert_jax/.venv/bin:"$PATH"\nexec {shlex.join(command)}\n'
+        packed = base64.b64encode(text.encode()).decode()
+        self.ssh(
+            f'bash ~/albert_jax/launch/start.sh {packed}',
+            timeout=300,
+        )
+
+    def progress(self) -> dict[str, int]:
+        """How many hosts are in each state: running, finished, failed, stopped, lost, none.
+
+        Raises:
+          UserError: if a host cannot be reached.
+        """
+        script = '~/albert_jax/launch/state.sh'
+        text = self.ssh(f'[ -f {script} ] && bash {script} || echo state=none', timeout=120)
+        states = [line.partition('=')[2] for line in text.splitlines() if line.startswith('state=')]
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+    def stop(self) -> None:
+        """Tells the run on every host to save and end.
+
+        Raises:
+          UserError: if a host cannot be reached.
+        """
+        self.ssh('bash ~/albert_jax/launch/stop.sh', timeout=900)
+
+    def logs(self, num_lines: int, is_followed: bool, worker: str = '0') -> None:
+        """Shows what a host has printed.
+
+        Raises:
+          UserError: if it cannot be reached.
+        """
+        follow = ' --follow' if is_followed else ''
+        script = f'tail --lines={num_lines}{follow} ~/{_REMOTE_HOME}/log.txt'
+        self.ssh(script, worker, is_shown=True)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ['git', *arguments], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, 'stderr', '') or str(error)
+        raise UserError(f'git {arguments[0]} failed in {root}: {reason.strip()}') from error
+    return done.stdout.strip()
