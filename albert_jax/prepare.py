@@ -1,5 +1,6 @@
 """Turns text into a prepared corpus: `python -m albert_jax.prepare --help`."""
 
+import argparse
 import os
 import shutil
 import signal
@@ -42,16 +43,36 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Parses the flags, trains a vocabulary if asked, prepares."""
     parser = command.parser('albert_jax.prepare', _DESCRIPTION, _EPILOG)
+    add_flags(parser)
+    parser.add_argument(
+        '--vocab_size', type=int, default=30000, help='pieces of a trained vocabulary (30000)'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=0, help='processes that tokenise; 0 for one a core'
+    )
+    flags = parser.parse_args(arguments)
+    # What was begun is then removed, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    settings, sources = settings_of(flags), sources_of(flags)
+    for source in sources:
+        source.files()  # a glob that matches nothing is told before anything is read
+    if flags.workers < 0:
+        raise UserError(f'--workers is {flags.workers}; it must be 0 or above.')
+    workers = flags.workers or os.cpu_count() or 1
+    output = Path(flags.output)
+    return run(sources, output, flags.vocabulary, flags.vocab_size, settings, workers)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Input, output and what decides the records."""
     parser.add_argument('--input', action='append', required=True, metavar='SOURCE', help='text')
-    parser.add_argument('--output', required=True, type=Path, help='directory of the corpus')
+    parser.add_argument('--output', required=True, help='directory of the corpus')
     parser.add_argument(
         '--vocabulary',
         required=True,
         metavar='MODEL|train',
         help='a SentencePiece model of ALBERT, or train to make one of this text',
-    )
-    parser.add_argument(
-        '--vocab_size', type=int, default=30000, help='pieces of a trained vocabulary (30000)'
     )
     parser.add_argument(
         '--sequence_length', type=int, default=512, help='longest sequence to train on (512)'
@@ -77,30 +98,32 @@ def main(arguments: Sequence[str]) -> int:
     clean.add_argument(
         '--min_characters', type=int, default=0, help='shorter documents are left out'
     )
-    parser.add_argument(
-        '--workers', type=int, default=0, help='processes that tokenise; 0 for one a core'
-    )
-    flags = parser.parse_args(arguments)
-    # What was begun is then removed, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
-    from albert_jax.data.corpus import parse_source
+
+def settings_of(flags: argparse.Namespace) -> 'PreparationSettings':
+    """What the flags decide of the records.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
     from albert_jax.data.preparation import PreparationSettings
 
     names = (
         'sequence_length', 'validation_fraction', 'seed', 'keep_case', 'keep_accents', 'html',
         'drop_control_characters', 'drop_duplicates', 'min_characters',
     )  # fmt: skip
-    settings = PreparationSettings(**{name: getattr(flags, name) for name in names})
-    sources = [
-        parse_source(spec, flags.text_key, flags.one_document_per_file) for spec in flags.input
-    ]
-    for source in sources:
-        source.files()  # a glob that matches nothing is told before anything is read
-    if flags.workers < 0:
-        raise UserError(f'--workers is {flags.workers}; it must be 0 or above.')
-    workers = flags.workers or os.cpu_count() or 1
-    return run(sources, flags.output, flags.vocabulary, flags.vocab_size, settings, workers)
+    return PreparationSettings(**{name: getattr(flags, name) for name in names})
+
+
+def sources_of(flags: argparse.Namespace) -> 'list[Source]':
+    """The inputs, in their order.
+
+    Raises:
+      UserError: if one is no source.
+    """
+    from albert_jax.data.corpus import parse_source
+
+    return [parse_source(spec, flags.text_key, flags.one_document_per_file) for spec in flags.input]
 
 
 def run(
@@ -132,7 +155,7 @@ def run(
         model = Tokenizer.from_file(vocabulary).model
     with _Progress(sum(map(_input_bytes, sources))) as progress:
         manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
-    _report(manifest, output)
+    report(manifest, output)
     return 0
 
 
@@ -234,7 +257,8 @@ class _Progress:
             print(f'prepared {self._done / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s{eta}', flush=True)
 
 
-def _report(manifest: dict[str, Any], output: Path) -> None:
+def report(manifest: dict[str, Any], output: Path | str) -> None:
+    """Prints what a corpus holds, and what to do with it."""
     from rich.console import Console
     from rich.table import Table
 

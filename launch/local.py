@@ -57,10 +57,15 @@ class LocalRunner:
       root: folder of the sweep.
       members: of the sweep.
       num_jobs: processes at a time.
+      only: the one member that this is for, where others run elsewhere.
     """
 
-    def __init__(self, root: Path, members: Sequence[Member], num_jobs: int) -> None:
+    def __init__(
+        self, root: Path, members: Sequence[Member], num_jobs: int, only: str = ''
+    ) -> None:
         self._root = root
+        # Machines that share the folder each have a member of their own.
+        self._lock_file = root / (f'{only}.lock' if only else 'sweep.lock')
         self._num_jobs = num_jobs
         self._stages = {stage.key: stage for member in members for stage in member.stages}
         self._states: dict[str, str] = {}
@@ -84,7 +89,7 @@ class LocalRunner:
             # What failed or was stopped before is tried again.
             self._states[key] = FINISHED if record.state == FINISHED else WAITING
             self._seconds[key] = record.seconds
-        with _Lock(self._root), self._signals():
+        with _Lock(self._lock_file), self._signals():
             self._wait_for_orphans()
             is_terminal = self._console.is_terminal
             live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -277,8 +282,8 @@ class _Signals:
 class _Lock:
     """One process at a time runs a sweep."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / 'sweep.lock'
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def __enter__(self) -> None:
         self._file = self._path.open('w')

@@ -47,14 +47,17 @@ def main(arguments: Sequence[str]) -> int:
         '--runner', choices=RUNNERS, default='local', help='where members run (local)'
     )
     parser.add_argument('--seeds', type=int, default=0, help='run every member with so many')
+    parser.add_argument('--only', default='', metavar='MEMBER', help='run that one alone')
     parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
     parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
     parser.add_argument('--price', type=float, help='money for one chip-hour')
-    remote = parser.add_argument_group('for --runner=tpu_vm, as for python -m launch.tpu_vm')
-    for name in ('type', 'zone', 'project', 'bucket', 'service_account', 'runtime', 'network'):
-        remote.add_argument(f'--{name}', default='')
-    remote.add_argument('--spot', action='store_true')
+    remote = parser.add_argument_group('for --runner=tpu_vm and skypilot')
+    remote.add_argument('--zone', default='', help='of the machines, as in us-west4-a')
+    remote.add_argument('--bucket', default='', help='gs://NAME, at /mnt/bucket of each machine')
+    for name in ('project', 'service_account', 'runtime', 'network', 'corpus'):
+        remote.add_argument(f'--{name}', default='', help='as for tpu_vm')
+    remote.add_argument('--spot', action='store_true', help='as for tpu_vm')
     flags = parser.parse_args(arguments)
     if flags.jobs < 1:
         raise UserError(f'--jobs={flags.jobs}: it must be 1 or above.')
@@ -76,28 +79,36 @@ def run(flags: argparse.Namespace) -> int:
         sweep = dataclasses.replace(sweep, members=seeds(sweep.members, flags.seeds))
     overrides = read_overrides(flags.override)
     members = make_members(sweep, overrides)
+    chosen = [member for member in members if flags.only in ('', member.change.name)]
+    if not chosen:
+        raise UserError(f'--only={flags.only}: there is no such member in this sweep.')
+    if flags.runner != 'local' and any(member.change.after for member in members):
+        raise UserError(
+            'Members of this sweep start from one another, so they run one after the other on one '
+            'machine: start it there with --runner=local (launch/README.md).'
+        )
     root = Path(flags.workdir)
     if flags.runner == 'local':
         record.check_same(root, members)
     cost.show(sweep, members, root, flags.topology, flags.price)
     if flags.dry_run and flags.runner == 'local':
-        for member in members:
+        for member in chosen:
             for stage in member.stages:
                 print(shell_line(stage.arguments(str(root))))
         return 0
     if flags.runner == 'skypilot':
         from launch.skypilot import run_members
 
-        return run_members(members, flags)
+        return run_members(chosen, flags)
     if flags.runner == 'tpu_vm':
         from launch.fleet import run_members as run_fleet
 
-        return run_fleet(members, flags)
+        return run_fleet(chosen, flags)
 
     from launch.local import LocalRunner
 
     record.write_json(root / record.PLAN_FILE, plan_of(flags.sweep, sweep, members))
-    status = LocalRunner(root, members, flags.jobs).run()
+    status = LocalRunner(root, chosen, flags.jobs, flags.only).run()
     print(f'See it with python -m launch.report {root}')
     return status
 

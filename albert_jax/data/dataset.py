@@ -12,7 +12,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from albert_jax.errors import UserError
 
 FORMAT = 1
 SPLITS = ('train', 'validation')
-_MANIFEST = 'corpus.json'
+MANIFEST = 'corpus.json'
 _VOCABULARY = 'vocabulary.model'
 _TOKEN_COUNTS = 'token_counts.npy'
 _SHARD_BYTES = 256 * 2**20
@@ -84,6 +84,46 @@ def _writing(directory: Path) -> Iterator[None]:
         raise OSError(errno.EIO, reason, str(directory)) from error
 
 
+def _open_shard(path: Path) -> Any:
+    # Groups of one record make a random read cost one record.
+    with _writing(path.parent):
+        return array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The name that TFDS expects of a shard."""
+    return f'corpus-{split}.array_record-{index:05d}-of-{count:05d}'
+
+
+def write_shard(path: Path, records: Iterable[bytes]) -> None:
+    """Writes one shard, the same bytes as `SplitWriter` for the same records."""
+    writer = _open_shard(path)
+    with _writing(path.parent):
+        for record in records:
+            writer.write(record)
+        writer.close()
+
+
+def shard_bounds(lengths: Int64[np.ndarray, 'records']) -> list[tuple[int, int]]:
+    """First and last (excluded) record of each shard that `SplitWriter` makes of such records."""
+    ends, first = lengths.cumsum(), 0
+    bounds = []
+    while first < len(lengths):
+        before = int(ends[first - 1]) if first else 0
+        last = int(np.searchsorted(ends, before + _SHARD_BYTES)) + 1
+        bounds.append((first, min(last, len(lengths))))
+        first = bounds[-1][1]
+    return bounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What is on disk of a split."""
+
+    shard_lengths: list[int]
+    num_bytes: int
+
+
 class SplitWriter:
     """Writes the records of one split in the order they come, in shards of bounded size."""
 
@@ -110,9 +150,7 @@ class SplitWriter:
     def _next_shard(self) -> None:
         self._close_shard()
         path = self._directory / f'shard-{self._split}-{len(self._paths)}'
-        # Groups of one record make a random read cost one record.
-        with _writing(self._directory):
-            self._writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        self._writer = _open_shard(path)
         self._paths.append(path)
         self.shard_lengths.append(0)
         self._bytes_in_shard = 0
@@ -127,13 +165,12 @@ class SplitWriter:
         """Closes the last shard and gives all of them the names that TFDS expects."""
         self._close_shard()
         for index, path in enumerate(self._paths):
-            suffix = f'{index:05d}-of-{len(self._paths):05d}'
-            path.rename(self._directory / f'corpus-{self._split}.array_record-{suffix}')
+            path.rename(self._directory / shard_name(self._split, index, len(self._paths)))
 
 
 def write_metadata(
     directory: Path,
-    writers: dict[str, SplitWriter],
+    writers: Mapping[str, SplitWriter | Written],
     manifest: dict[str, Any],
     vocabulary: bytes,
     token_counts: Int64[np.ndarray, 'vocab'],
@@ -162,7 +199,7 @@ def write_metadata(
     )
     (directory / _VOCABULARY).write_bytes(vocabulary)
     np.save(directory / _TOKEN_COUNTS, token_counts)
-    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
 
 
 class PreparedCorpus:
@@ -273,14 +310,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
       UserError: if there is no finished corpus of this format in the directory.
     """
     try:
-        manifest = json.loads((directory / _MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text())
     except FileNotFoundError as error:
         raise UserError(
-            f'{directory} holds no prepared corpus (there is no {_MANIFEST}); make one with '
+            f'{directory} holds no prepared corpus (there is no {MANIFEST}); make one with '
             f'python -m albert_jax.prepare --output={directory} ….'
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f'{directory / _MANIFEST} cannot be read ({error}).') from error
+        raise UserError(f'{directory / MANIFEST} cannot be read ({error}).') from error
     if manifest.get('format') != FORMAT:
         raise UserError(
             f'{directory} has a corpus of format {manifest.get("format")}, and this version reads '
@@ -291,7 +328,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 def is_prepared(directory: Path) -> bool:
     """Whether the directory holds a finished corpus of any format."""
-    return (directory / _MANIFEST).exists()
+    return (directory / MANIFEST).exists()
 
 
 def remove(directory: Path) -> None:

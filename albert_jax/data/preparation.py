@@ -152,7 +152,7 @@ def _cut(sentence: list[int], capacity: int, starts_word: np.ndarray) -> Iterato
 
 
 @dataclasses.dataclass
-class _Block:
+class Block:
     """What a worker makes of a block of documents."""
 
     records: dict[str, list[bytes]]
@@ -160,7 +160,7 @@ class _Block:
     token_counts: np.ndarray
 
 
-class _Worker:
+class Worker:
     """State of a worker process: the tokenizer, opened once."""
 
     def __init__(self, model: bytes, settings: PreparationSettings) -> None:
@@ -168,7 +168,8 @@ class _Worker:
         self.tokenizer = Tokenizer(model, settings.normalization)
         self.dtype = dataset.id_dtype(self.tokenizer.vocab_size)
 
-    def process(self, block: list[tuple[int, str]]) -> _Block:
+    def process(self, block: list[tuple[int, str]]) -> Block:
+        """Records and counts of numbered documents."""
         settings, tokenizer = self.settings, self.tokenizer
         counts: collections.Counter[str] = collections.Counter()
         documents = []
@@ -192,15 +193,15 @@ class _Worker:
                 counts['tokens_unknown'] += int((array == tokenizer.unk_id).sum())
                 if split == 'train':
                     token_counts += np.bincount(array, minlength=len(token_counts))
-        return _Block(records, counts, token_counts)
+        return Block(records, counts, token_counts)
 
 
-_worker: _Worker | None = None
+_worker: Worker | None = None
 
 
 def _start_worker(model: bytes, settings: PreparationSettings) -> None:
     global _worker  # noqa: PLW0603 (a process has no other place for it)
-    _worker = _Worker(model, settings)
+    _worker = Worker(model, settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -212,7 +213,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(block: list[tuple[int, str]]) -> _Block:
+def _work(block: list[tuple[int, str]]) -> Block:
     assert _worker is not None
     return _worker.process(block)
 
@@ -222,6 +223,24 @@ def _split_of(text: str, settings: PreparationSettings) -> str:
     digest = hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=8, salt=salt).digest()
     share = int.from_bytes(digest, 'little') / 2**64
     return 'validation' if share < settings.validation_fraction else 'train'
+
+
+def digest_of(encoded: bytes) -> bytes:
+    """What names a document's text: 16 bytes."""
+    return hashlib.blake2b(encoded, digest_size=16).digest()
+
+
+def blocks_of(documents: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Numbered documents, as many at a time as are worth a message."""
+    block, size = [], 0
+    for number, text in documents:
+        block.append((number, text))
+        size += len(text) + 1
+        if size >= _BLOCK_CHARACTERS:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 class _Reader:
@@ -255,7 +274,7 @@ class _Reader:
                     self.counts['documents_read'] += 1
                     self.counts['bytes_read'] += len(encoded)
                     self._on_text(len(encoded))
-                    digest = hashlib.blake2b(encoded, digest_size=16).digest()
+                    digest = digest_of(encoded)
                     self._digest.update(digest)
                     if self._drop_duplicates:
                         insert = 'INSERT OR IGNORE INTO seen VALUES (?)'
@@ -263,17 +282,6 @@ class _Reader:
                             self.counts['documents_duplicate'] += 1
                             continue
                     yield text
-
-    def blocks(self) -> Iterator[list[tuple[int, str]]]:
-        block, size = [], 0
-        for number, text in enumerate(self.documents()):
-            block.append((number, text))
-            size += len(text) + 1
-            if size >= _BLOCK_CHARACTERS:
-                yield block
-                block, size = [], 0
-        if block:
-            yield block
 
     @property
     def fingerprint(self) -> str:
@@ -307,9 +315,9 @@ def _empty(sources: list[Source]) -> UserError:
 
 def _ordered_results(
     executor: concurrent.futures.Executor, blocks: Iterable[Any], num_ahead: int
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     """Results in the order of the blocks, with at most `num_ahead` of them waiting."""
-    pending: collections.deque[concurrent.futures.Future[_Block]] = collections.deque()
+    pending: collections.deque[concurrent.futures.Future[Block]] = collections.deque()
     for block in blocks:
         pending.append(executor.submit(_work, block))
         if len(pending) >= num_ahead:
@@ -377,7 +385,9 @@ def _write(
         initializer=_start_worker,
         initargs=(vocabulary, settings),
     ) as executor:
-        for block in _ordered_results(executor, reader.blocks(), 2 * num_workers + 1):
+        for block in _ordered_results(
+            executor, blocks_of(enumerate(reader.documents())), 2 * num_workers + 1
+        ):
             for split, records in block.records.items():
                 for record in records:
                     writers[split].write(record)
@@ -387,18 +397,32 @@ def _write(
         writer.close()
     if not writers['train'].shard_lengths:
         raise _empty(sources)
-    chunks = {split: sum(writer.shard_lengths) for split, writer in writers.items()}
+    manifest = manifest_of(
+        sources, settings, tokenizer, reader.fingerprint, counts + reader.counts,
+        {split: sum(writer.shard_lengths) for split, writer in writers.items()},
+    )  # fmt: skip
+    dataset.write_metadata(directory, writers, manifest, vocabulary, token_counts)
+    return manifest
+
+
+def manifest_of(
+    sources: list[Source],
+    settings: PreparationSettings,
+    tokenizer: Tokenizer,
+    source_fingerprint: str,
+    counts: collections.Counter[str],
+    num_chunks: dict[str, int],
+) -> dict[str, Any]:
+    """What a prepared corpus says of itself."""
     identity = {
         'settings': settings.to_dict(),
         'vocabulary_sha256': tokenizer.sha256,
-        'source_fingerprint': reader.fingerprint,
+        'source_fingerprint': source_fingerprint,
     }
-    manifest = {
+    return {
         'format': dataset.FORMAT,
         'fingerprint': dataset.fingerprint(identity),
         **identity,
         'sources': [str(source) for source in sources],
-        'counts': dict(sorted((counts + reader.counts).items())) | {'chunks': chunks},
+        'counts': dict(sorted(counts.items())) | {'chunks': num_chunks},
     }
-    dataset.write_metadata(directory, writers, manifest, vocabulary, token_counts)
-    return manifest

@@ -1,0 +1,357 @@
+"""The preparation of `preparation.py` as Apache Beam pipelines, for text beyond one machine.
+
+The same bytes as on one machine. Each input file is read by one worker, in three pipelines: the
+first counts documents (and finds duplicates), so that each has its number; the second makes the
+records, a file of them for each input file; the third lays these end to end in shards. Between
+them only numbers come back: 16 bytes a document, 8 a record.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from albert_jax.data import dataset
+from albert_jax.data.corpus import Source
+from albert_jax.data.preparation import (
+    PreparationSettings,
+    Worker,
+    blocks_of,
+    digest_of,
+    manifest_of,
+)
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.errors import UserError
+
+_DIGEST_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One input file, with its place in the order of all."""
+
+    number: int
+    source: Source
+    path: str
+
+
+def prepare(
+    sources: list[Source],
+    output: str,
+    vocabulary: bytes,
+    settings: PreparationSettings,
+    scratch: str,
+    options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Writes the prepared corpus and returns its manifest.
+
+    Args:
+      sources: of files, text or jsonl; local, or on any storage that Beam reads (gs://…).
+      output: folder that is not there, or holds no finished corpus.
+      vocabulary: a serialised SentencePiece model.
+      settings: what decides the records.
+      scratch: folder for what passes from one pipeline to the next, about the size of the corpus;
+        it is removed at the end.
+      options: of Beam, as on its command line.
+
+    Raises:
+      UserError: if there is no text, or a source has no files.
+    """
+    parts = find_parts(sources)
+    tokenizer = Tokenizer(vocabulary, settings.normalization)
+    FileSystems.mkdirs(scratch)
+
+    def pipeline() -> beam.Pipeline:
+        return beam.Pipeline(options=PipelineOptions(list(options)))
+
+    with pipeline() as scanning:
+        scanned = _each(scanning, parts, _Scan(scratch, settings.drop_duplicates))
+        if settings.drop_duplicates:
+            _ = (
+                scanned
+                | 'by text' >> beam.GroupByKey()
+                | beam.FlatMap(_repeated)
+                | 'by file' >> beam.GroupByKey()
+                | beam.Map(_write_dropped, scratch)
+            )
+    fingerprint, counts, offsets = _number(parts, scratch, settings.drop_duplicates)
+
+    with pipeline() as encoding:
+        _each(
+            encoding,
+            [(part, offsets[part.number]) for part in parts],
+            _Encode(scratch, vocabulary, settings),
+        )
+    token_counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for part in parts:
+        counts.update(json.loads(_read(f'{scratch}/{part.number}.counts')))
+        token_counts += np.frombuffer(_read(f'{scratch}/{part.number}.tokens'), np.int64)
+
+    written, shards = {}, []
+    for split in dataset.SPLITS:
+        lengths = [
+            np.frombuffer(_read(f'{scratch}/{part.number}.{split}.lengths'), np.int64)
+            for part in parts
+        ]
+        bounds = dataset.shard_bounds(np.concatenate(lengths))
+        for index, bound in enumerate(bounds):
+            name = dataset.shard_name(split, index, len(bounds))
+            shards.append((f'{output}/{name}', _pieces(scratch, split, lengths, *bound)))
+        written[split] = dataset.Written(
+            [last - first for first, last in bounds], int(sum(x.sum() for x in lengths))
+        )
+    if not written['train'].shard_lengths:
+        raise UserError(
+            f'The corpus is empty: no text was left of {", ".join(map(str, sources))} after '
+            f'cleaning.'
+        )
+    FileSystems.mkdirs(output)
+    with pipeline() as laying:
+        _each(laying, shards, _WriteShard())
+    manifest = manifest_of(
+        sources, settings, tokenizer, fingerprint, counts,
+        {split: sum(found.shard_lengths) for split, found in written.items()},
+    )  # fmt: skip
+    _write_metadata(output, written, manifest, vocabulary, token_counts)
+    FileSystems.delete([scratch])
+    return manifest
+
+
+def find_parts(sources: Sequence[Source]) -> list[Part]:
+    """The input files in the order in which one machine would read them.
+
+    Raises:
+      UserError: if a source is not made of files, or has none.
+    """
+    found: list[tuple[Source, str]] = []
+    for source in sources:
+        if source.kind not in ('text', 'jsonl'):
+            raise UserError(
+                f'--input={source} is not made of files that workers could share; give text:GLOB '
+                f'or jsonl:GLOB.'
+            )
+        if '://' in source.target:
+            (match,) = FileSystems.match([source.target])
+            paths = sorted(metadata.path for metadata in match.metadata_list)
+        else:
+            paths = source.files()
+        if not paths:
+            raise UserError(f'No file matches {source.target!r} of --input={source}.')
+        found += [(source, path) for path in paths]
+    return [Part(number, source, path) for number, (source, path) in enumerate(found)]
+
+
+def _each(pipeline: beam.Pipeline, items: Sequence[Any], work: beam.DoFn) -> Any:
+    """Does something with each item, spread over the workers."""
+    return pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.ParDo(work)
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[str]:
+    """A file of any storage as one of this worker's disk."""
+    if '://' not in path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # Its ending tells how it is compressed.
+        copy = Path(folder) / path.rpartition('/')[2]
+        with (
+            FileSystems.open(path, compression_type='uncompressed') as source,
+            copy.open('wb') as f,
+        ):
+            while block := source.read(2**22):
+                f.write(block)
+        yield str(copy)
+
+
+def _documents(part: Part) -> Iterator[str]:
+    with _local(part.path) as path:
+        try:
+            yield from dataclasses.replace(part.source, target=_escaped(path)).documents()
+        except UserError as error:
+            raise UserError(str(error).replace(path, part.path)) from error
+
+
+def _escaped(path: str) -> str:
+    """A pattern that matches this path alone."""
+    return ''.join(f'[{letter}]' if letter in '*?[' else letter for letter in path)
+
+
+def _write(path: str, content: bytes) -> None:
+    with FileSystems.create(path, compression_type='uncompressed') as file:
+        file.write(content)
+
+
+def _read(path: str) -> bytes:
+    with FileSystems.open(path, compression_type='uncompressed') as file:
+        return file.read()
+
+
+class _Scan(beam.DoFn):
+    """Digests of a file's documents; each with its place, if duplicates are looked for."""
+
+    def __init__(self, scratch: str, drop_duplicates: bool) -> None:
+        self._scratch, self._drop_duplicates = scratch, drop_duplicates
+
+    def process(self, element: Part) -> Iterable[tuple[bytes, tuple[int, int]]]:
+        num_bytes, digests = 0, bytearray()
+        for index, text in enumerate(_documents(element)):
+            encoded = text.encode('utf-8', 'replace')
+            num_bytes += len(encoded)
+            digest = digest_of(encoded)
+            digests += digest
+            if self._drop_duplicates:
+                yield digest, (element.number, index)
+        _write(f'{self._scratch}/{element.number}.digests', bytes(digests))
+        _write(f'{self._scratch}/{element.number}.bytes', str(num_bytes).encode())
+
+
+def _repeated(item: tuple[bytes, Iterable[tuple[int, int]]]) -> Iterable[tuple[int, int]]:
+    """All places of a text but the first."""
+    return sorted(item[1])[1:]
+
+
+def _write_dropped(item: tuple[int, Iterable[int]], scratch: str) -> None:
+    number, indices = item
+    _write(f'{scratch}/{number}.dropped', np.array(sorted(indices), np.int64).tobytes())
+
+
+def _dropped(scratch: str, number: int) -> set[int]:
+    path = f'{scratch}/{number}.dropped'
+    if not FileSystems.exists(path):
+        return set()
+    return set(np.frombuffer(_read(path), np.int64).tolist())
+
+
+def _number(
+    parts: Sequence[Part], scratch: str, drop_duplicates: bool
+) -> tuple[str, collections.Counter[str], list[int]]:
+    """The digest of all text, what was read, and the first document's number of each file."""
+    whole = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    counts: collections.Counter[str] = collections.Counter()
+    offsets = [0]
+    for part in parts:
+        digests = _read(f'{scratch}/{part.number}.digests')
+        whole.update(digests)
+        num_documents = len(digests) // _DIGEST_BYTES
+        num_dropped = len(_dropped(scratch, part.number)) if drop_duplicates else 0
+        counts['documents_read'] += num_documents
+        counts['bytes_read'] += int(_read(f'{scratch}/{part.number}.bytes'))
+        if num_dropped:
+            counts['documents_duplicate'] += num_dropped
+        offsets.append(offsets[-1] + num_documents - num_dropped)
+    return whole.hexdigest(), counts, offsets
+
+
+class _Encode(beam.DoFn):
+    """The records of a file, end to end, and their lengths."""
+
+    def __init__(self, scratch: str, vocabulary: bytes, settings: PreparationSettings) -> None:
+        self._scratch, self._vocabulary, self._settings = scratch, vocabulary, settings
+
+    def setup(self) -> None:
+        self._worker = Worker(self._vocabulary, self._settings)
+
+    def process(self, element: tuple[Part, int]) -> None:
+        part, offset = element
+        name = f'{self._scratch}/{part.number}'
+        dropped = _dropped(self._scratch, part.number) if self._settings.drop_duplicates else set()
+        kept = (text for index, text in enumerate(_documents(part)) if index not in dropped)
+        counts: collections.Counter[str] = collections.Counter()
+        token_counts = np.zeros(self._worker.tokenizer.vocab_size, np.int64)
+        lengths: dict[str, list[int]] = {split: [] for split in dataset.SPLITS}
+        with contextlib.ExitStack() as stack:
+            files = {
+                split: stack.enter_context(FileSystems.create(f'{name}.{split}.records'))
+                for split in dataset.SPLITS
+            }
+            for block in blocks_of(enumerate(kept, offset)):
+                made = self._worker.process(block)
+                for split, records in made.records.items():
+                    for record in records:
+                        files[split].write(record)
+                        lengths[split].append(len(record))
+                counts += made.counts
+                token_counts += made.token_counts
+        for split, found in lengths.items():
+            _write(f'{name}.{split}.lengths', np.array(found, np.int64).tobytes())
+        _write(f'{name}.counts', json.dumps(counts).encode())
+        _write(f'{name}.tokens', token_counts.tobytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """Consecutive records of a file of records."""
+
+    path: str
+    first_byte: int
+    lengths: bytes
+
+
+def _pieces(
+    scratch: str, split: str, lengths: Sequence[np.ndarray], first: int, last: int
+) -> list[_Piece]:
+    """Where the records from `first` to `last` (excluded) of a split lie."""
+    pieces = []
+    begin = 0
+    for number, own in enumerate(lengths):
+        low, high = max(first - begin, 0), min(last - begin, len(own))
+        if low < high:
+            path = f'{scratch}/{number}.{split}.records'
+            pieces.append(_Piece(path, int(own[:low].sum()), own[low:high].tobytes()))
+        begin += len(own)
+    return pieces
+
+
+class _WriteShard(beam.DoFn):
+    """Lays pieces end to end in a shard."""
+
+    def process(self, element: tuple[str, list[_Piece]]) -> None:
+        path, pieces = element
+        with tempfile.TemporaryDirectory() as folder:
+            shard = Path(folder) / 'shard'
+            dataset.write_shard(shard, _records(pieces))
+            with shard.open('rb') as source, FileSystems.create(path) as target:
+                while block := source.read(2**22):
+                    target.write(block)
+
+
+def _records(pieces: Sequence[_Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        with FileSystems.open(piece.path, compression_type='uncompressed') as file:
+            file.seek(piece.first_byte)
+            for length in np.frombuffer(piece.lengths, np.int64).tolist():
+                yield file.read(length)
+
+
+def _write_metadata(
+    output: str,
+    written: dict[str, dataset.Written],
+    manifest: dict[str, Any],
+    vocabulary: bytes,
+    token_counts: np.ndarray,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # TFDS looks for the names of the shards, which are elsewhere.
+        shards = {
+            dataset.shard_name(split, index, len(found.shard_lengths))
+            for split, found in written.items()
+            for index in range(len(found.shard_lengths))
+        }
+        for name in shards:
+            (Path(folder) / name).touch()
+        dataset.write_metadata(Path(folder), written, manifest, vocabulary, token_counts)
+        # The manifest last: without it, nothing takes the folder for a corpus.
+        for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == dataset.MANIFEST):
+            if file.name not in shards:
+                _write(f'{output}/{file.name}', file.read_bytes())

@@ -1,0 +1,62 @@
+"""Prepares text beyond one machine with Apache Beam: `python -m albert_jax.prepare_beam --help`."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from albert_jax import command, prepare
+from albert_jax.errors import UserError
+
+_DESCRIPTION = """\
+Prepare a corpus with Apache Beam (extra `beam`): the same bytes as python -m albert_jax.prepare,
+made by as many workers as there are. Give it many files: each is read by one worker.
+"""
+_EPILOG = """\
+examples:
+  python -m albert_jax.prepare_beam --input='jsonl:books/*.jsonl.gz' --output=runs/books \\
+      --vocabulary=30k-clean.model --scratch=runs/scratch --runner=DirectRunner
+  python -m albert_jax.prepare_beam --input='jsonl:gs://BUCKET/c4/*.json.gz' \\
+      --output=gs://BUCKET/corpus --vocabulary=30k-clean.model --scratch=gs://BUCKET/scratch \\
+      --runner=DataflowRunner --project=PROJECT --region=us-central1 \\
+      --temp_location=gs://BUCKET/tmp --sdk_container_image=IMAGE
+
+Any other flag is Beam's own. launch/README.md has the recipe for Dataflow.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepares the corpus unless it is there already."""
+    parser = command.parser('albert_jax.prepare_beam', _DESCRIPTION, _EPILOG)
+    prepare.add_flags(parser)
+    parser.add_argument('--scratch', required=True, help='folder for what is in between')
+    flags, options = parser.parse_known_args(arguments)
+    if flags.vocabulary == 'train':
+        raise UserError(
+            '--vocabulary=train is for one machine; train it there on a part of the text with '
+            'python -m albert_jax.prepare, and give its vocabulary.model.'
+        )
+    settings, sources = prepare.settings_of(flags), prepare.sources_of(flags)
+    if find_spec('apache_beam') is None:
+        raise UserError("Apache Beam is not installed; run pip install 'albert_jax[beam]' first.")
+
+    from apache_beam.io.filesystems import FileSystems
+
+    from albert_jax.data import dataset
+    from albert_jax.data.beam_preparation import prepare as prepare_with_beam
+    from albert_jax.data.tokenizer import Tokenizer
+
+    # As text: a Path would make one slash of the two in gs://.
+    output = flags.output
+    if FileSystems.exists(f'{output}/{dataset.MANIFEST}'):
+        raise UserError(f'{output} holds a corpus already; choose another --output or delete it.')
+    if FileSystems.exists(flags.scratch):
+        raise UserError(
+            f'--scratch={flags.scratch} is there already; delete it, or choose another.'
+        )
+    model = Tokenizer.from_file(flags.vocabulary).model
+    manifest = prepare_with_beam(sources, output, model, settings, flags.scratch, options)
+    prepare.report(manifest, output)
+    return 0
+
+
+if __name__ == '__main__':
+    command.run(main)
