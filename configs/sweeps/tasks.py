@@ -14,13 +14,13 @@ TASKS = ('sst2', 'mrpc', 'rte', 'stsb', 'qnli', 'squad2', 'upos', 'race')
 # (steps, batch, tokens, peak learning rate) of a model of some 10 M parameters on two cores.
 MINI = {
     'sst2': (400, 32, 64, 3e-4),
-    'mrpc': (160, 32, 128, 2e-4),
-    'rte': (120, 32, 128, 1e-4),
+    'mrpc': (115, 32, 128, 2e-4),
+    'rte': (80, 32, 128, 1e-4),
     'stsb': (270, 32, 128, 3e-4),
     'qnli': (200, 32, 128, 2e-4),
-    'squad2': (120, 16, 192, 3e-4),
+    'squad2': (80, 16, 192, 3e-4),
     'upos': (250, 16, 128, 1e-3),
-    'race': (80, 8, 160, 1e-4),
+    'race': (40, 8, 160, 1e-4),
 }
 
 
@@ -29,11 +29,10 @@ def get_sweep(scale: str = 'base') -> Sweep:
     common: dict[str, object] = {'finetune.optimizer.bias_correction': True}
     if scale == 'mini':
         for task, (num_steps, batch_size, length, learning_rate) in MINI.items():
-            every = num_steps // 2
             common |= {
                 f'{task}.loop.num_steps': num_steps,
-                f'{task}.loop.eval_every': every,
-                f'{task}.loop.checkpoint_every': every,
+                f'{task}.loop.eval_every': num_steps,
+                f'{task}.loop.checkpoint_every': num_steps,
                 f'{task}.loop.batch_size': batch_size,
                 f'{task}.optimizer.warmup_steps': num_steps // 10,
                 f'{task}.optimizer.learning_rate': learning_rate,
