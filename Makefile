@@ -27,14 +27,26 @@ $(STAMP): requirements.txt pyproject.toml
 
 install: $(STAMP)
 
+# Each wants other versions than the lock.
+.venv-beam/installed: $(STAMP)
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[beam]' beartype pytest
+	@touch $@
+
+.venv-skypilot/installed:
+	$(PYTHON) -m venv .venv-skypilot
+	.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot>=0.14'
+	@touch $@
+
 demo: $(STAMP)
 	$(BIN)/python -m albert_jax.demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
-test-slow: .venv/reference
+test-slow: .venv/reference .venv-beam/installed .venv-skypilot/installed
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	.venv-beam/bin/python -m pytest -m slow tests/test_beam.py -W ignore
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -46,4 +58,4 @@ bench: .venv/reference
 	$(BIN)/python -m benchmarks.compute
 
 clean:
-	rm -rf .venv demo .pytest_cache
+	rm -rf .venv .venv-beam .venv-skypilot demo .pytest_cache

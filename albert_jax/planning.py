@@ -227,7 +227,7 @@ def lower_step(sections: 'Sections', devices: list[Any], num_microbatches: int) 
     step = make_train_step(
         objective, optimizer, mesh, num_microbatches, loop.log_every, loop.seed, model.compute_dtype
     )
-    return step.lower(state, batch)  # pyright: ignore[reportFunctionMemberAccess]
+    return step.lower(state, batch)
 
 
 def _compile_once(sections: 'Sections', where: Slice, num_microbatches: int) -> Compiled | TooBig:

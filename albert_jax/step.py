@@ -6,11 +6,13 @@ devices, 4 microbatches and one big batch give the same update. The optimizer ru
 with the norms of the whole.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -62,7 +64,20 @@ class Status:
     num_skipped_in_a_row: Scalar
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Status]]
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """The jitted step with its random key, an argument: runs of all seeds are one program."""
+
+    jitted: Any
+    key: np.ndarray
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
+        """The state after the batch, and how it went."""
+        return self.jitted(state, batch, self.key)
+
+    def lower(self, state: Any, batch: Any) -> Any:
+        """As of any jitted function."""
+        return self.jitted.lower(state, batch, self.key)
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
@@ -130,8 +145,8 @@ def make_train_step(
     """
     gradients = _sharded_gradients(objective, mesh, num_microbatches, jnp.dtype(compute_dtype))
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
-        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Status]:
+        dropout_key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
         num_examples = next(iter(batch.values())).shape[0]
         batch = {**batch, 'example_ids': jnp.arange(num_examples)}
         num_stopping = batch.pop(IS_STOPPING, jnp.zeros(1, jnp.int32)).sum()
@@ -158,11 +173,12 @@ def make_train_step(
             state.window, num_stopping, state.num_skipped, state.num_skipped_in_a_row
         )
 
-    def placed(state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
-        state, status = train_step(state, batch)
+    def placed(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Status]:
+        state, status = train_step(state, batch, key)
         return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), status
 
-    return jax.jit(placed, donate_argnums=0)
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    return TrainStep(jax.jit(placed, donate_argnums=0), key)
 
 
 def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:

@@ -393,7 +393,7 @@ def _fewest_microbatches(
         for name, x in example.items()
     }
     found = fewest_that_fit(
-        lambda number: step_in(number).lower(state, batch).compile(),  # pyright: ignore[reportFunctionMemberAccess]
+        lambda number: step_in(number).lower(state, batch).compile(),
         rows,
     )
     if found is None:

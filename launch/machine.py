@@ -247,16 +247,11 @@ class Machine:
         Raises:
           UserError: if there is no commit, or a host fails.
         """
-        root = Path(__file__).parents[1]
-        commit = _git(root, 'rev-parse', 'HEAD')
-        if _git(root, 'status', '--porcelain'):
-            raise UserError(
-                'There are changes that are not committed; commit them, so that the run can be '
-                'made again from its commit.'
-            )
+        commit = self._commit()
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / _ARCHIVE
-            _git(root, 'archive', '--format=tar.gz', f'--output={archive}', 'HEAD')
+            if not self._gcloud.is_dry:
+                _git('archive', '--format=tar.gz', f'--output={archive}', 'HEAD')
             self._gcloud.run(
                 'compute', 'tpus', 'tpu-vm', 'scp', str(archive), f'{self.name}:', self._where,
                 '--worker=all',
@@ -270,13 +265,23 @@ class Machine:
         )
         return commit
 
+    def _commit(self) -> str:
+        if self._gcloud.is_dry:
+            return 'COMMIT'
+        if _git('status', '--porcelain'):
+            raise UserError(
+                'There are changes that are not committed; commit them, so that the run can be '
+                'made again from its commit.'
+            )
+        return _git('rev-parse', 'HEAD')
+
     def is_set_up(self) -> bool:
         """Whether all hosts have this commit already.
 
         Raises:
           UserError: if a host cannot be reached.
         """
-        commit = _git(Path(__file__).parents[1], 'rev-parse', 'HEAD')
+        commit = _git('rev-parse', 'HEAD')
         found = self.ssh(f'cat ~/{_REMOTE_HOME}/commit 2>/dev/null || echo none', timeout=120)
         return bool(found.split()) and set(found.split()) == {commit}
 
@@ -326,7 +331,8 @@ class Machine:
         self.ssh(script, worker, is_shown=True)
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _git(*arguments: str) -> str:
+    root = Path(__file__).parents[1]
     try:
         done = subprocess.run(
             ['git', *arguments], cwd=root, capture_output=True, text=True, check=True

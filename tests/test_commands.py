@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from tests.conftest import ROOT
 
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
-    'plan', 'demo',
+    'plan', 'prepare_beam', 'demo', 'launch.sweep', 'launch.report', 'launch.tpu_vm',
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def pretrain_flags(corpus, workdir) -> list[str]:
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_teaches_and_is_quick(name):
     started = time.monotonic()
-    result = run(f'albert_jax.{name}', '--help')
+    result = run(name if '.' in name else f'albert_jax.{name}', '--help')
     assert time.monotonic() - started < 2
     assert result.returncode == 0
     assert name == 'demo' or 'example' in result.stdout
@@ -236,6 +237,9 @@ def test_every_command_of_the_readme_is_real():
         if words[0] == 'make':
             assert re.search(rf'^{words[1]}:', makefile, re.MULTILINE), command
             num_checked += 1
+        elif words[:2] == ['python', '-m'] and words[2].startswith('launch.'):
+            check_launch(words[2], command)
+            num_checked += 1
         elif words[:2] == ['python', '-m'] and words[2].startswith('albert_jax.'):
             known = run(words[2], '--help').stdout
             for flag in re.findall(r'(--[a-z_]+)[= ]', command):
@@ -244,6 +248,23 @@ def test_every_command_of_the_readme_is_real():
                 run_config(name, re.findall(r'--config\.\S+', command))
             num_checked += 1
     assert num_checked >= 6
+
+
+def check_launch(module: str, command: str) -> None:
+    """What a command would do, without a cloud."""
+    words = shlex.split(command)[3:]
+    if module == 'launch.report':
+        return
+    dry = [] if '--dry_run' in words else ['--dry_run']
+    if module == 'launch.tpu_vm':
+        place = words.index('--') if '--' in words else len(words)
+        words[place:place] = dry
+    else:
+        words += dry
+    result = run(module, *words)
+    assert result.returncode == 0, command + result.stderr
+    shown = 'gcloud compute tpus' if module == 'launch.tpu_vm' else 'python -m albert_jax.'
+    assert shown in result.stdout
 
 
 def run_config(name: str, overrides: list[str]) -> None:

@@ -89,7 +89,8 @@ def test_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path)
     root, _ = swept
     flags = [
         '--config=configs/pretrain.py:tiny', f'--workdir={tmp_path}',
-        '--config.model.vocab_size=1000', '--config.pretraining.sequence_length=32', '--config.loop.batch_size=16',
+        '--config.model.vocab_size=1000', '--config.pretraining.sequence_length=32',
+        '--config.loop.batch_size=16',
         f'--config.data.path={corpus_directory}', f'--config.init_from={root}/layers1/pretrain',
     ]  # fmt: skip
     with pytest.raises(UserError, match='has num_attention_heads=2, the model of this run 4'):

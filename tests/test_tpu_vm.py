@@ -67,7 +67,7 @@ def cloud(tmp_path, monkeypatch):
     monkeypatch.setenv('FAKE_GCLOUD', str(root))
     monkeypatch.setenv('PATH', f'{root}/path:{os.environ["PATH"]}')
 
-    def git(folder: Path, *arguments: str) -> str:
+    def git(*arguments: str) -> str:
         if arguments[0] == 'archive':
             target = next(a.partition('=')[2] for a in arguments if a.startswith('--output'))
             with tarfile.open(target, 'w:gz') as archive:
