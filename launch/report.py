@@ -130,11 +130,11 @@ def page(found: Results) -> str:
             'member': curve.member,
             'row': curve.row,
             'stage': curve.stage,
-            'metric': curve.metric,
+            'metric': curve.metric if curve.split == 'validation' else f'training {curve.metric}',
             'points': curve.points,
         }
         for curve in found.curves
-        if curve.split == 'validation'
+        if curve.split == 'validation' or curve.metric == 'loss'
     ]
     # What ends the element early would be a tag; JSON can say < otherwise.
     data = json.dumps(curves).replace('<', '\\u003c')

@@ -17,6 +17,7 @@ _AVERAGED = {
     'squad1': ('exact_match', 'f1'),
     'squad2': ('best_exact_match', 'best_f1'),
 }
+_NO_CURVE = ('learning_rate', 'grad_norm')
 PARAMETERS, AVERAGE = 'parameters', 'average'
 
 
@@ -217,7 +218,7 @@ def _curves(root: Path, member: Mapping[str, Any]) -> list[Curve]:
         for line in _lines(root, stage['key']):
             for metric, value in line.items():
                 is_number = isinstance(value, float) and math.isfinite(value)
-                if is_number and metric not in ('learning_rate', 'grad_norm'):
+                if is_number and metric not in _NO_CURVE and not metric.endswith('threshold'):
                     key = (stage['name'], line['split'], metric)
                     curves.setdefault(key, []).append((line['step'], value))
     return [Curve(member['name'], member['row'], *key, points) for key, points in curves.items()]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,6 +290,36 @@ def test_the_report_has_means_spreads_failures_and_the_papers_numbers(tmp_path, 
         and 'http' not in page.replace('http://www.w3.org/2000/svg', '')
     )
     assert 'Wrote' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_browser_draws_the_page(tmp_path):
+    browser = shutil.which('chromium') or shutil.which('google-chrome')
+    if browser is None:
+        pytest.skip('no Chromium here')
+    swept(tmp_path)
+    report.main([str(tmp_path)])
+
+    def dom(script: str) -> str:
+        page = tmp_path / 'page.html'
+        page.write_text((tmp_path / 'report.html').read_text() + f'<script>{script}</script>')
+        flags = ['--headless', '--no-sandbox', '--disable-gpu', '--dump-dom']
+        return subprocess.run(
+            [browser, *flags, page.as_uri()], capture_output=True, text=True, check=True, timeout=60
+        ).stdout  # fmt: skip
+
+    shown = dom('')
+    assert shown.count('aria-pressed="true"') == 2
+    assert shown.count('class="curve"') == 7 and 'pretrain: mlm loss' in shown
+    # A member is taken out with a click, and a point names itself.
+    less = dom("document.querySelector('#legend button').click()")
+    assert less.count('aria-pressed="false"') == 1 and less.count('class="curve"') == 3
+    hover = (
+        "const s = document.querySelector('svg'), b = s.getBoundingClientRect();"
+        'const at = {clientX: b.right - 5, clientY: b.bottom - 30};'
+        "s.dispatchEvent(new PointerEvent('pointermove', at))"
+    )
+    assert 'step 5: 6.6' in dom(hover)
 
 
 def test_a_report_before_anything_ran_says_waiting(tmp_path):
