@@ -1,0 +1,163 @@
+"""Looking inside: attention, rollout, attributions that add up, layers by depth, the command."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from albert_jax import explain, inside, pretrained
+from albert_jax.about import Head
+from albert_jax.config import AlbertConfig
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.errors import UserError
+from albert_jax.heads import init_head
+from albert_jax.model import PretrainingModel, init_params
+from albert_jax.pretrained import Pretrained
+
+TEXT = 'The statement raises an exception.'
+
+
+@pytest.fixture(scope='module')
+def model(vocabulary):
+    config = AlbertConfig(
+        vocab_size=1000, embedding_size=16, hidden_size=32, num_hidden_layers=3,
+        num_attention_heads=2, intermediate_size=64, max_position_embeddings=48,
+        initializer_range=0.2,
+    )  # fmt: skip
+    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    return Pretrained(config, dict(params), Tokenizer(vocabulary))
+
+
+@pytest.fixture(scope='module')
+def classifier(model):
+    config = dataclasses.replace(model.config, initializer_range=0.5)
+    head = init_head('sequence_classification', 2, config, jax.random.key(1))
+    return dataclasses.replace(
+        model,
+        params={**model.params, 'head': head},
+        head=Head('sequence_classification', ('bad', 'good')),
+    )
+
+
+def test_attention_is_the_models_and_rollout_counts_every_way(model):
+    found = inside.look(model, inside.encode(model, TEXT))
+    layers, heads, length, _ = found.attention.shape
+    assert (layers, heads) == (3, 2) and length == len(found.encoded.pieces)
+    np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
+    rolled = inside.rollout(found.attention)
+    np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
+    # The sum over all ways through the layers, one by one.
+    mixed = [0.5 * layer.mean(0) + 0.5 * np.eye(length) for layer in found.attention]
+    for start, end in ((0, 0), (2, 1), (length - 1, 0)):
+        ways = itertools.product(range(length), repeat=layers - 1)
+        total = sum(
+            np.prod(
+                [
+                    mixed[layer][place, following]
+                    for layer, (place, following) in zip(
+                        (2, 1, 0), itertools.pairwise((start, *way, end)), strict=True
+                    )
+                ]
+            )
+            for way in ways
+        )
+        assert rolled[-1][start, end] == pytest.approx(total, abs=1e-5)
+
+
+def test_a_layer_that_does_nothing_has_no_distance_and_no_angle():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(5, 8))
+    turned = np.stack([-first[:, 1], first[:, 0]] + [first[:, n] * 0 for n in range(2, 8)], 1)
+    flat = first * np.array([1, 1, 0, 0, 0, 0, 0, 0])
+    distances, angles = inside.similarity_by_depth(np.stack([flat, flat, turned, 2 * turned]))
+    lengths = np.linalg.norm(flat, axis=1)
+    np.testing.assert_allclose(distances, [0, (lengths * 2**0.5).mean(), lengths.mean()], atol=1e-5)
+    np.testing.assert_allclose(angles, [0, 90, 0], atol=1e-4)
+
+
+def logits(model, ids, types):
+    """By the model itself, with the pieces replaced and no perturbation."""
+    albert = PretrainingModel(model.config)
+    found = albert.apply({'params': model.params}, ids, np.ones_like(ids), types)
+    head = model.params['head']
+    return np.asarray(found.pooled_output)[0] @ np.asarray(head['kernel']) + head['bias']
+
+
+def test_attributions_add_up_to_the_difference_from_masks(classifier):
+    encoded = inside.encode(classifier, TEXT)
+    output = inside.class_output(classifier, encoded, 'good')
+    found = inside.integrated_gradients(classifier, encoded, output)
+    masked = np.where(encoded.is_special[None], encoded.input_ids, classifier.tokenizer.mask_id)
+    value = logits(classifier, encoded.input_ids, encoded.token_type_ids)[1]
+    baseline = logits(classifier, masked, encoded.token_type_ids)[1]
+    assert found.value == pytest.approx(value, abs=1e-4)
+    assert found.baseline_value == pytest.approx(baseline, abs=1e-4)
+    assert abs(value - baseline) > 0.05
+    assert found.scores.sum() == pytest.approx(value - baseline, rel=1e-2)
+    assert found.scores[0] == found.scores[-1] == 0
+    likeliest = inside.class_output(classifier, encoded)
+    both = logits(classifier, encoded.input_ids, encoded.token_type_ids)
+    assert likeliest.name == ('bad', 'good')[int(both.argmax())]
+
+
+def test_a_piece_that_is_the_baseline_moves_nothing(model):
+    encoded = inside.encode(model, 'The [MASK] raises an exception.')
+    output = inside.masked_output(model, encoded)
+    found = inside.integrated_gradients(model, encoded, output)
+    place = encoded.pieces.index('[MASK]')
+    assert found.scores[place] == 0 and np.abs(found.scores).max() > 1e-3
+    assert found.gap <= 1e-2
+    named = inside.masked_output(model, encoded, 'the')
+    assert named.name == 'the'
+
+
+@pytest.mark.parametrize(
+    ('pieces', 'words'),
+    [
+        (['[CLS]', '▁un', 'like', 'ly', '▁so', '[SEP]'], ['[CLS]', 'unlikely', 'so', '[SEP]']),
+        (['[CLS]', 'un', '##like', 'so', '.', '[SEP]'], ['[CLS]', 'unlike', 'so', '.', '[SEP]']),
+    ],
+)
+def test_pieces_are_put_together_to_words(pieces, words):
+    found = inside.words_of(pieces, np.arange(len(pieces), dtype=float))
+    assert [word for word, _ in found] == words
+    assert sum(score for _, score in found) == sum(range(len(pieces)))
+
+
+def test_mistakes_are_one_sentence(model, classifier, tmp_path):
+    encoded = inside.encode(model, TEXT)
+    with pytest.raises(UserError, match=r'no \[MASK\]'):
+        inside.masked_output(model, encoded)
+    with pytest.raises(UserError, match='no piece of the vocabulary'):
+        inside.masked_output(model, inside.encode(model, '[MASK]'), 'qqqqq')
+    with pytest.raises(UserError, match="no label 'fine'; there are bad, good"):
+        inside.class_output(classifier, encoded, 'fine')
+    with pytest.raises(UserError, match='48 positions: shorten it'):
+        inside.encode(model, 'word ' * 60)
+    (tmp_path / 'm').mkdir()
+    pretrained.write(model, tmp_path / 'm')
+    flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/x.html']
+    for more, message in (
+        (['--output=x.pdf'], 'must end in .html or .png'),
+        (['--label=good'], 'is no classifier'),
+        (['--piece=the'], r'for a text with \[MASK\]'),
+        ([f'--output={tmp_path}/no/x.html'], 'cannot be written'),
+    ):
+        with pytest.raises(UserError, match=message):
+            explain.main([*flags, *more, TEXT])
+
+
+def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
+    (tmp_path / 'm').mkdir()
+    pretrained.write(model, tmp_path / 'm')
+    text = 'The [MASK] </script><b> raises.'
+    for name in ('x.html', 'x.png'):
+        flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/{name}']
+        assert explain.main([*flags, text]) == 0
+    page = (tmp_path / 'x.html').read_text()
+    assert '</script><b>' not in page and '&lt;/script&gt;&lt;b&gt;' in page
+    assert 'integrated gradients' in page and '"rollout"' in page
+    assert (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
+    assert 'moved it by' in capsys.readouterr().out
