@@ -45,15 +45,14 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
     own = PretrainingSettings.from_dict(model.run.get('pretraining', {}))
     length = min(own.sequence_length, model.config.max_position_embeddings)
     own = dataclasses.replace(own, sequence_length=length, short_phase_steps=0)
-    tasks = _TASKS if own.sentence_loss != 'nsp' else _TASKS[::-1]
     seed = model.run.get('loop', {}).get('seed', 0)
     metrics: dict[str, float] = {}
-    for task in tasks:
+    # Its own first, for that one's masks; two segments in order are what a run without a sentence
+    # loss has seen.
+    for task in dict.fromkeys((own.sentence_loss, *_TASKS)):
         settings = dataclasses.replace(own, sentence_loss=task)
         data = PretrainingData(corpus, 'validation', settings, batch_size, seed)
-        found = _means(whole, data, task)
-        # The masks of the first one are the run's own.
-        metrics = {**found, **metrics}
+        metrics = {**_means(whole, data, task), **metrics}
     return {name: metrics[name] for name in sorted(metrics)}
 
 

@@ -44,14 +44,13 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.data.beam_preparation import prepare as prepare_with_beam
     from albert_jax.data.tokenizer import Tokenizer
 
+    for path in (flags.output, flags.scratch, *flags.input):
+        if 'gs://' in path and find_spec('apitools') is None:
+            raise UserError("Google's storage needs pip install 'apache-beam[gcp]' as well.")
     # As text: a Path would make one slash of the two in gs://.
     output = flags.output
     if FileSystems.exists(f'{output}/{dataset.MANIFEST}'):
         raise UserError(f'{output} holds a corpus already; choose another --output or delete it.')
-    if FileSystems.exists(flags.scratch):
-        raise UserError(
-            f'--scratch={flags.scratch} is there already; delete it, or choose another.'
-        )
     model = Tokenizer.from_file(flags.vocabulary).model
     manifest = prepare_with_beam(sources, output, model, settings, flags.scratch, options)
     prepare.report(manifest, output)

@@ -69,8 +69,8 @@ class Telemetry:
         try:
             if self._is_main:
                 _truncate(workdir / METRICS_FILE, first_step)
-            path = workdir / METRICS_FILE if self._is_main else Path(os.devnull)
-            self._file = path.open('a')
+            self._path = workdir / METRICS_FILE if self._is_main else Path(os.devnull)
+            self._path.open('a').close()
             # TensorBoard drops what a killed run has written beyond its last checkpoint.
             self._board = SummaryWriter(
                 str(workdir / 'tensorboard'),
@@ -107,7 +107,6 @@ class Telemetry:
         self._progress.stop()
         # What stopped the loop matters more than that the last line could not be written.
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
-            self._file.close()
             self._board.close()
 
     def waited(self, seconds: float) -> None:
@@ -168,14 +167,15 @@ class Telemetry:
         if speed:
             line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
         try:
-            self._file.write(json.dumps(line) + '\n')
-            self._file.flush()
+            # Closed after each line: a mounted bucket keeps only what is closed.
+            with self._path.open('a') as file:
+                file.write(json.dumps(line) + '\n')
             for name, value in [*metrics.items(), *speed.items()]:
                 if math.isfinite(value):
                     self._board.add_scalar(f'{split}/{name}', value, step)
         except OSError as error:
             raise UserError(
-                f'{self._file.name} cannot be written ({error.strerror}); make room and start the '
+                f'{self._path} cannot be written ({error.strerror}); make room and start the '
                 f'same command again.'
             ) from error
         if not self._is_main:

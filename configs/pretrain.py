@@ -186,10 +186,10 @@ def _make_tiny(config: ConfigDict) -> None:
 
 
 def _make_mini(config: ConfigDict) -> None:
-    """base's proportions at a sixth of the width, for ablations: minutes on two cores.
+    """A sixth of base's width and half its depth, for ablations: minutes on two cores.
 
-    E < H, heads of 32, four times H inside, 0.1 dropout left out as in v2: so short a run does not
-    fit its text. AdamW, because LAMB is for large batches.
+    E is half of H, heads are of 32, inside it is four times as wide. No dropout, as in v2: so
+    short a run does not learn its text by heart. AdamW, because LAMB is for large batches.
     """
     config.model.update(
         vocab_size=8000,

@@ -63,8 +63,7 @@ class Sweep:
     source: str = ''
 
     def __post_init__(self) -> None:
-        chain(self.members)
-        names = [member.name for member in self.members]
+        names = [member.name for member in chain(self.members)]
         if not names:
             raise UserError('The sweep has no members.')
         for position, member in enumerate(self.members):

@@ -22,6 +22,15 @@ _REASONS = (
      'the Cloud TPU API is off in this project; run gcloud services enable tpu.googleapis.com'),
 )  # fmt: skip
 _NO_CAPACITY = ('no more capacity', 'not enough resources', 'stockout', 'insufficient capacity')
+_PASSING = (
+    'unavailable',
+    'internal error',
+    'timed out',
+    'connection',
+    '502',
+    '503',
+    'backend error',
+)
 _NOT_FOUND = ('not_found', 'not found', 'could not be found')
 
 
@@ -30,7 +39,7 @@ class NoCapacity(UserError):
 
 
 class Unreachable(UserError):
-    """A host did not take a command or a file, or the command failed there."""
+    """Google or a host did not answer, or a command failed on a host; later it may not."""
 
 
 class NotFound(UserError):
@@ -65,7 +74,8 @@ class Gcloud:
         Raises:
           NotFound: if there is nothing of that name.
           NoCapacity: if the zone has nothing free.
-          UserError: if gcloud refuses or fails otherwise, or takes longer than the timeout.
+          Unreachable: if it takes longer than the timeout, or a host fails.
+          UserError: if gcloud refuses or fails otherwise.
         """
         command = ['gcloud', *arguments]
         if self._project:
@@ -85,7 +95,7 @@ class Gcloud:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UserError(
+            raise Unreachable(
                 f'gcloud did not answer in {timeout:.0f} s ({shlex.join(command[:6])} …).'
             ) from error
         if done.returncode:
@@ -110,15 +120,21 @@ class Gcloud:
 
 def _failure(command: Sequence[str], stderr: str, status: int) -> UserError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    said = next((line for line in lines if 'ERROR' in line), lines[-1] if lines else '')
-    lower = stderr.lower()
+    errors = [line for line in lines if 'ERROR' in line]
+    said = (errors or lines or ['it said nothing'])[0]
     what = shlex.join(command[:6])
+    is_remote = {'ssh', 'scp'} & set(command[:6])
+    # What a host has said is not what Google says.
+    lower = '\n'.join(errors if is_remote else lines).lower()
+    if is_remote:
+        lower = '\n'.join(line for line in lower.splitlines() if '(gcloud.' in line)
     if any(mark in lower for mark in _NO_CAPACITY):
         return NoCapacity(f'The zone has no such TPU free now ({said[:200]}).')
     for marks, meaning in _REASONS:
         if any(mark in lower for mark in marks):
             return UserError(f'{what} was refused: {meaning} ({said[:300]}).')
-    if any(mark in lower for mark in _NOT_FOUND):
+    is_passing = is_remote or any(mark in lower for mark in _PASSING)
+    if not is_remote and any(mark in lower for mark in _NOT_FOUND):
         return NotFound(f'{what}: {said[:300]}')
-    kind = Unreachable if {'ssh', 'scp'} & set(command[:6]) else UserError
-    return kind(f'{what} ended with status {status}: {said[:300] or "it said nothing"}')
+    kind = Unreachable if is_passing else UserError
+    return kind(f'{what} ended with status {status}: {said[:300]}')

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -78,8 +78,11 @@ class LocalRunner:
         self._console = Console()
         self._last_line = time.monotonic()
 
-    def run(self) -> int:
+    def run(self, write_plan: Callable[[], None] = lambda: None) -> int:
         """Runs until all is finished, failed, or a signal has stopped it; the exit status.
+
+        Args:
+          write_plan: called once this process alone has the folder.
 
         Raises:
           UserError: if another process runs this sweep.
@@ -90,6 +93,7 @@ class LocalRunner:
             self._states[key] = FINISHED if record.state == FINISHED else WAITING
             self._seconds[key] = record.seconds
         with _Lock(self._lock_file), self._signals():
+            write_plan()
             self._wait_for_orphans()
             is_terminal = self._console.is_terminal
             live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -134,7 +138,9 @@ class LocalRunner:
                 f'{len(failed)} of {len(self._states)} failed{blocked}. Start the same command '
                 f'again to try those.'
             )
-            return 1
+            # A mistake in all of them: whoever starts this again need not.
+            statuses = {read_record(self._root, key).exit_status for key in failed}
+            return 2 if statuses == {2} else 1
         return 0
 
     def _step(self) -> bool:
@@ -154,7 +160,6 @@ class LocalRunner:
 
     def _start(self, stage: Stage) -> None:
         folder = self._root / stage.key
-        folder.mkdir(parents=True, exist_ok=True)
         write_record(
             self._root, stage, Record(RUNNING, settings_of(stage), None, self._seconds[stage.key])
         )
@@ -196,13 +201,13 @@ class LocalRunner:
 
     def _end_all(self) -> None:
         """Lets every process save and end."""
-        told: set[str] = set()
+        is_told: set[str] = set()
         while self._running:
             for key, process in list(self._running.items()):
                 if self._num_signals > 1:
                     _signal_group(process.popen, signal.SIGKILL)
-                elif key not in told:
-                    told.add(key)
+                elif key not in is_told:
+                    is_told.add(key)
                     _signal_group(process.popen, signal.SIGTERM)
                 status = process.popen.poll()
                 if status is not None:
@@ -223,21 +228,31 @@ class LocalRunner:
             print(f'{done}/{len(self._states)} finished; {key} {step} {what} ETA {eta}', flush=True)
 
     def table(self) -> Table:
-        """All stages with where they are."""
+        """Every member with where it is."""
         done = sum(state == FINISHED for state in self._states.values())
         table = Table(title=f'{done} of {len(self._states)} finished')
-        for name in ('member', 'stage', 'state', 'step', '', 'time', 'ETA'):
-            table.add_column(name, justify='right' if name in ('step', 'time', 'ETA') else 'left')
-        last = ''
+        for name in ('member', 'done', 'now', 'state', 'step', '', 'time', 'ETA'):
+            is_number = name in ('done', 'step', 'time', 'ETA')
+            table.add_column(name, justify='right' if is_number else 'left')
+        members: dict[str, list[str]] = {}
         for key, stage in self._stages.items():
-            seconds, step, what, eta = self._progress(key)
-            state = self._states[key]
+            members.setdefault(stage.member, []).append(key)
+        for member, keys in members.items():
+            finished = [key for key in keys if self._states[key] == FINISHED]
+            key = min((key for key in keys if key not in finished), key=self._urgency, default='')
+            total = sum(self._progress(key)[0] for key in keys)
+            _, step, what, eta = self._progress(key) if key else (0, '', '', '')
+            state = self._states[key] if key else FINISHED
             style = {FINISHED: 'green', FAILED: 'red', RUNNING: 'yellow'}.get(state, 'dim')
-            member = stage.member if stage.member != last else ''
-            last = stage.member
-            shown = _duration(seconds) if seconds else ''
-            table.add_row(member, stage.name, f'[{style}]{state}[/]', step, what, shown, eta)
+            table.add_row(
+                member, f'{len(finished)}/{len(keys)}', self._stages[key].name if key else '',
+                f'[{style}]{state}[/]', step, what, _duration(total) if total else '', eta,
+            )  # fmt: skip
         return table
+
+    def _urgency(self, key: str) -> int:
+        """What of a member is shown first."""
+        return (RUNNING, FAILED, STOPPED, WAITING).index(self._states[key])
 
     def _progress(self, key: str) -> tuple[float, str, str, str]:
         """Seconds so far, step, a metric and the time left."""
@@ -286,7 +301,11 @@ class _Lock:
         self._path = path
 
     def __enter__(self) -> None:
-        self._file = self._path.open('w')
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open('w')
+        except OSError as error:
+            raise UserError(f'{self._path} cannot be written: {error.strerror}.') from error
         if not _can_lock(self._file):
             raise UserError(f'Another process runs the sweep in {self._path.parent}.')
 

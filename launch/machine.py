@@ -22,7 +22,7 @@ _RUNTIME = re.compile(r'[a-z0-9][a-z0-9._-]*')
 _ACCOUNT = re.compile(r'[A-Za-z0-9._-]+@[A-Za-z0-9.-]+')
 
 # Google's names: of the kind, how many cores its accelerator types count a chip, its runtime.
-_KINDS = {
+KINDS = {
     'v2': ('v2', 2, 'tpu-ubuntu2204-base'),
     'v3': ('v3', 2, 'tpu-ubuntu2204-base'),
     'v4': ('v4', 2, 'tpu-ubuntu2204-base'),
@@ -34,12 +34,17 @@ _KINDS = {
 _LABEL = ('created-by', 'albert-jax')
 
 READY, ABSENT = 'READY', 'ABSENT'
+# Taken away: what may be deleted and made anew.
+TAKEN = ('PREEMPTED', 'TERMINATED', 'SUSPENDED')
 COMING = ('CREATING', 'STARTING', 'RESTARTING', 'REPAIRING', 'REIMAGING', 'WAITING_FOR_RESOURCES',
           'ACCEPTED', 'PROVISIONING')  # fmt: skip
 GOING = ('DELETING', 'STOPPING', 'SUSPENDING', 'HIDING')
 # On every host.
 _REMOTE_HOME = '.albert_jax'
 _ARCHIVE = 'albert_jax.tar.gz'
+# Installing takes minutes, copying a corpus longer.
+_SETUP_SECONDS = 3 * 3600
+SSH_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +73,9 @@ class Description:
             _check('--network', self.network, _NAME, 'small letters, digits and dashes')
         if self.service_account:
             _check('--service_account', self.service_account, _ACCOUNT, 'as in name@project.iam…')
-        if self.topology and self.slice.chip.kind not in _KINDS:
+        if self.topology and self.slice.chip.kind not in KINDS:
             raise UserError(
-                f'--topology={self.topology}: Cloud TPU VMs are {", ".join(_KINDS)}; newer chips '
+                f'--topology={self.topology}: Cloud TPU VMs are {", ".join(KINDS)}; newer chips '
                 f'are had through GKE (launch/README.md).'
             )
 
@@ -82,7 +87,7 @@ class Description:
     @property
     def accelerator(self) -> list[str]:
         """gcloud's flags for the chips."""
-        kind, cores, _ = _KINDS[self.slice.chip.kind]
+        kind, cores, _ = KINDS[self.slice.chip.kind]
         if len(self.slice.shape) == 3:
             shape = 'x'.join(map(str, self.slice.shape))
             return [f'--type={kind}', f'--topology={shape}']
@@ -91,7 +96,7 @@ class Description:
     @property
     def version(self) -> str:
         """The runtime: as asked, or the one for these chips."""
-        return self.runtime or _KINDS[self.slice.chip.kind][2]
+        return self.runtime or KINDS[self.slice.chip.kind][2]
 
 
 def _check(flag: str, value: str, pattern: re.Pattern[str], example: str) -> None:
@@ -143,6 +148,8 @@ class Machine:
     def __init__(self, gcloud: Gcloud, description: Description) -> None:
         self._gcloud = gcloud
         self.description = description
+        self._archive: tempfile.TemporaryDirectory[str] | None = None
+        self._commit = ''
         self._where = f'--zone={description.zone}'
 
     @property
@@ -164,8 +171,12 @@ class Machine:
 
     def is_ours(self) -> bool:
         """Whether this program created it."""
-        node = self._describe('tpu-vm') or {}
-        return node.get('labels', {}).get(_LABEL[0]) == _LABEL[1]
+        node = self._describe('tpu-vm')
+        if node is None and self.description.is_queued:
+            queued = self._describe('queued-resources') or {}
+            specs = queued.get('tpu', {}).get('nodeSpec', [{}])
+            node = specs[0].get('node', {}) if specs else {}
+        return (node or {}).get('labels', {}).get(_LABEL[0]) == _LABEL[1]
 
     def _describe(self, kind: str) -> dict | None:
         try:
@@ -237,52 +248,69 @@ class Machine:
             f'--command={script}', timeout=timeout, is_shown=is_shown,
         )  # fmt: skip
 
+    def pack(self, refuses_changes: bool) -> str:
+        """Packs the commit once: what is edited while it runs never gets to a machine made anew.
+
+        Args:
+          refuses_changes: whether there may be nothing that is not committed.
+
+        Raises:
+          UserError: if there is.
+        """
+        if self._gcloud.is_dry:
+            return 'COMMIT'
+        if self._archive is None:
+            if refuses_changes and _git('status', '--porcelain'):
+                raise UserError(
+                    'There are changes that are not committed; commit them, so that the run can be '
+                    'made again from its commit.'
+                )
+            self._archive = tempfile.TemporaryDirectory()
+            archive = Path(self._archive.name) / _ARCHIVE
+            self._commit = _git('rev-parse', 'HEAD')
+            _git('archive', '--format=tar.gz', f'--output={archive}', self._commit)
+        return self._commit
+
     def setup(self, bucket: str, corpus: str) -> str:
-        """Brings the committed code and its lock to every host; the commit.
+        """Brings the packed code and its lock to every host; the commit.
 
         Args:
           bucket: to mount at /mnt/bucket, gs://NAME; none if empty.
           corpus: to copy to ~/corpus of every host, gs://NAME/FOLDER; none if empty.
 
         Raises:
-          UserError: if there is no commit, or a host fails.
+          UserError: if there are changes that are not committed, a run is there, or a host fails.
         """
-        commit = self._commit()
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / _ARCHIVE
-            if not self._gcloud.is_dry:
-                _git('archive', '--format=tar.gz', f'--output={archive}', 'HEAD')
-            self._gcloud.run(
-                'compute', 'tpus', 'tpu-vm', 'scp', str(archive), f'{self.name}:', self._where,
-                '--worker=all',
-            )  # fmt: skip
+        commit = self.pack(refuses_changes=True)
+        folder = self._archive.name if self._archive else '.'
+        self._gcloud.run(
+            'compute', 'tpus', 'tpu-vm', 'scp', f'{folder}/{_ARCHIVE}', f'{self.name}:',
+            self._where, '--worker=all', timeout=_SETUP_SECONDS,
+        )  # fmt: skip
+        state = '~/albert_jax/launch/state.sh'
         self.ssh(
             'set -e; mkdir -p ~/albert_jax; cd ~/albert_jax; '
+            f'if [ -f {state} ] && bash {state} | grep -q running; then '
+            'echo "ERROR: a command runs here; stop it first" >&2; exit 3; fi; '
             'find . -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +; '
-            f'tar xzf ~/{_ARCHIVE}; '
+            # With the time of now, so that make sees a lock that is another.
+            f'tar xzmf ~/{_ARCHIVE}; '
             f'bash launch/setup.sh {shlex.quote(bucket)} {shlex.quote(corpus)}; '
-            f'mkdir -p ~/{_REMOTE_HOME}; echo {commit} > ~/{_REMOTE_HOME}/commit'
+            f'echo {commit} > ~/{_REMOTE_HOME}/commit',
+            timeout=_SETUP_SECONDS,
         )
         return commit
 
-    def _commit(self) -> str:
-        if self._gcloud.is_dry:
-            return 'COMMIT'
-        if _git('status', '--porcelain'):
-            raise UserError(
-                'There are changes that are not committed; commit them, so that the run can be '
-                'made again from its commit.'
-            )
-        return _git('rev-parse', 'HEAD')
-
     def is_set_up(self) -> bool:
-        """Whether all hosts have this commit already.
+        """Whether all hosts have the packed commit already.
 
         Raises:
           UserError: if a host cannot be reached.
         """
-        commit = _git('rev-parse', 'HEAD')
-        found = self.ssh(f'cat ~/{_REMOTE_HOME}/commit 2>/dev/null || echo none', timeout=120)
+        commit = self.pack(refuses_changes=False)
+        found = self.ssh(
+            f'cat ~/{_REMOTE_HOME}/commit 2>/dev/null || echo none', timeout=SSH_SECONDS
+        )
         return bool(found.split()) and set(found.split()) == {commit}
 
     def run(self, command: Sequence[str]) -> None:
@@ -308,7 +336,7 @@ class Machine:
           UserError: if a host cannot be reached.
         """
         script = '~/albert_jax/launch/state.sh'
-        text = self.ssh(f'[ -f {script} ] && bash {script} || echo state=none', timeout=120)
+        text = self.ssh(f'[ -f {script} ] && bash {script} || echo state=none', timeout=SSH_SECONDS)
         states = [line.partition('=')[2] for line in text.splitlines() if line.startswith('state=')]
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
@@ -318,7 +346,8 @@ class Machine:
         Raises:
           UserError: if a host cannot be reached.
         """
-        self.ssh('bash ~/albert_jax/launch/stop.sh', timeout=900)
+        script = '~/albert_jax/launch/stop.sh'
+        self.ssh(f'if [ -f {script} ]; then bash {script}; fi', timeout=900)
 
     def logs(self, num_lines: int, is_followed: bool, worker: str = '0') -> None:
         """Shows what a host has printed.

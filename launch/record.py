@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    partial = path.with_name(path.name + '.partial')
+    # Machines that share a bucket do not share a name.
+    partial = path.with_name(f'{path.name}.{socket.gethostname()}.{os.getpid()}.partial')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(content, indent=2) + '\n')
@@ -60,7 +63,11 @@ def read_record(root: Path, key: str) -> Record:
     path = root / key / STAGE_FILE
     if not path.exists():
         return Record(WAITING, {})
-    return Record(**read_json(path))
+    content = read_json(path)
+    try:
+        return Record(**content)
+    except TypeError as error:
+        raise UserError(f'{path} is of another version ({error}); delete it.') from error
 
 
 def write_record(root: Path, stage: Stage, record: Record) -> None:
@@ -69,22 +76,30 @@ def write_record(root: Path, stage: Stage, record: Record) -> None:
 
 
 def settings_of(stage: Stage) -> dict[str, str]:
-    """What decides the result of a stage, as text."""
-    return {'config': stage.config, **{name: str(v) for name, v in stage.settings.items()}}
+    """What decides the result of a stage, as text; the digest is of the whole config."""
+    fields = {name: str(value) for name, value in stage.settings.items()}
+    return {'config': stage.config, **fields, 'digest': stage.digest}
 
 
 def check_same(root: Path, members: list[Member]) -> None:
-    """Refuses stages that were started with other settings.
+    """Refuses stages that have begun to train with other settings.
 
     Raises:
       UserError: naming the stage and the first field that differs.
     """
     for member in members:
         for stage in member.stages:
-            old, new = read_record(root, stage.key).settings, settings_of(stage)
-            if not old:
+            found, new = read_record(root, stage.key), settings_of(stage)
+            old = found.settings
+            if found.state != FINISHED and not (root / stage.key / 'checkpoints').exists():
+                # Nothing is lost if it begins again.
                 continue
-            for name in sorted({*old, *new}):
+            for name in sorted({*old, *new}, key=lambda name: (name == 'digest', name)):
+                if name == 'digest' and old.get(name) != new[name]:
+                    raise UserError(
+                        f'{root / stage.key} was started with another {stage.config}, or another '
+                        f'corpus; take that back, or choose another --workdir.'
+                    )
                 if old.get(name) != new.get(name):
                     raise UserError(
                         f'{root / stage.key} was started with {name}={old.get(name)}, now it is '

@@ -12,25 +12,32 @@ for name in python3.13 python3.12 python3.11; do
     break
   fi
 done
+# A fresh machine may still be installing updates of its own.
+apt_get() { sudo apt-get -o DPkg::Lock::Timeout=600 --yes --quiet "$@"; }
 if [ -z "$python" ]; then
   # The images have 3.10.
-  sudo apt-get update --quiet --quiet
-  sudo apt-get install --yes --quiet python3.11 python3.11-venv make
+  apt_get update
+  apt_get install python3.11 python3.11-venv make
   python=python3.11
 fi
 make install PYTHON="$python" TPU=1
 
-if [ -n "$bucket" ] && ! mountpoint --quiet /mnt/bucket; then
+. launch/alive.sh
+mkdir -p "$home"
+echo "$bucket" > "$home/bucket"
+if [ -n "$bucket" ]; then
   if ! command -v gcsfuse > /dev/null; then
-    sudo apt-get install --yes --quiet gcsfuse || {
-      echo "ERROR: this image has no gcsfuse; install Cloud Storage FUSE on it first" >&2
-      exit 1
-    }
+    # The images lack it, and Ubuntu has no package of it.
+    version=${GCSFUSE_VERSION:-2.5.1}
+    from=https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v$version
+    curl --fail --silent --show-error --location -o /tmp/gcsfuse.deb \
+      "$from/gcsfuse_${version}_amd64.deb"
+    apt_get install /tmp/gcsfuse.deb
   fi
   sudo mkdir -p /mnt/bucket
-  sudo chown "$(id -un)" /mnt/bucket
-  # Hosts must see at once what others have written.
-  gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "${bucket#gs://}" /mnt/bucket
+  mountpoint -q /mnt/bucket || sudo chown "$(id -un)" /mnt/bucket
+  # keep_running.sh mounts it again before every start: a restart of the host undoes it.
+  mount_bucket
 fi
 if [ -n "$corpus" ]; then
   mkdir -p ~/corpus

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax import command
+from albert_jax.data import dataset
 from albert_jax.errors import UserError
 from launch.changes import Change, Sweep
 
@@ -32,6 +33,8 @@ class Stage:
     # Keys of the stages that must be finished.
     needs: tuple[str, ...]
     num_steps: int
+    # Of the whole config, and of the corpus where there is one here.
+    digest: str = ''
 
     @property
     def key(self) -> str:
@@ -45,11 +48,9 @@ class Stage:
           root: folder of the sweep; `{root}` in a value stands for it.
         """
         if self.name == INTRINSIC:
-            return [
-                '-m', self.module,
-                *(f'--{name}={value.format(root=root)}' for name, value in self.settings.items()),
-                f'--output={root}/{self.key}',
-            ]  # fmt: skip
+            values = {name: value.replace('{root}', root) for name, value in self.settings.items()}
+            flags = [f'--{name}={value}' for name, value in values.items()]
+            return ['-m', self.module, *flags, f'--output={root}/{self.key}']
         changes = [
             f'--config.{name}={value.replace("{root}", root) if isinstance(value, str) else value}'
             for name, value in self.settings.items()
@@ -128,9 +129,15 @@ def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
         if slash and member not in names:
             raise UserError(f'--override={address}: there is no member {member!r} in this sweep.')
         _check_part(field, parts)
+        if not slash and any(field in change.fields for change in sweep.members):
+            raise UserError(
+                f'--override={address}: the members of this sweep differ in {field}; change it for '
+                f'one of them with MEMBER/{field}=VALUE.'
+            )
     members = []
     for change in sweep.members:
         for field in (*change.fields, *sweep.common):
+            # --seeds sets that of the pretraining, whether there is one or not.
             _check_part(field, parts | {PRETRAIN})
         own = {
             address.rpartition('/')[2]: value
@@ -176,7 +183,7 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
         needs = (f'{change.after}/{PRETRAIN}',) if change.after else ()
         pretraining = Stage(
             change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
-            sections.loop.num_steps,
+            sections.loop.num_steps, _digest(config),
         )  # fmt: skip
         stages.append(pretraining)
         if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
@@ -199,14 +206,52 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
             settings = {'init_from': f'{{root}}/{change.name}/{PRETRAIN}', **settings}
             needs = (f'{change.name}/{PRETRAIN}',)
         file = f'{_FINETUNE_FILE}:{task}'
-        steps = _read(file, settings)['loop']['num_steps']
-        stages.append(Stage(change.name, task, 'albert_jax.finetune', file, settings, needs, steps))
+        tuning = _read(file, settings)
+        stages.append(
+            Stage(
+                change.name, task, 'albert_jax.finetune', file, settings, needs,
+                tuning['loop']['num_steps'], _digest(tuning),
+            )
+        )  # fmt: skip
     return Member(change, tuple(stages), config)
 
 
 def _read(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     overrides = [f'--config.{name}={value}' for name, value in settings.items()]
     return command.read_config(config, overrides).to_dict()
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Of all fields, and of what a corpus of a pretraining holds, where it is on this machine."""
+    content = dict(config)
+    path = config['data']['path']
+    if 'pretraining' in config and path and dataset.is_prepared(Path(path)):
+        content['fingerprint'] = dataset.read_manifest(Path(path))['fingerprint']
+    return dataset.fingerprint(content)
+
+
+def check_inputs(members: Sequence[Member]) -> None:
+    """Refuses corpora and folders of tasks that are not there, before the first stage starts.
+
+    Raises:
+      UserError: naming the member and the field.
+    """
+    for member in members:
+        for stage in member.stages:
+            for name, value in stage.settings.items():
+                if name not in ('data.path', 'data.train', 'data.validation'):
+                    continue
+                is_there = Path(value).exists() or value.startswith('tfds:')
+                if value and not is_there:
+                    raise UserError(f'{stage.key}: {name} is {value}, which is not there.')
+        if member.config is not None and not dataset.is_prepared(
+            Path(member.config['data']['path'])
+        ):
+            raise UserError(
+                f'{member.change.name}: pretrain.data.path is {member.config["data"]["path"]!r}, '
+                f'which holds no prepared corpus; give one with --override '
+                f'pretrain.data.path=DIR.'
+            )
 
 
 def shell_line(arguments: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ while is_alive; do
   sleep 0.1
 done
 printf %s "$1" | base64 --decode > "$home/command.sh"
+rm -f "$home/stopping"
 echo running > "$home/state"
 setsid nohup bash ~/albert_jax/launch/keep_running.sh > /dev/null 2>&1 < /dev/null &
 echo "$! $boot_id" > "$home/pid"

@@ -72,7 +72,13 @@ def run(flags: argparse.Namespace) -> int:
     """Reads and shows the sweep, and runs what of it is not finished."""
     from launch import cost, record
     from launch.changes import seeds
-    from launch.stages import make_members, read_overrides, read_sweep, shell_line
+    from launch.stages import (
+        check_inputs,
+        make_members,
+        read_overrides,
+        read_sweep,
+        shell_line,
+    )  # fmt: skip
 
     sweep = read_sweep(flags.sweep)
     if flags.seeds:
@@ -107,8 +113,15 @@ def run(flags: argparse.Namespace) -> int:
 
     from launch.local import LocalRunner
 
-    record.write_json(root / record.PLAN_FILE, plan_of(flags.sweep, sweep, members))
-    status = LocalRunner(root, chosen, flags.jobs, flags.only).run()
+    check_inputs(chosen)
+    plan = plan_of(flags.sweep, sweep, members)
+
+    def write_plan() -> None:
+        path = root / record.PLAN_FILE
+        if not path.exists() or record.read_json(path) != plan:
+            record.write_json(path, plan)
+
+    status = LocalRunner(root, chosen, flags.jobs, flags.only).run(write_plan)
     print(f'See it with python -m launch.report {root}')
     return status
 

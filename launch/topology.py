@@ -4,6 +4,7 @@ import argparse
 
 from albert_jax.errors import UserError
 from albert_jax.topologies import Slice, parse
+from launch.machine import check_bucket, check_folder
 from launch.stages import Member
 
 # Chips of the largest slice that is one host.
@@ -27,6 +28,25 @@ def check_one_host(topology: str | None) -> Slice:
             f'launch.tpu_vm up, then fine-tune from its checkpoint.'
         )
     return where
+
+
+def check_shared_folder(flags: argparse.Namespace) -> None:
+    """Refuses folders that would go away with the machines.
+
+    Raises:
+      UserError: if there is no bucket, or --workdir is not in it.
+    """
+    check_bucket(flags.bucket)
+    check_folder(flags.corpus)
+    if not flags.bucket:
+        raise UserError(
+            f'--runner={flags.runner} needs --bucket=gs://NAME, where members leave all.'
+        )
+    if not flags.workdir.startswith('/mnt/bucket/'):
+        raise UserError(
+            f'--workdir={flags.workdir}: members leave all in the bucket, which their machines '
+            f'have at /mnt/bucket; give a folder below it.'
+        )
 
 
 def member_command(member: Member, flags: argparse.Namespace) -> list[str]:

@@ -13,6 +13,7 @@ from launch.machine import (
     COMING,
     GOING,
     READY,
+    TAKEN,
     Description,
     Machine,
     check_bucket,
@@ -119,7 +120,9 @@ def _create(machine: Machine, flags: argparse.Namespace, words: list[str]) -> in
             raise UserError(f'There is a {machine.name} in {flags.zone} already; it is {state}.')
     machine.create()
     if not flags.dry_run:
-        _wait_until_ready(machine, flags.poll)
+        state = _wait_until_ready(machine, flags.poll)
+        if state != READY:
+            raise UserError(f'{machine.name} in {flags.zone} is {state}; it never became {READY}.')
         print(f'{machine.name} is ready. Next: python -m launch.tpu_vm setup {machine.name} …')
     return 0
 
@@ -228,10 +231,11 @@ def _up(machine: Machine, flags: argparse.Namespace, words: list[str]) -> int:
 
 def _keep_up(machine: Machine, flags: argparse.Namespace, words: list[str]) -> int:
     """Until the run is finished or has failed, whatever happens to the machine."""
+    machine.pack(refuses_changes=machine.state() == ABSENT)
     num_silent = 0
     while True:
-        _bring(machine, flags)
         try:
+            _bring(machine, flags)
             status = _advance(machine, flags, words)
             num_silent = 0
         except Unreachable as error:
@@ -287,10 +291,11 @@ def _bring(machine: Machine, flags: argparse.Namespace) -> None:
         if state == READY:
             return
         if state != ABSENT:
-            if not machine.is_ours() and not flags.queued:
+            if state not in TAKEN or not machine.is_ours():
+                whose = '' if machine.is_ours() else ', and was not created by this program'
                 raise UserError(
-                    f'{machine.name} in {flags.zone} is {state}, and was not created by this '
-                    f'program; delete it yourself, or choose another name.'
+                    f'{machine.name} in {flags.zone} is {state}{whose}; look after it yourself, or '
+                    f'choose another name.'
                 )
             print(f'{machine.name}: {state}; making it anew', flush=True)
             machine.delete()
@@ -300,7 +305,7 @@ def _bring(machine: Machine, flags: argparse.Namespace) -> None:
             print(f'{error} Trying again in {flags.poll:g} s.', flush=True)
             time.sleep(flags.poll)
         except UserError as error:
-            if machine.state() == ABSENT:
+            if isinstance(error, Unreachable) or machine.state() == ABSENT:
                 raise
             print(f'{machine.name} was half made: {error}', flush=True)
 

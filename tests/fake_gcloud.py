@@ -4,7 +4,8 @@
 State is in the folder FAKE_GCLOUD. A host is a folder that serves as its home; `ssh` runs bash
 there, so that what a shell would make of a command can be seen. plan.json says what goes wrong:
 `create`, one outcome for each creation (ok, slow, half, quota, no_capacity, denied); `preempt_at`,
-the ssh calls at which the machine is taken away; `ssh_fails`, those that do not get through;
+the ssh calls at which the machine is taken away; `ssh_fails`, those that
+do not get through; `ssh_hangs`, those that are not answered; `describe_fails`;
 `hosts`; `hang`, a word of a command that never answers.
 """
 
@@ -102,6 +103,8 @@ def describe(words: list[str], flags: dict, plan: dict) -> int:
     node = read_node(name)
     if node is None:
         return fail(f'NOT_FOUND: Resource projects/p/locations/{flags["zone"]}/nodes/{name}')
+    if count('describe') in plan.get('describe_fails', []):
+        return fail('UNAVAILABLE: the service is currently unavailable.')
     node['looks'] += 1
     if node['becomes'] and node['looks'] > 3:
         node['state'], node['becomes'] = node['becomes'], None
@@ -161,6 +164,8 @@ def ssh(words: list[str], flags: dict, plan: dict) -> int:
         kill_hosts(name)
         write_node(name, {**node, 'state': 'PREEMPTED'})
         return fail('Connection closed by remote host', 255)
+    if number in plan.get('ssh_hangs', []):
+        time.sleep(3)
     if number in plan.get('ssh_fails', []):
         return fail('Connection timed out', 255)
     chosen = hosts(name) if flags['worker'] == 'all' else [hosts(name)[int(flags['worker'])]]

@@ -63,6 +63,7 @@ def test_every_byte_is_the_local_runs(
     # Several shards of a split, cut inside files and across them.
     monkeypatch.setattr(dataset, '_SHARD_BYTES', 3_000)
     local, spread = tmp_path / 'local', tmp_path / 'beam'
+    spread.mkdir()
     prepare(sources, local, vocabulary, settings, num_workers=1)
     beam_preparation.prepare(
         sources, str(spread), vocabulary, settings, str(tmp_path / 'scratch'),
@@ -73,7 +74,7 @@ def test_every_byte_is_the_local_runs(
     assert sum('array_record' in name for name in names) > 4
     for name in names:
         assert (local / name).read_bytes() == (spread / name).read_bytes(), name
-    assert not (tmp_path / 'scratch').exists()
+    assert not list((tmp_path / 'scratch').iterdir())
 
 
 def test_a_broken_file_is_named(beam_preparation, vocabulary, tmp_path):
@@ -83,7 +84,7 @@ def test_a_broken_file_is_named(beam_preparation, vocabulary, tmp_path):
             [Source('jsonl', str(tmp_path / 'a.jsonl'))], str(tmp_path / 'out'), vocabulary,
             PreparationSettings(), str(tmp_path / 'scratch'), ['--runner=DirectRunner'],
         )  # fmt: skip
-    assert not (tmp_path / 'out').exists()
+    assert not list((tmp_path / 'out').iterdir()) and not list((tmp_path / 'scratch').iterdir())
 
 
 def test_what_workers_cannot_share_is_refused(beam_preparation):

@@ -82,7 +82,9 @@ def logits(model, ids, types):
     albert = PretrainingModel(model.config)
     found = albert.apply({'params': model.params}, ids, np.ones_like(ids), types)
     head = model.params['head']
-    return np.asarray(found.pooled_output)[0] @ np.asarray(head['kernel']) + head['bias']
+    return np.asarray(found.pooled_output)[0] @ np.asarray(head['kernel']) + np.asarray(
+        head['bias']
+    )
 
 
 def test_attributions_add_up_to_the_difference_from_masks(classifier):

@@ -69,26 +69,30 @@ def test_overrides_are_for_a_part_a_task_or_a_member():
     found = read_sweep('configs/sweeps/sharing.py:mini')
     overrides = read_overrides(
         ['pretrain.loop.num_steps=700', 'finetune.loop.num_steps=800', 'sst2.loop.batch_size=16',
-         'e128-ffn/pretrain.loop.seed=5']
+         'ffn/pretrain.loop.seed=5']
     )  # fmt: skip
     members = {member.change.name: member for member in make_members(found, overrides)}
-    pretraining, intrinsic, tuning = members['e128-ffn'].stages
+    pretraining, intrinsic, tuning = members['ffn'].stages
     assert (pretraining.num_steps, intrinsic.num_steps) == (700, 0)
     # Though the sweep itself has a value for sst2.
     assert tuning.num_steps == 800
     assert pretraining.settings['loop.seed'] == '5'
     assert tuning.settings['loop.batch_size'] == '16'
-    assert 'loop.seed' not in members['e128-all'].stages[0].settings
+    assert 'loop.seed' not in members['all'].stages[0].settings
 
 
 @pytest.mark.parametrize(
     ('override', 'message'),
     [
         ('pretrain.loop.num_stepz=7', 'num_stepz'),
-        ('pretrain.model.num_attention_heads=5', 'e128-all: .* 5 attention heads'),
+        ('pretrain.model.num_attention_heads=5', 'all: .* 5 attention heads'),
         ('mnli.loop.seed=1', "there is no part 'mnli' in this sweep"),
         ('nobody/pretrain.loop.seed=1', "there is no member 'nobody'"),
         ('loop', 'write PART.FIELD=VALUE'),
+        (
+            'pretrain.model.sharing=all',
+            'the members of this sweep differ in pretrain.model.sharing',
+        ),
     ],
 )
 def test_a_wrong_override_is_refused_before_anything_runs(override, message):
@@ -171,7 +175,8 @@ def test_all_run_once_and_a_second_time_nothing(tmp_path):
 def test_others_go_on_when_one_fails_and_it_is_tried_again(tmp_path, capsys):
     how = tmp_path / 'how.json'
     how.write_text(json.dumps({'a/pretrain': 'fail'}))
-    assert LocalRunner(tmp_path, members('a', 'b'), 1).run() == 1
+    # A mistake, as the process itself says.
+    assert LocalRunner(tmp_path, members('a', 'b'), 1).run() == 2
     shown = capsys.readouterr().out
     assert 'failed: a/pretrain: error: the corpus is on another planet.' in shown
     assert '1 of 4 failed; 1 that need them were left out' in shown
@@ -327,7 +332,6 @@ def test_a_report_before_anything_ran_says_waiting(tmp_path):
     content = sweep.plan_of('x', found, make_members(found, {}))
     record.write_json(tmp_path / record.PLAN_FILE, content)
     text = report.markdown(results.read(tmp_path))
-    assert '| none | 2.' not in text or 'waiting' in text
     assert text.count('waiting') == 3 * 5
     with pytest.raises(UserError, match='not the folder of a sweep'):
         results.read(tmp_path / 'other')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import sys
 import tarfile
@@ -62,8 +63,9 @@ def cloud(tmp_path, monkeypatch):
     python = f'mkdir -p .venv/bin; ln -sf {sys.executable} .venv/bin/python'
     script(root / 'bin/make', f'#!/bin/sh\necho "$@" >> ~/make.txt\n{python}\n')
     script(root / 'bin/sudo', '#!/bin/sh\necho "$@" >> ~/sudo.txt\n')
-    script(root / 'bin/mountpoint', '#!/bin/sh\nexit 1\n')
-    script(root / 'bin/gcsfuse', '#!/bin/sh\necho "$@" >> ~/gcsfuse.txt\n')
+    # Mounted is what was mounted since the host came up.
+    script(root / 'bin/mountpoint', '#!/bin/sh\ntest -e ~/mounted\n')
+    script(root / 'bin/gcsfuse', '#!/bin/sh\necho "$@" >> ~/gcsfuse.txt; touch ~/mounted\n')
     monkeypatch.setenv('FAKE_GCLOUD', str(root))
     monkeypatch.setenv('PATH', f'{root}/path:{os.environ["PATH"]}')
 
@@ -271,6 +273,15 @@ def test_a_half_made_machine_of_ours_is_made_anew_and_deleted_when_done(cloud):
     assert not (cloud.root / 'nodes/albert-base.json').exists()
 
 
+def test_a_machine_that_its_owner_has_stopped_is_not_made_anew(cloud):
+    tpu_vm.main(['create', *NEW])
+    path = cloud.root / 'nodes/albert-base.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'state': 'STOPPED'}))
+    with pytest.raises(UserError, match='is STOPPED; look after it yourself'):
+        tpu_vm.main(['up', *NEW, *job('pass')])
+    assert not cloud.calls('delete')
+
+
 def test_a_machine_of_somebody_else_is_never_deleted(cloud):
     tpu_vm.main(['create', *NEW])
     path = cloud.root / 'nodes/albert-base.json'
@@ -292,7 +303,8 @@ def test_a_crash_is_started_again_and_a_mistake_is_not(cloud, tmp_path, capsys):
     cloud.wait_for('failed')
     assert tpu_vm.main(['up', *NEW, *job(mistake)]) == 1
     log = (cloud.home() / '.albert_jax/log.txt').read_text()
-    assert log.count('error: no such corpus') == 1
+    # Three times, for hosts that did not meet in time end so too.
+    assert log.count('error: no such corpus') == 3
     assert 'the run has failed' in capsys.readouterr().out
 
 
@@ -314,12 +326,55 @@ def test_stop_lets_every_host_save_and_a_second_run_is_refused(cloud, tmp_path, 
 
 def test_a_run_whose_host_was_restarted_is_started_again(cloud, tmp_path):
     tpu_vm.main(['create', *NEW])
-    tpu_vm.main(['setup', 'albert-base', *WHERE])
+    tpu_vm.main(['setup', 'albert-base', *WHERE, '--bucket=gs://my-bucket'])
     (cloud.home() / '.albert_jax/state').write_text('running\n')
+    # A restart undoes the mount; a run without it would begin anew on the host's own disk.
+    (cloud.home() / 'mounted').unlink()
     # Somebody else has that number since the host came up again.
     (cloud.home() / '.albert_jax/pid').write_text(f'{os.getpid()} another-boot\n')
     assert tpu_vm.main(['up', *NEW, *job(RESUMING, str(tmp_path / 'b'), '2')]) == 0
     assert (tmp_path / 'b').read_text() == 'step\nstep\n'
+    assert (cloud.home() / 'mounted').exists()
+
+
+def test_a_bucket_that_cannot_be_mounted_starts_nothing(cloud, tmp_path):
+    tpu_vm.main(['create', *NEW])
+    tpu_vm.main(['setup', 'albert-base', *WHERE, '--bucket=gs://my-bucket'])
+    (cloud.home() / 'mounted').unlink()
+    script(cloud.root / 'bin/gcsfuse', '#!/bin/sh\nexit 1\n')
+    assert tpu_vm.main(['up', *NEW, *job(RESUMING, str(tmp_path / 'b'), '2')]) == 1
+    assert not (tmp_path / 'b').exists()
+
+
+def test_a_host_that_shuts_down_is_no_stop(cloud, tmp_path):
+    tpu_vm.main(['create', *NEW])
+    tpu_vm.main(['setup', 'albert-base', *WHERE])
+    flags = ['albert-base', *WHERE]
+    tpu_vm.main(['run', *flags, *job(RESUMING, str(tmp_path / 'b'), '30')])
+    pid = int((cloud.home() / '.albert_jax/pid').read_text().split()[0])
+    os.kill(pid, signal.SIGTERM)
+    for _ in range(100):
+        if not Path(f'/proc/{pid}').exists():
+            break
+        time.sleep(0.05)
+    assert tpu_vm.main(['up', *NEW, *job(RESUMING, str(tmp_path / 'b'), '30')]) == 0
+    assert len((tmp_path / 'b').read_text().splitlines()) == 30
+
+
+def test_up_outlives_an_ssh_that_hangs_and_a_describe_that_fails(cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, 'SSH_SECONDS', 0.5)
+    cloud.plan(ssh_hangs=[5], describe_fails=[4, 5])
+    assert tpu_vm.main(['up', *NEW, *job(RESUMING, str(tmp_path / 'b'), '20')]) == 0
+    assert len((tmp_path / 'b').read_text().splitlines()) == 20
+
+
+def test_what_is_edited_while_it_runs_stays_here(cloud, tmp_path, monkeypatch):
+    cloud.plan(preempt_at=[5])
+    packed = machine._git
+    status = iter(['', *[' M model.py'] * 9])
+    monkeypatch.setattr(machine, '_git', lambda *a: next(status) if 'status' in a else packed(*a))
+    assert tpu_vm.main(['up', *NEW, *job(RESUMING, str(tmp_path / 'b'), '30')]) == 0
+    assert len(cloud.calls('scp')) == 2
 
 
 # Deleting.

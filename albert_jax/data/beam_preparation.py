@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,46 @@ def prepare(
       output: folder that is not there, or holds no finished corpus.
       vocabulary: a serialised SentencePiece model.
       settings: what decides the records.
-      scratch: folder for what passes from one pipeline to the next, about the size of the corpus;
-        it is removed at the end.
+      scratch: folder for what passes from one pipeline to the next, about the size of the corpus,
+        in a folder of its own, which is removed at the end.
       options: of Beam, as on its command line.
 
     Raises:
       UserError: if there is no text, or a source has no files.
     """
     parts = find_parts(sources)
+    _make_folder(output)
+    # What an earlier run has left there is not this one's.
+    own = f'{scratch.rstrip("/")}/{uuid.uuid4().hex}'
+    FileSystems.mkdirs(own)
+    try:
+        return _prepare(parts, sources, output, vocabulary, settings, own, options)
+    finally:
+        # A folder ends in a slash, or object stores take it for a file.
+        FileSystems.delete([own + '/'])
+
+
+def _make_folder(path: str) -> None:
+    """Before hours are spent on what cannot be written."""
+    try:
+        if '://' in path:
+            FileSystems.mkdirs(path)
+        else:
+            Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--output={path} cannot be written: {error.strerror}.') from error
+
+
+def _prepare(
+    parts: Sequence[Part],
+    sources: Sequence[Source],
+    output: str,
+    vocabulary: bytes,
+    settings: PreparationSettings,
+    scratch: str,
+    options: Sequence[str],
+) -> dict[str, Any]:
     tokenizer = Tokenizer(vocabulary, settings.normalization)
-    FileSystems.mkdirs(scratch)
 
     def pipeline() -> beam.Pipeline:
         return beam.Pipeline(options=PipelineOptions(list(options)))
@@ -115,15 +146,13 @@ def prepare(
             f'The corpus is empty: no text was left of {", ".join(map(str, sources))} after '
             f'cleaning.'
         )
-    FileSystems.mkdirs(output)
     with pipeline() as laying:
         _each(laying, shards, _WriteShard())
     manifest = manifest_of(
-        sources, settings, tokenizer, fingerprint, counts,
+        list(sources), settings, tokenizer, fingerprint, counts,
         {split: sum(found.shard_lengths) for split, found in written.items()},
     )  # fmt: skip
     _write_metadata(output, written, manifest, vocabulary, token_counts)
-    FileSystems.delete([scratch])
     return manifest
 
 
@@ -293,9 +322,10 @@ class _Encode(beam.DoFn):
 class _Piece:
     """Consecutive records of a file of records."""
 
+    # Without its ending: .records, and .lengths of them.
     path: str
-    first_byte: int
-    lengths: bytes
+    first: int
+    last: int
 
 
 def _pieces(
@@ -307,8 +337,7 @@ def _pieces(
     for number, own in enumerate(lengths):
         low, high = max(first - begin, 0), min(last - begin, len(own))
         if low < high:
-            path = f'{scratch}/{number}.{split}.records'
-            pieces.append(_Piece(path, int(own[:low].sum()), own[low:high].tobytes()))
+            pieces.append(_Piece(f'{scratch}/{number}.{split}', low, high))
         begin += len(own)
     return pieces
 
@@ -328,9 +357,12 @@ class _WriteShard(beam.DoFn):
 
 def _records(pieces: Sequence[_Piece]) -> Iterator[bytes]:
     for piece in pieces:
-        with FileSystems.open(piece.path, compression_type='uncompressed') as file:
-            file.seek(piece.first_byte)
-            for length in np.frombuffer(piece.lengths, np.int64).tolist():
+        # Read here, for the description of a job has no room for them.
+        lengths = np.frombuffer(_read(f'{piece.path}.lengths'), np.int64)
+        records = f'{piece.path}.records'
+        with FileSystems.open(records, compression_type='uncompressed') as file:
+            file.seek(int(lengths[: piece.first].sum()))
+            for length in lengths[piece.first : piece.last].tolist():
                 yield file.read(length)
 
 

@@ -51,6 +51,7 @@ def ablation(
     published: Mapping[str, Mapping[str, float]] | None = None,
     table: str = '',
     columns: Mapping[str, str] | None = None,
+    mini_published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Sweep:
     """One table at one of the two scales.
 
@@ -59,11 +60,11 @@ def ablation(
       title: of the table.
       parent: name in configs/pretrain.py that `base` differs from.
       base: members at the paper's scale.
-      mini: members at the scale of a laptop; their rows have the names of the paper's where they
-        stand for the same.
+      mini: members at the scale of a laptop.
       published: the paper's numbers, by row and column.
       table: where they stand in it.
       columns: more of them at the paper's scale.
+      mini_published: the paper's numbers for the rows of `mini`, where those have other names.
     """
     if scale not in ('base', 'mini'):
         raise ValueError(f'there is no scale {scale!r}; there are base and mini')
@@ -76,7 +77,7 @@ def ablation(
             tasks=('sst2',),
             common=MINI_COMMON,
             columns=MINI_COLUMNS,
-            published=published or {},
+            published=mini_published or published or {},
             source=source,
         )
     return Sweep(

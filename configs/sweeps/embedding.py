@@ -29,6 +29,6 @@ def sizes(*values: int) -> list[Change]:
 def get_sweep(scale: str = 'base') -> Sweep:
     sharing = [Change(name, {'pretrain.model.sharing': name}) for name in ('none', 'all')]
     base = product(sharing, sizes(64, 128, 256, 768))
-    # base's E is a sixth of H and up; so here.
+    # From an eighth of mini's H up to all of it; the paper's rows are of other sizes.
     mini = sizes(16, 32, 64, 128)
     return ablation(scale, 'Embedding size', 'base', base, mini, PUBLISHED, 'Table 3')
