@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
-    'plan', 'prepare_beam', 'demo', 'launch.sweep', 'launch.report', 'launch.tpu_vm',
+    'plan', 'prepare_beam', 'explain', 'demo', 'launch.sweep', 'launch.report', 'launch.tpu_vm',
 )  # fmt: skip
 
 
@@ -277,10 +277,11 @@ def test_the_readmes_commands_run_one_after_the_other(text_file, tmp_path):
     """The walk through one's own text, as written, on a small text."""
     commands = [c for c in readme_commands() if 'runs/mine' in c]
     assert [c.split()[2].split('.')[1] for c in commands] == [
-        'prepare', 'pretrain', 'fill_mask', 'curve', 'convert',
+        'prepare', 'pretrain', 'fill_mask', 'curve', 'convert', 'explain',
     ]  # fmt: skip
     for command in commands:
         command = command.replace('runs/mine', f'{tmp_path}/mine')
+        command = command.replace('--output=inside', f'--output={tmp_path}/inside')
         command = command.replace('jsonl:mine/*.jsonl', f'jsonl:{text_file}')
         if 'albert_jax.prepare' in command:
             command = command.replace('--vocab_size=8000', '--vocab_size=1000')

@@ -43,3 +43,19 @@ def test_finetune(small_model, tmp_path, monkeypatch, capsys):
     assert [answer['prediction'] for answer in names['found']] == ['praise', 'complaint']
     assert len(names['wrong']) <= 4
     assert 'are wrong' in capsys.readouterr().out
+
+
+def test_inside(small_model, monkeypatch):
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, 'show', lambda: None)
+    monkeypatch.setenv('NOTEBOOK_CHECKPOINT', str(small_model))
+    names: dict = {}
+    for cell in cells('inside.ipynb'):
+        exec(cell, names)
+    assert names['moved'].gap <= 1e-2
+    assert len(names['angles']) == names['layers'] == 2
+    pyplot.close('all')
