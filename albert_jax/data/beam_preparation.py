@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -76,8 +78,17 @@ def prepare(
     try:
         return _prepare(parts, sources, output, vocabulary, settings, own, options)
     finally:
+        _remove(own)
+
+
+def _remove(path: str) -> None:
+    if '://' not in path:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    # What has failed matters more than that there was nothing to remove.
+    with contextlib.suppress(BeamIOError):
         # A folder ends in a slash, or object stores take it for a file.
-        FileSystems.delete([own + '/'])
+        FileSystems.delete([path + '/'])
 
 
 def _make_folder(path: str) -> None:
