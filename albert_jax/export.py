@@ -1,0 +1,159 @@
+"""Writes a model that runs without this package: `python -m albert_jax.export --help`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_jax import command
+from albert_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from albert_jax.pretrained import Pretrained
+
+FORMATS = ('stablehlo', 'savedmodel')
+_DESCRIPTION = """\
+Write a model, fine-tuned or pretrained, for places where this package is not: any batch, any length
+up to its positions (eight pieces at least: pad shorter texts), every head.
+"""
+_EPILOG = """\
+formats:
+  stablehlo   one file for CPU, CUDA and TPU, read with jax.export.deserialize
+  savedmodel  TensorFlow's, with the signature serving_default (extra tensorflow)
+
+example:
+  python -m albert_jax.export runs/sst2 runs/sst2-stablehlo --format=stablehlo
+
+Beside the model lie its vocabulary, signature.json (inputs, outputs, labels, how text is made
+lower case) and README.md, a card with the numbers of its evaluation and an example.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the folder."""
+    parser = command.parser('albert_jax.export', _DESCRIPTION, _EPILOG)
+    parser.add_argument('checkpoint', help='anything that albert_jax.load takes')
+    parser.add_argument('output', type=Path, help='folder that is not there or empty')
+    parser.add_argument('--format', choices=FORMATS, required=True, help='see below')
+    return run(parser.parse_args(arguments))
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Exports, then moves the whole folder into place.
+
+    Raises:
+      UserError: if the checkpoint cannot be read, or the folder cannot be written.
+    """
+    import shutil
+
+    from albert_jax import portable
+    from albert_jax.interop import source
+
+    output: Path = flags.output
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f'{output} exists and is not empty; choose another folder.')
+    model = source.read(flags.checkpoint)
+    partial = output.with_name(f'{output.name}.incomplete')
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if flags.format == 'stablehlo':
+            (partial / 'model.stablehlo').write_bytes(portable.stablehlo(model))
+        else:
+            portable.savedmodel(model, partial / 'savedmodel')
+        found = portable.portable(model)
+        _write_vocabulary(model, partial)
+        signature = _signature(model, found)
+        (partial / 'signature.json').write_text(json.dumps(signature, indent=2) + '\n')
+        card = _card(model, flags.checkpoint, flags.format, signature)
+        (partial / 'README.md').write_text(card, encoding='utf-8')
+        partial.replace(output)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f'{output} cannot be written: {error.strerror}.') from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    print(f'Wrote {output}; its README.md has an example.')
+    return 0
+
+
+def _write_vocabulary(model: 'Pretrained', folder: Path) -> None:
+    from albert_jax.data.tokenizer import Tokenizer
+
+    if isinstance(model.tokenizer, Tokenizer):
+        (folder / 'vocabulary.model').write_bytes(model.tokenizer.model)
+    elif model.tokenizer is not None:
+        (folder / 'tokenizer.json').write_text(model.tokenizer.definition, encoding='utf-8')
+
+
+def _signature(model: 'Pretrained', found: Any) -> dict[str, Any]:
+    import dataclasses
+
+    tokenizer = model.tokenizer
+    normalization = getattr(tokenizer, 'normalization', None)
+    special = ('pad_id', 'cls_id', 'sep_id', 'mask_id', 'unk_id')
+    return {
+        'inputs': {name: {'type': 'int32', 'shape': list(found.axes)} for name in found.inputs},
+        'head': model.head and model.head.kind,
+        'labels': list(model.head.labels) if model.head else [],
+        'max_length': model.config.max_position_embeddings,
+        'min_length': 8,
+        'special': {name: int(getattr(tokenizer, name)) for name in special} if tokenizer else {},
+        'normalization': normalization and dataclasses.asdict(normalization),
+    }
+
+
+_EXAMPLES = {
+    'stablehlo': """\
+from jax import export
+
+call = export.deserialize(open('model.stablehlo', 'rb').read()).call
+outputs = call({inputs})  # int32 arrays; outputs by name, float32""",
+    'savedmodel': """\
+import tensorflow as tf
+
+call = tf.saved_model.load('savedmodel').signatures['serving_default']
+outputs = call({named})  # int32 tensors; outputs by name, float32""",
+}
+
+
+def _card(model: 'Pretrained', origin: str, form: str, signature: dict[str, Any]) -> str:
+    config = model.config
+    kind = model.head.kind.replace('_', ' ') if model.head else 'pretraining heads'
+    rows = [
+        ('made from', f'`{Path(origin).name}`, step {model.step}'),
+        ('head', kind),
+        ('layers × width', f'{config.num_hidden_layers} × {config.hidden_size}, sharing '
+                           f'{config.sharing}'),
+        ('vocabulary', f'{config.vocab_size} pieces'),
+        ('longest text', f'{config.max_position_embeddings} pieces'),
+    ]  # fmt: skip
+    if signature['labels']:
+        rows.append(('labels', ', '.join(signature['labels'])))
+    lines = ['# An ALBERT model', '', '| | |', '|---|---|']
+    lines += [f'| {name} | {value} |' for name, value in rows]
+    lines += ['', '## Evaluation', '', *_evaluation(origin)]
+    inputs = list(signature['inputs'])
+    named = ', '.join(f'{name}={name}' for name in inputs)
+    example = _EXAMPLES[form].format(inputs=', '.join(inputs), named=named)
+    lines += ['', '## Example', '', '```python', example, '```', '']
+    lines.append('`signature.json` has shapes, labels, special pieces and how text is normalised.')
+    return '\n'.join(lines) + '\n'
+
+
+def _evaluation(origin: str) -> list[str]:
+    path = Path(origin) / 'results.json'
+    if not path.exists():
+        return ['Not known: there is no results.json beside the checkpoint.']
+    found = json.loads(path.read_text())
+    lines = ['On the validation file of its fine-tuning:', '', '| metric | value |', '|---|---|']
+    for name, value in found.items():
+        if name != 'step' and isinstance(value, int | float):
+            lines.append(f'| {name} | {value:.4f} |')
+    return lines
+
+
+if __name__ == '__main__':
+    command.run(main)

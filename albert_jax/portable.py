@@ -1,0 +1,142 @@
+"""A model as a function of plain arrays, and as artefacts that run without this package."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jaxtyping import Array
+
+from albert_jax.errors import UserError
+from albert_jax.heads import POOLED, apply_head
+from albert_jax.model import PretrainingModel
+from albert_jax.pretrained import Pretrained, complete
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+# The beams of the end-conditioned head need so many places.
+_SHORTEST = 8
+
+_INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
+# Where an answer may be: 1 for the pieces of the passage.
+_CAN_ANSWER = 'can_answer'
+_QUESTIONS = ('question_answering', 'conditional_question_answering')
+
+
+@dataclasses.dataclass(frozen=True)
+class Portable:
+    """A model as a function: arrays by name → float32 arrays by name, in any batch and length."""
+
+    # Of int32 inputs, all [batch, length], or [batch, choices, length] with four choices.
+    inputs: tuple[str, ...]
+    axes: tuple[str, ...]
+    call: Callable[..., dict[str, Array]]
+
+
+def portable(model: Pretrained) -> Portable:
+    """The function of a fine-tuned model, with its head's own answer, or of a pretrained one.
+
+    Without a head: `last_hidden_state`, `pooled_output`, `mlm_logits`, `sop_logits`. In float32, by
+    plain products, which every platform has.
+    """
+    # The kernels of one platform would not run on another.
+    config = dataclasses.replace(
+        model.config, attention='einsum', compute_dtype='float32', remat='none'
+    )
+    albert = PretrainingModel(config)
+    if model.head is None:
+        whole = complete(model).params
+
+        def pretrained(input_ids: Array, attention_mask: Array, token_type_ids: Array) -> Any:
+            output: Any = albert.apply({'params': whole}, input_ids, attention_mask, token_type_ids)
+            return {
+                'last_hidden_state': output.last_hidden_state,
+                'pooled_output': output.pooled_output,
+                'mlm_logits': output.mlm_logits,
+                'sop_logits': output.sop_logits,
+            }
+
+        return Portable(_INPUTS, ('batch', 'length'), pretrained)
+
+    kind, params = model.head.kind, model.params
+    is_choice, is_question = kind == 'multiple_choice', kind in _QUESTIONS
+
+    def fine_tuned(
+        input_ids: Array, attention_mask: Array, token_type_ids: Array, can_answer: Any = None
+    ) -> dict[str, Array]:
+        arrays = [input_ids, attention_mask, token_type_ids]
+        if is_choice:
+            arrays = [array.reshape(-1, array.shape[-1]) for array in arrays]
+        found: Any = albert.apply(
+            {'params': params},
+            *arrays,
+            with_pooler=kind in POOLED,
+            method=PretrainingModel.encode,
+        )
+        hidden, pooled, _, _ = found
+        batch: Any = {}
+        if is_question:
+            batch = {_CAN_ANSWER: can_answer}
+        elif is_choice:
+            batch = {'labels': input_ids[:, 0, 0]}
+        hidden = hidden.astype(jnp.float32)
+        return apply_head(kind, params['head'], hidden, pooled, batch, _kept, is_training=False)
+
+    inputs = (*_INPUTS, _CAN_ANSWER) if is_question else _INPUTS
+    axes = ('batch', '4', 'length') if is_choice else ('batch', 'length')
+    return Portable(inputs, axes, fine_tuned)
+
+
+def _kept(features: Array) -> Array:
+    return features
+
+
+def stablehlo(model: Pretrained) -> bytes:
+    """The function as one artefact for CPU, CUDA and TPU, for `jax.export.deserialize`."""
+    found = portable(model)
+    symbols = export.symbolic_shape(
+        ', '.join(found.axes),
+        constraints=[
+            'batch >= 1', f'length >= {_SHORTEST}',
+            f'length <= {model.config.max_position_embeddings}',
+        ],
+    )  # fmt: skip
+    shapes = [jax.ShapeDtypeStruct(symbols, jnp.int32) for _ in found.inputs]
+    return bytes(export.export(jax.jit(found.call), platforms=PLATFORMS)(*shapes).serialize())
+
+
+def savedmodel(model: Pretrained, folder: Path) -> None:
+    """Writes a TensorFlow SavedModel with the signature `serving_default`.
+
+    Raises:
+      UserError: if TensorFlow is not installed.
+    """
+    try:
+        import tensorflow as tf
+        from jax.experimental import jax2tf
+    except ImportError as error:
+        raise UserError(
+            "--format=savedmodel needs TensorFlow; run pip install 'albert_jax[tensorflow]' first."
+        ) from error
+    found = portable(model)
+    longest = model.config.max_position_embeddings
+    converted = jax2tf.convert(
+        found.call,
+        polymorphic_shapes=[f'({", ".join(found.axes)})'] * len(found.inputs),
+        polymorphic_constraints=[
+            'batch >= 1', f'length >= {_SHORTEST}', f'length <= {longest}',
+        ],
+        native_serialization_platforms=('cpu', 'cuda', 'tpu'),
+        with_gradient=False,
+    )  # fmt: skip
+    shape = [int(axis) if axis.isdigit() else None for axis in found.axes]
+    specs = {name: tf.TensorSpec(shape, tf.int32, name=name) for name in found.inputs}
+
+    module: Any = tf.Module()
+    module.serve = tf.function(
+        lambda **arrays: converted(*[arrays[name] for name in found.inputs]), autograph=False
+    )
+    signature = module.serve.get_concrete_function(**specs)
+    tf.saved_model.save(module, str(folder), signatures={'serving_default': signature})

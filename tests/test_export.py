@@ -1,0 +1,171 @@
+"""Exported models give our numbers in a process that cannot import the package."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from albert_jax import export, pretrained
+from albert_jax.about import HEAD_KINDS, Head
+from albert_jax.config import AlbertConfig
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.errors import UserError
+from albert_jax.heads import apply_head, init_head
+from albert_jax.model import PretrainingModel, init_params
+from albert_jax.pretrained import Pretrained
+from tests.conftest import documents
+
+# (batch, length), of texts padded on the right.
+SHAPES = [(1, 8), (3, 31), (2, 48)]
+
+_CHILD = """
+import json, sys
+sys.modules['albert_jax'] = None
+import numpy as np
+for folder in sys.argv[1:]:
+    signature = json.load(open(folder + '/signature.json'))
+    names = list(signature['inputs'])
+    arrays = np.load(folder + '.npz')
+    if 'stablehlo' in folder:
+        from jax import export
+        call = export.deserialize(open(folder + '/model.stablehlo', 'rb').read()).call
+        run = lambda inputs: call(*[inputs[name] for name in names])
+    else:
+        import tensorflow as tf
+        model = tf.saved_model.load(folder + '/savedmodel')
+        serve = model.signatures['serving_default']
+        run = lambda inputs: serve(**{name: tf.constant(inputs[name]) for name in names})
+    worst = count = 0
+    for number in range(3):
+        outputs = run({name: arrays[f'{number}/in/{name}'] for name in names})
+        for key in arrays:
+            if key.startswith(f'{number}/out/'):
+                found = np.asarray(outputs[key.split('/')[2]], np.float64)
+                assert found.shape == arrays[key].shape, (folder, key)
+                worst = max(worst, np.abs(found - arrays[key]).max())
+                count += 1
+    print(json.dumps([folder, float(worst), count]))
+"""
+
+
+@pytest.fixture(scope='module')
+def encoder(vocabulary):
+    config = AlbertConfig(
+        vocab_size=1000, embedding_size=16, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=64, max_position_embeddings=48,
+        initializer_range=0.2,
+    )  # fmt: skip
+    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    return Pretrained(config, dict(params), Tokenizer(vocabulary))
+
+
+def with_head(encoder: Pretrained, kind: str) -> Pretrained:
+    labels = ('a', 'b', 'c') if kind in HEAD_KINDS[:2] else ()
+    head = init_head(kind, max(len(labels), 1), encoder.config, jax.random.key(1))
+    parts = {part: encoder.params[part] for part in ('embeddings', 'encoder', 'pooler')}
+    return dataclasses.replace(encoder, params={**parts, 'head': head}, head=Head(kind, labels))
+
+
+def batch(encoder: Pretrained, kind: str | None, rows: int, length: int) -> dict[str, np.ndarray]:
+    """Real texts of different lengths, and where an answer may be."""
+    tokenizer = encoder.tokenizer
+    count = rows * 4 if kind == 'multiple_choice' else rows
+    texts = (' '.join(documents()).split('. ') * 3)[rows : rows + count]
+    ids = np.zeros((count, length), np.int32)
+    mask, types = np.zeros_like(ids), np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        own = [tokenizer.cls_id, *tokenizer.encode([text])[0]][: length - 1 - row % 4]
+        own.append(tokenizer.sep_id)
+        ids[row, : len(own)], mask[row, : len(own)] = own, 1
+        types[row, len(own) // 2 : len(own)] = 1
+    inputs = {'input_ids': ids, 'attention_mask': mask, 'token_type_ids': types}
+    if kind == 'multiple_choice':
+        return {name: array.reshape(rows, 4, length) for name, array in inputs.items()}
+    if kind in ('question_answering', 'conditional_question_answering'):
+        inputs['can_answer'] = types * mask
+    return inputs
+
+
+def ours(model: Pretrained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By the model as it is fine-tuned and asked, with whatever kernels this machine has."""
+    albert = PretrainingModel(model.config)
+    arrays = [inputs[n] for n in ('input_ids', 'attention_mask', 'token_type_ids')]
+    if model.head is None:
+        output = jax.jit(albert.apply)({'params': model.params}, *arrays)
+        names = ('last_hidden_state', 'pooled_output', 'mlm_logits', 'sop_logits')
+        return {name: np.asarray(getattr(output, name)) for name in names}
+    flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
+    encode = jax.jit(functools.partial(albert.apply, method=PretrainingModel.encode))
+    hidden, pooled, _, _ = encode({'params': model.params}, *flat)
+    extra = {'can_answer': inputs.get('can_answer'), 'labels': np.zeros(len(arrays[0]), np.int32)}
+    found = apply_head(
+        model.head.kind, model.params['head'], hidden, pooled, extra, lambda x: x, False
+    )
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def check(encoder, form, tmp_path):
+    folders = []
+    for kind in (None, *HEAD_KINDS):
+        model = encoder if kind is None else with_head(encoder, kind)
+        folder = tmp_path / f'{form}-{kind}'
+        source = tmp_path / f'source-{kind}'
+        source.mkdir()
+        pretrained.write(model, source)
+        (source / 'results.json').write_text('{"step": 7, "accuracy": 0.8125}')
+        assert export.main([str(source), str(folder), f'--format={form}']) == 0
+        arrays = {}
+        for number, (rows, length) in enumerate(SHAPES):
+            inputs = batch(encoder, kind, rows, length)
+            arrays |= {f'{number}/in/{name}': array for name, array in inputs.items()}
+            arrays |= {f'{number}/out/{name}': x for name, x in ours(model, inputs).items()}
+        np.savez(f'{folder}.npz', **arrays)
+        folders.append(str(folder))
+        card = (folder / 'README.md').read_text()
+        assert '| accuracy | 0.8125 |' in card
+        assert (folder / 'vocabulary.model').read_bytes() == encoder.tokenizer.model
+    done = subprocess.run(
+        [sys.executable, '-c', _CHILD, *folders], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(HEAD_KINDS) + 1
+    for folder, worst, count in found:
+        assert count >= len(SHAPES) and worst < 1e-4, folder
+
+
+def test_stablehlo_of_every_head(encoder, tmp_path):
+    check(encoder, 'stablehlo', tmp_path)
+
+
+@pytest.mark.slow
+def test_savedmodel_of_every_head(encoder, tmp_path):
+    pytest.importorskip('tensorflow')
+    check(encoder, 'savedmodel', tmp_path)
+
+
+def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
+    from albert_jax.portable import stablehlo
+
+    found = jax.export.deserialize(bytearray(stablehlo(encoder)))
+    assert found.platforms == ('cpu', 'cuda', 'tpu')
+    assert all(str(x.shape) == '(batch, length)' for x in found.in_avals)
+
+
+def test_mistakes_leave_what_is_there(encoder, tmp_path):
+    (tmp_path / 'm').mkdir()
+    pretrained.write(encoder, tmp_path / 'm')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/mine.txt').write_text('x')
+    with pytest.raises(UserError, match='is not empty'):
+        export.main([f'{tmp_path}/m', f'{tmp_path}/out', '--format=stablehlo'])
+    assert (tmp_path / 'out/mine.txt').read_text() == 'x'
+    with pytest.raises(UserError, match='nothing'):
+        export.main(['/nothing', f'{tmp_path}/new', '--format=stablehlo'])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['m', 'out']
