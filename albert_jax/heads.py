@@ -119,11 +119,11 @@ def _conditional(
     if is_training:
         starts = batch['start'][:, None]
     else:
-        top, starts = jax.lax.top_k(start_logits, min(NUM_STARTS, hidden.shape[1]))
+        top, starts = _top(start_logits, min(NUM_STARTS, hidden.shape[1]))
     end_logits = _ends_given_starts(params['end'], hidden, starts, can_answer)
     if is_training:
         return {'start': start_logits, 'end': end_logits[:, 0], 'impossible': impossible}
-    end_top, ends = jax.lax.top_k(jax.nn.log_softmax(end_logits), min(NUM_ENDS, hidden.shape[1]))
+    end_top, ends = _top(jax.nn.log_softmax(end_logits), min(NUM_ENDS, hidden.shape[1]))
     normaliser = jax.nn.logsumexp(start_logits, axis=1, keepdims=True)
     return {
         'start_scores': top - normaliser,
@@ -132,6 +132,18 @@ def _conditional(
         'end_positions': ends,
         'impossible': impossible,
     }
+
+
+def _top(
+    scores: Float[Array, '*batch length'], count: int
+) -> tuple[Float[Array, '*batch count'], Int[Array, '*batch count']]:
+    """The highest scores and their places, the first of equals first.
+
+    By a sort: TensorFlow does not know what `jax.lax.top_k` is exported as.
+    """
+    places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+    lowest, order = jax.lax.sort((-scores, places), num_keys=1)
+    return -lowest[..., :count], order[..., :count]
 
 
 def _ends_given_starts(
