@@ -97,6 +97,7 @@ def wait_for_step(workdir, step, processes):
     raise AssertionError('the run did not get that far')
 
 
+@pytest.mark.slow  # the next one compares the same, and what comes after a signal
 def test_two_processes_train_as_one(corpus_directory, one_process, tmp_path):
     processes = start_two(command(corpus_directory, tmp_path, '--config.loop.num_fsdp=2'))
     for process in processes:

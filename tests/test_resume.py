@@ -105,6 +105,7 @@ def test_killed_between_and_during_saves_it_ends_the_same(whole, corpus_director
     assert not any('tmp' in path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow  # as test_distributed has it, with one process in place of two
 def test_sigterm_saves_and_leaves(whole, corpus_directory, tmp_path):
     process = start(corpus_directory, tmp_path)
     wait_for(lambda: last_step(tmp_path) >= 6, process)

@@ -79,7 +79,9 @@ def assert_same_params(actual, expected, atol=1e-5):
         np.testing.assert_allclose(found, wanted, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize(('sharing', 'dropout'), [('all', 0.1), ('none', 0.0)])
+@pytest.mark.parametrize(
+    ('sharing', 'dropout'), [('all', 0.1), pytest.param('none', 0.0, marks=pytest.mark.slow)]
+)
 def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
     config = dataclasses.replace(
         CONFIG, sharing=sharing, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout

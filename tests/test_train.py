@@ -67,6 +67,7 @@ def test_tensorboard_reads_the_events(corpus_directory, tmp_path):
     assert 'train/sequences_per_second' in events.Tags()['scalars']
 
 
+@pytest.mark.slow  # test_step has it for the step, test_distributed for a run
 def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
     import jax
 
