@@ -66,7 +66,7 @@ def swept(corpus_directory, tmp_path_factory):
     return folder / 'runs', arguments
 
 
-def test_the_deeper_net_started_from_the_shallower_one(swept):
+def check_the_deeper_net_started_from_the_shallower_one(swept):
     import numpy as np
 
     from albert_jax import pretrained
@@ -83,7 +83,7 @@ def test_the_deeper_net_started_from_the_shallower_one(swept):
     assert 0 < distance < 0.5
 
 
-def test_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path):
+def check_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path):
     from albert_jax import pretrain
 
     root, _ = swept
@@ -100,7 +100,7 @@ def test_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path)
     assert not (tmp_path / 'checkpoints').exists()
 
 
-def test_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
+def check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
     from albert_jax import intrinsic, pretrained
     from albert_jax.data.dataset import PreparedCorpus
 
@@ -131,7 +131,7 @@ def test_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
     assert found['nsp_accuracy'] == pytest.approx(hits / total, abs=1e-5)
 
 
-def test_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys):
+def check_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys):
     root, arguments = swept
     monkeypatch.chdir(ROOT)
     assert report.main([str(root)]) == 0
@@ -147,7 +147,7 @@ def test_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys):
     capsys.readouterr()
 
 
-def test_the_notebook_reads_it(swept, monkeypatch, capsys):
+def check_the_notebook_reads_it(swept, monkeypatch, capsys):
     import matplotlib
 
     matplotlib.use('Agg')
@@ -156,7 +156,7 @@ def test_the_notebook_reads_it(swept, monkeypatch, capsys):
     display = types.ModuleType('IPython.display')
     display.Markdown, display.display = str, shown.append
     package = types.ModuleType('IPython')
-    package.get_ipython = lambda: None
+    package.get_ipython, package.version_info = lambda: None, (9, 0)
     monkeypatch.setitem(sys.modules, 'IPython', package)
     monkeypatch.setitem(sys.modules, 'IPython.display', display)
     monkeypatch.setenv('NOTEBOOK_SWEEP', str(swept[0]))
@@ -172,3 +172,12 @@ def test_the_notebook_reads_it(swept, monkeypatch, capsys):
     assert names['entropy'].min() >= 0 and len(names['angles']) == 1
     pyplot.close('all')
     assert results.read(swept[0]).title == 'Depth'
+
+
+def test_a_sweep_with_real_runs(swept, corpus_directory, tmp_path, monkeypatch, capsys):
+    """In one, for the runs take long: pytest's workers would each make them anew."""
+    check_the_deeper_net_started_from_the_shallower_one(swept)
+    check_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path)
+    check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory)
+    check_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys)
+    check_the_notebook_reads_it(swept, monkeypatch, capsys)
