@@ -96,6 +96,11 @@ class AlbertConfig(Settings):
         return {name: fields[name] for name in fields if name not in ('remat', 'attention')}
 
     @property
+    def plain(self) -> 'AlbertConfig':
+        """The same model in float32 and by products that every platform has."""
+        return dataclasses.replace(self, attention='einsum', compute_dtype='float32', remat='none')
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from albert_jax import command
-from albert_jax.data.dataset import is_prepared
 from albert_jax.errors import UserError
 
 _DESCRIPTION = """\
@@ -38,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
         raise UserError(f'--batch_size is {flags.batch_size}; it must be 1 or above.')
+
+    from albert_jax.data.dataset import is_prepared
 
     if is_prepared(Path(flags.data)):
         return _evaluate_pretraining(flags)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from albert_jax.config import AlbertConfig
 from albert_jax.errors import UserError
 from albert_jax.heads import apply_head
 from albert_jax.model import PretrainingModel
@@ -95,7 +94,7 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> Encoded:
 
 def look(model: Pretrained, encoded: Encoded) -> Inside:
     """Runs the model and keeps what every layer and head did."""
-    albert = PretrainingModel(_einsum(model.config))
+    albert = PretrainingModel(model.config.plain)
     output: Any = jax.jit(
         functools.partial(albert.apply, with_details=True),
     )(
@@ -179,7 +178,7 @@ def masked_output(model: Pretrained, encoded: Encoded, piece: str | None = None)
         raise UserError('The text has no [MASK]; put one where the model is to fill a word in.')
     if 'mlm' not in model.params:
         raise UserError('The model has no masked-LM head.')
-    albert = PretrainingModel(_einsum(model.config))
+    albert = PretrainingModel(model.config.plain)
 
     def logits(params: Any, hidden: Array, pooled: Array) -> Array:
         del pooled
@@ -221,28 +220,24 @@ def integrated_gradients(model: Pretrained, encoded: Encoded, output: Output) ->
       UserError: if they do not add up with 1024 points either.
     """
     params = complete(model).params
-    config = _einsum(model.config)
-    albert = PretrainingModel(config)
+    albert = PretrainingModel(model.config.plain)
     assert model.tokenizer is not None
     table = np.asarray(params['embeddings']['word']['embedding'])
     from_masks = table[encoded.input_ids[0]] - table[model.tokenizer.mask_id]
     from_masks[encoded.is_special] = 0
 
-    @jax.jit
-    def values(shares: Float[Array, 'points']) -> Float[Array, 'points']:
-        num_points = shares.shape[0]
-        ids = jnp.tile(encoded.input_ids, (num_points, 1))
-        types = jnp.tile(encoded.token_type_ids, (num_points, 1))
+    def way(shares: Float[Array, 'points']) -> Float[Array, 'points length embedding']:
         # A share of 1 is the text itself, of 0 its masks.
-        perturbation = (shares[:, None, None] - 1) * jnp.asarray(from_masks)[None]
-        return outputs(ids, types, perturbation)
+        return (shares[:, None, None] - 1) * jnp.asarray(from_masks)[None]
 
-    def outputs(ids: Array, types: Array, perturbation: Array) -> Array:
+    def outputs(perturbation: Float[Array, 'points length embedding']) -> Float[Array, 'points']:
+        num_points = perturbation.shape[0]
+        ids = jnp.tile(encoded.input_ids, (num_points, 1))
         found: Any = albert.apply(
             {'params': params},
             ids,
             jnp.ones_like(ids),
-            types,
+            jnp.tile(encoded.token_type_ids, (num_points, 1)),
             perturbation=perturbation,
             with_pooler='pooler' in params,
             method=PretrainingModel.encode,
@@ -250,13 +245,8 @@ def integrated_gradients(model: Pretrained, encoded: Encoded, output: Output) ->
         hidden, pooled, _, _ = found
         return output.of(params, hidden.astype(jnp.float32), pooled)
 
-    @jax.jit
-    def gradients(shares: Float[Array, 'points']) -> Float[Array, 'length embedding']:
-        num_points = shares.shape[0]
-        ids = jnp.tile(encoded.input_ids, (num_points, 1))
-        types = jnp.tile(encoded.token_type_ids, (num_points, 1))
-        perturbation = (shares[:, None, None] - 1) * jnp.asarray(from_masks)[None]
-        return jax.grad(lambda p: outputs(ids, types, p).sum())(perturbation).sum(0)
+    values = jax.jit(lambda shares: outputs(way(shares)))
+    gradients = jax.jit(lambda shares: jax.grad(lambda p: outputs(p).sum())(way(shares)).sum(0))
 
     baseline_value, value = (float(x) for x in np.asarray(values(jnp.array([0.0, 1.0]))))
     num_points = _FEWEST_POINTS
@@ -294,7 +284,7 @@ def words_of(pieces: Sequence[str], scores: Float[np.ndarray, 'length']) -> list
 
 def _value(model: Pretrained, encoded: Encoded, logits: Callable[..., Array]) -> np.ndarray:
     params = complete(model).params
-    albert = PretrainingModel(_einsum(model.config))
+    albert = PretrainingModel(model.config.plain)
 
     @jax.jit
     def run(params: Any) -> Array:
@@ -310,8 +300,3 @@ def _value(model: Pretrained, encoded: Encoded, logits: Callable[..., Array]) ->
         return logits(params, hidden.astype(jnp.float32), pooled)[0]
 
     return np.asarray(run(params))
-
-
-def _einsum(config: AlbertConfig) -> AlbertConfig:
-    """In float32, and with all scores there to be looked at."""
-    return dataclasses.replace(config, attention='einsum', compute_dtype='float32', remat='none')

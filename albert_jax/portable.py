@@ -41,11 +41,7 @@ def portable(model: Pretrained) -> Portable:
     Without a head: `last_hidden_state`, `pooled_output`, `mlm_logits`, `sop_logits`. In float32, by
     plain products, which every platform has.
     """
-    # The kernels of one platform would not run on another.
-    config = dataclasses.replace(
-        model.config, attention='einsum', compute_dtype='float32', remat='none'
-    )
-    albert = PretrainingModel(config)
+    albert = PretrainingModel(model.config.plain)
     if model.head is None:
         whole = complete(model).params
 

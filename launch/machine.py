@@ -13,13 +13,20 @@ from albert_jax.errors import UserError
 from albert_jax.topologies import Slice, parse
 from launch.gcloud import Gcloud, NotFound
 
-_NAME = re.compile(r'[a-z]([-a-z0-9]{0,61}[a-z0-9])?')
-_ZONE = re.compile(r'[a-z]+-[a-z]+[0-9]+-[a-z]')
-_PROJECT = re.compile(r'[a-z][-a-z0-9]{4,28}[a-z0-9]')
-_BUCKET = re.compile(r'gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]')
-_FOLDER = re.compile(r'gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+')
-_RUNTIME = re.compile(r'[a-z0-9][a-z0-9._-]*')
-_ACCOUNT = re.compile(r'[A-Za-z0-9._-]+@[A-Za-z0-9.-]+')
+_NAME = r'[a-z]([-a-z0-9]{0,61}[a-z0-9])?'
+_BUCKET = r'gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]'
+_LETTERS = 'small letters, digits and dashes, as in albert-base'
+# What Google Cloud takes for each flag, and what a person is told.
+_FORMS = {
+    'NAME': (_NAME, _LETTERS),
+    '--zone': (r'[a-z]+-[a-z]+[0-9]+-[a-z]', 'as in us-west4-a'),
+    '--project': (r'[a-z][-a-z0-9]{4,28}[a-z0-9]', "a project's id, as in my-project-123"),
+    '--bucket': (_BUCKET, 'as in gs://my-bucket'),
+    '--corpus': (_BUCKET + r'(/[A-Za-z0-9._=-]+)+', 'as in gs://my-bucket/corpus'),
+    '--runtime': (r'[a-z0-9][a-z0-9._-]*', 'as in v2-alpha-tpuv5-lite'),
+    '--network': (_NAME, _LETTERS),
+    '--service_account': (r'[A-Za-z0-9._-]+@[A-Za-z0-9.-]+', 'as in name@project.iam…'),
+}
 
 # Google's names: of the kind, how many cores its accelerator types count a chip, its runtime.
 KINDS = {
@@ -65,14 +72,11 @@ class Description:
     is_queued: bool = False
 
     def __post_init__(self) -> None:
-        _check('NAME', self.name, _NAME, 'small letters, digits and dashes, as in albert-base')
-        _check('--zone', self.zone, _ZONE, 'as in us-west4-a')
-        if self.runtime:
-            _check('--runtime', self.runtime, _RUNTIME, 'as in v2-alpha-tpuv5-lite')
-        if self.network:
-            _check('--network', self.network, _NAME, 'small letters, digits and dashes')
-        if self.service_account:
-            _check('--service_account', self.service_account, _ACCOUNT, 'as in name@project.iam…')
+        check('NAME', self.name)
+        check('--zone', self.zone)
+        for flag in ('runtime', 'network', 'service_account'):
+            if getattr(self, flag):
+                check(f'--{flag}', getattr(self, flag))
         if self.topology and self.slice.chip.kind not in KINDS:
             raise UserError(
                 f'--topology={self.topology}: Cloud TPU VMs are {", ".join(KINDS)}; newer chips '
@@ -99,42 +103,15 @@ class Description:
         return self.runtime or KINDS[self.slice.chip.kind][2]
 
 
-def _check(flag: str, value: str, pattern: re.Pattern[str], example: str) -> None:
-    if not pattern.fullmatch(value):
+def check(flag: str, value: str) -> None:
+    """Refuses what Google Cloud could not take for a flag.
+
+    Raises:
+      UserError: with what it must be.
+    """
+    form, example = _FORMS[flag]
+    if not re.fullmatch(form, value):
         raise UserError(f'{flag} is {value!r}; it must be {example}.')
-
-
-def check_project(value: str) -> str:
-    """A project's id.
-
-    Raises:
-      UserError: if it cannot be one.
-    """
-    if value:
-        _check('--project', value, _PROJECT, "a project's id, as in my-project-123")
-    return value
-
-
-def check_bucket(value: str) -> str:
-    """A bucket's address.
-
-    Raises:
-      UserError: if it cannot be one.
-    """
-    if value:
-        _check('--bucket', value, _BUCKET, 'as in gs://my-bucket')
-    return value
-
-
-def check_folder(value: str) -> str:
-    """The address of a folder in a bucket.
-
-    Raises:
-      UserError: if it cannot be one.
-    """
-    if value:
-        _check('--corpus', value, _FOLDER, 'as in gs://my-bucket/corpus')
-    return value
 
 
 class Machine:

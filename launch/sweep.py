@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--runner', choices=RUNNERS, default='local', help='where members run (local)'
     )
-    parser.add_argument('--seeds', type=int, default=0, help='run every member with so many')
+    parser.add_argument('--seeds', type=int, help='run every member with so many')
     parser.add_argument('--only', default='', metavar='MEMBER', help='run that one alone')
     parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if flags.jobs < 1:
         raise UserError(f'--jobs={flags.jobs}: it must be 1 or above.')
-    if flags.seeds < 0:
+    if flags.seeds is not None and flags.seeds < 1:
         raise UserError(f'--seeds={flags.seeds}: it must be 1 or above.')
     if flags.price is not None and not (flags.topology and flags.price >= 0):
         raise UserError('--price is of a chip-hour, 0 or above, and needs --topology.')

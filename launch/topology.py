@@ -4,7 +4,7 @@ import argparse
 
 from albert_jax.errors import UserError
 from albert_jax.topologies import Slice, parse
-from launch.machine import check_bucket, check_folder
+from launch.machine import check
 from launch.stages import Member
 
 # Chips of the largest slice that is one host.
@@ -36,12 +36,13 @@ def check_shared_folder(flags: argparse.Namespace) -> None:
     Raises:
       UserError: if there is no bucket, or --workdir is not in it.
     """
-    check_bucket(flags.bucket)
-    check_folder(flags.corpus)
     if not flags.bucket:
         raise UserError(
             f'--runner={flags.runner} needs --bucket=gs://NAME, where members leave all.'
         )
+    check('--bucket', flags.bucket)
+    if flags.corpus:
+        check('--corpus', flags.corpus)
     if not flags.workdir.startswith('/mnt/bucket/'):
         raise UserError(
             f'--workdir={flags.workdir}: members leave all in the bucket, which their machines '

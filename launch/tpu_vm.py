@@ -16,9 +16,7 @@ from launch.machine import (
     TAKEN,
     Description,
     Machine,
-    check_bucket,
-    check_folder,
-    check_project,
+    check,
 )  # fmt: skip
 
 ACTIONS = {
@@ -55,9 +53,10 @@ _MAX_SILENT_POLLS = 10
 
 def main(arguments: Sequence[str]) -> int:
     """Does one action."""
-    mine, _, theirs = _split(arguments)
-    flags = _parser().parse_args(mine)
-    command_words = list(theirs)
+    words = list(arguments)
+    place = words.index('--') if '--' in words else len(words)
+    flags = _parser().parse_args(words[:place])
+    command_words = words[place + 1 :]
     if flags.action in ('run', 'up') and not command_words:
         raise UserError(f'{flags.action} needs the command to run, after --.')
     if flags.action not in ('run', 'up') and command_words:
@@ -66,24 +65,17 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f'--poll={flags.poll}: it must be above 0.')
     if flags.lines < 1:
         raise UserError(f'--lines={flags.lines}: it must be 1 or above.')
-    check_bucket(flags.bucket)
-    check_folder(flags.corpus)
+    for name in ('project', 'bucket', 'corpus'):
+        if getattr(flags, name):
+            check(f'--{name}', getattr(flags, name))
     machine = Machine(
-        Gcloud(flags.dry_run, check_project(flags.project)),
+        Gcloud(flags.dry_run, flags.project),
         Description(
             flags.name, flags.zone, flags.topology, flags.runtime, flags.service_account,
             flags.network, flags.spot, flags.queued,
         ),
     )  # fmt: skip
     return _ACTIONS[flags.action](machine, flags, command_words)
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], str, list[str]]:
-    words = list(arguments)
-    if '--' not in words:
-        return words, '', []
-    place = words.index('--')
-    return words[:place], '--', words[place + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,7 +261,8 @@ def _advance(machine: Machine, flags: argparse.Namespace, words: list[str]) -> i
         print(f'{machine.name}: the run has failed. The end of its log:', flush=True)
         machine.logs(flags.lines, False)
         return 1
-    if 'stopped' in states:
+    # A start of all hosts that was cut in the middle leaves some stopped and some with nothing.
+    if 'stopped' in states and not states & {'none', 'lost'}:
         print(f'{machine.name}: the run was stopped; run starts it again.')
         return 1
     if states & {'none', 'lost'}:
