@@ -147,7 +147,10 @@ def _evaluation(origin: str) -> list[str]:
     path = Path(origin) / 'results.json'
     if not path.exists():
         return ['Not known: there is no results.json beside the checkpoint.']
-    found = json.loads(path.read_text())
+    try:
+        found = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged ({error}); evaluate the model again.') from error
     lines = ['On the validation file of its fine-tuning:', '', '| metric | value |', '|---|---|']
     for name, value in found.items():
         if name != 'step' and isinstance(value, int | float):

@@ -78,6 +78,8 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> Encoded:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise UserError('The model has no vocabulary.')
+    if not first.strip():
+        raise UserError('The text is empty; give some words to look at.')
     segments = [tokenizer.encode_with_masks(text) for text in (first, second) if text is not None]
     ids, types = [tokenizer.cls_id], [0]
     for number, segment in enumerate(segments):

@@ -103,6 +103,16 @@ def read(root: Path) -> Results:
             f'--workdir of python -m launch.sweep.'
         )
     plan = record.read_json(root / record.PLAN_FILE)
+    try:
+        return _read(root, plan)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{root} holds a file that is not what launch.sweep writes ({error!r}); start the '
+            f'sweep again there.'
+        ) from error
+
+
+def _read(root: Path, plan: Mapping[str, Any]) -> Results:
     members = plan['members']
     names = list(dict.fromkeys(member['row'] for member in members))
     columns: dict[str, str] = plan['columns']

@@ -177,4 +177,7 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path):
     assert (tmp_path / 'out/mine.txt').read_text() == 'x'
     with pytest.raises(UserError, match='nothing'):
         export.main(['/nothing', f'{tmp_path}/new', '--format=stablehlo'])
+    (tmp_path / 'm/results.json').write_text('{')
+    with pytest.raises(UserError, match=r'results\.json is damaged'):
+        export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['m', 'out']

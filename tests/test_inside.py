@@ -136,6 +136,8 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
         inside.masked_output(model, inside.encode(model, '[MASK]'), 'qqqqq')
     with pytest.raises(UserError, match="no label 'fine'; there are bad, good"):
         inside.class_output(classifier, encoded, 'fine')
+    with pytest.raises(UserError, match='The text is empty'):
+        inside.encode(model, ' ')
     with pytest.raises(UserError, match='48 positions: shorten it'):
         inside.encode(model, 'word ' * 60)
     (tmp_path / 'm').mkdir()

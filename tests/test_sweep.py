@@ -333,5 +333,11 @@ def test_a_report_before_anything_ran_says_waiting(tmp_path):
     record.write_json(tmp_path / record.PLAN_FILE, content)
     text = report.markdown(results.read(tmp_path))
     assert text.count('waiting') == 3 * 5
+    (tmp_path / record.PLAN_FILE).write_text('[]')
+    with pytest.raises(UserError, match='not what launch.sweep writes'):
+        results.read(tmp_path)
+    (tmp_path / record.PLAN_FILE).write_text('')
+    with pytest.raises(UserError, match='is damaged'):
+        results.read(tmp_path)
     with pytest.raises(UserError, match='not the folder of a sweep'):
         results.read(tmp_path / 'other')
