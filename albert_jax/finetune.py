@@ -14,8 +14,10 @@ from albert_jax.errors import UserError
 
 if TYPE_CHECKING:
     from albert_jax.about import Head
+    from albert_jax.data.hub_tokenizer import AnyTokenizer
+    from albert_jax.distillation import Lesson
     from albert_jax.pretrained import Pretrained
-    from albert_jax.tasks.features import Features
+    from albert_jax.tasks.features import Features, PairedFeatures
     from albert_jax.tasks.task import Family
 
 _IDENTITY_OF_LOOP = (
@@ -68,23 +70,45 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
       UserError: if the config, the data, the checkpoint or the workdir cannot be used.
     """
     _check_sections(config)
+    return train_seeds(config, prepare(config), workdir)
+
+
+def train_seeds(
+    config: Mapping[str, Any], prepared: 'Prepared', workdir: Path, lesson: 'Lesson | None' = None
+) -> int:
+    """Trains once for each seed and prints what was reached; returns the exit status.
+
+    Args:
+      config: of the run.
+      prepared: what it says, read.
+      workdir: where each seed's run goes.
+      lesson: of a teacher, if there is one.
+
+    Raises:
+      UserError: if seeds is impossible, or the workdir cannot be used.
+    """
     seeds = config['seeds']
     if type(seeds) is not int or seeds < 1:
         raise UserError(f'seeds is {seeds!r}; it must be a number of runs, 1 or above.')
-    prepared = prepare(config)
     found = []
-    for number in range(seeds):
-        folder = workdir if seeds == 1 else workdir / f'seed-{number}'
+    for number, folder in enumerate(seed_folders(workdir, seeds)):
         seed = config['loop']['seed'] + number
-        status, metrics = _train_one(config, prepared, seed, folder)
+        status, metrics = _train_one(config, prepared, seed, folder, lesson)
         if status:
             return status
         found.append(metrics)
     _report(found, prepared.family.best_metric, workdir)
     print('Next:')
-    checkpoint = workdir if seeds == 1 else workdir / 'seed-0'
-    print(f'  python -m albert_jax.predict --checkpoint={checkpoint} --input=FILE')
+    print(
+        f'  python -m albert_jax.predict --checkpoint={seed_folders(workdir, seeds)[0]} '
+        f'--input=FILE'
+    )
     return 0
+
+
+def seed_folders(workdir: Path, seeds: int) -> list[Path]:
+    """Where the run of each seed is."""
+    return [workdir if seeds == 1 else workdir / f'seed-{number}' for number in range(seeds)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +119,9 @@ class Prepared:
     head: 'Head'
     start: 'Pretrained'
     start_digest: str
-    train: 'Features'
+    # What is trained on, and as it was read.
+    train: 'Features | PairedFeatures'
+    train_examples: Sequence[Any]
     # By the suffix of their metrics: examples and features.
     validation: Mapping[str, tuple[Sequence[Any], 'Features']]
     test: Mapping[str, tuple[Sequence[Any], 'Features']]
@@ -109,8 +135,12 @@ def _check_sections(config: Mapping[str, Any]) -> None:
         )
 
 
-def prepare(config: Mapping[str, Any]) -> Prepared:
+def prepare(config: Mapping[str, Any], tokenizer: 'AnyTokenizer | None' = None) -> Prepared:
     """Reads the checkpoint and the data, and encodes them or finds them in the cache.
+
+    Args:
+      config: of the run.
+      tokenizer: of a model from scratch for which the config names no vocabulary.
 
     Raises:
       UserError: if something cannot be read or does not fit.
@@ -132,7 +162,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
                 f'{examples[0].where} and all that follows has no label; the best checkpoint is '
                 f'chosen by the validation file.'
             )
-    start = starting_point(config)
+    start = starting_point(config, tokenizer)
     tokenizer = start.tokenizer
     if tokenizer is None:
         raise UserError(
@@ -159,6 +189,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
         start=start,
         start_digest=_start_digest(start),
         train=encoded_train,
+        train_examples=train,
         validation={s: (examples, encode(examples, False)) for s, examples in validation.items()},
         test={s: (examples, encode(examples, False)) for s, examples in test.items()},
         data_digest=digest_of([digest_of(train), *map(digest_of, validation.values())]),
@@ -244,8 +275,14 @@ def _read(
     return examples, held, tested
 
 
-def starting_point(config: Mapping[str, Any]) -> 'Pretrained':
+def starting_point(
+    config: Mapping[str, Any], tokenizer: 'AnyTokenizer | None' = None
+) -> 'Pretrained':
     """The model to fine-tune, without pretraining heads, with the config's changes to it.
+
+    Args:
+      config: of the run.
+      tokenizer: of a model from scratch for which the config names no vocabulary.
 
     Raises:
       UserError: if there is none, or it does not fit.
@@ -271,13 +308,14 @@ def starting_point(config: Mapping[str, Any]) -> 'Pretrained':
             '--config.init_from=CHECKPOINT, or --config.from_scratch=True if that is meant.'
         )
     else:
-        if size not in SIZES or not words:
+        if words:
+            tokenizer = huggingface_tokenizer.from_file(Path(words), {})
+        if size not in SIZES or tokenizer is None:
             raise UserError(
                 f'A model from scratch needs --config.init_from for its shape and vocabulary, or '
                 f'--config.model.size (one of {", ".join(SIZES)}) and '
                 f'--config.data.vocabulary=FILE.'
             )
-        tokenizer = huggingface_tokenizer.from_file(Path(words), {})
         base = dataclasses.replace(SIZES[size], vocab_size=tokenizer.vocab_size)
         start = Pretrained(base, {}, tokenizer)
     model = AlbertConfig.from_dict(start.config.to_dict() | changes)
@@ -304,7 +342,11 @@ def _start_digest(start: 'Pretrained') -> str:
 
 
 def _train_one(
-    config: Mapping[str, Any], prepared: Prepared, seed: int, workdir: Path
+    config: Mapping[str, Any],
+    prepared: Prepared,
+    seed: int,
+    workdir: Path,
+    lesson: 'Lesson | None',
 ) -> tuple[int, dict[str, float]]:
     """Trains with a seed; the exit status, and the best checkpoint's metrics."""
     import jax
@@ -315,7 +357,7 @@ def _train_one(
     from albert_jax.heads import init_head
     from albert_jax.model import init_params
     from albert_jax.optimizer import OptimizerSettings, make_optimizer, schedule
-    from albert_jax.pretrained import read
+    from albert_jax.pretrained import SCAFFOLD, read
     from albert_jax.sharding import make_mesh
     from albert_jax.tasks.features import TrainBatches
     from albert_jax.tasks.objective import (
@@ -354,6 +396,7 @@ def _train_one(
 
     def evaluate(params: Any, mesh: Any, is_stopped: Any) -> dict[str, float] | None:
         del mesh
+        params = {part: tree for part, tree in params.items() if part != SCAFFOLD}
         found: dict[str, float] = {}
         for suffix, (examples, features) in prepared.validation.items():
             outputs = predictor(params, features, is_stopped)
@@ -368,9 +411,16 @@ def _train_one(
         tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id,
     )  # fmt: skip
     work = Work(int(mean_length), train_flops(start.config, int(mean_length), 0))
+    init, identity, frozen, guide = start_from(head, start.config, init_head), {}, {}, None
+    if lesson is not None:
+        init, identity = lesson.with_scaffold(init), lesson.identity
+        guide, frozen = lesson.guide, lesson.frozen
+    objective = fine_tuning(
+        start.config, head, family.settings.head_dropout, robust, special, guide
+    )
     task = Task(
-        objective=fine_tuning(start.config, head, family.settings.head_dropout, robust, special),
-        init_params=start_from(head, start.config, init_head),
+        objective=objective,
+        init_params=init,
         optimizer=optax.chain(
             make_optimizer(optimizer, loop.num_steps, start.config),
             scale_learning_rates(robust, start.config),
@@ -392,11 +442,13 @@ def _train_one(
                 'robust': robust.to_dict(),
                 'optimizer': optimizer.to_dict(),
                 'loop': {name: getattr(loop, name) for name in _IDENTITY_OF_LOOP},
+                **identity,
             },
             head=head,
         ),
         start_params=start.params,
         evaluate=evaluate,
+        frozen=frozen,
     )
     outcome = train(task, loop, workdir)
     if outcome.signal_number:

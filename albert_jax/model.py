@@ -258,13 +258,14 @@ class FeedForward(_Weights):
 class Layer(nn.Module):
     """One layer of the encoder: `inner_group_num` blocks of attention and feed-forward.
 
-    As a body of `nn.scan` it takes the copies that this layer uses and gives the layer's output
-    and attention probabilities, the latter only if `with_details`.
+    As a body of `nn.scan` it takes the copies that this layer uses and gives the layer's output,
+    once more if `with_hidden_states`, and its attention probabilities if `with_details`.
     """
 
     config: AlbertConfig
     deterministic: bool = True
     with_details: bool = False
+    with_hidden_states: bool = False
 
     @nn.compact
     def __call__(
@@ -287,7 +288,8 @@ class Layer(nn.Module):
             )
             hidden = feed_forward(hidden, ffn_copies[inner], example_ids, self.deterministic)
             all_probs.append(probs)
-        return hidden, (hidden, jnp.stack(all_probs)) if self.with_details else None
+        kept = hidden if self.with_hidden_states else None
+        return hidden, (kept, jnp.stack(all_probs) if self.with_details else None)
 
 
 def _rematerialised(config: AlbertConfig) -> type[nn.Module]:
@@ -320,6 +322,7 @@ class Encoder(nn.Module):
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
         with_details: bool,
+        with_hidden_states: bool = False,
     ) -> tuple[Float[Array, 'batch length hidden'], Any]:
         config = self.config
         layers = nn.scan(
@@ -328,7 +331,7 @@ class Encoder(nn.Module):
             split_rngs={'params': False, 'dropout': True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_hidden_layers,
-        )(config, deterministic, with_details, name='layer')
+        )(config, deterministic, with_details, with_hidden_states, name='layer')
         return layers(
             hidden,
             jnp.asarray(config.copy_indices(config.num_attention_copies)),
@@ -361,6 +364,7 @@ class PretrainingModel(nn.Module):
         example_ids: Int[AnyArray, 'batch'] | None = None,
         deterministic: bool = True,
         with_details: bool = False,
+        with_hidden_states: bool = False,
     ) -> PretrainingOutput:
         """Runs the model.
 
@@ -372,6 +376,7 @@ class PretrainingModel(nn.Module):
           example_ids: numbers that choose each example's dropout masks; 0, 1, … if left out.
           deterministic: without dropout. With it, pass `rngs={'dropout': key}`.
           with_details: also return every layer's hidden states and attention probabilities.
+          with_hidden_states: also return every layer's hidden states.
 
         Raises:
           ValueError: if the sequence is longer than the position table.
@@ -383,15 +388,17 @@ class PretrainingModel(nn.Module):
             example_ids=example_ids,
             deterministic=deterministic,
             with_details=with_details,
+            with_hidden_states=with_details or with_hidden_states,
         )
         gathered = hidden
         if masked_positions is not None:
             positions = jnp.asarray(masked_positions)[:, :, None]
             gathered = jnp.take_along_axis(hidden, positions, axis=1)
         hidden_states = attention_probs = None
-        if with_details:
-            layer_outputs, layer_probs = details
+        layer_outputs, layer_probs = details
+        if layer_outputs is not None:
             hidden_states = jnp.concatenate([embedded[None], layer_outputs]).astype(jnp.float32)
+        if layer_probs is not None:
             attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
         return PretrainingOutput(
             last_hidden_state=hidden.astype(jnp.float32),
@@ -411,13 +418,14 @@ class PretrainingModel(nn.Module):
         example_ids: Int[AnyArray, 'batch'] | None = None,
         deterministic: bool = True,
         with_details: bool = False,
+        with_hidden_states: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
         with_pooler: bool = True,
     ) -> tuple[
         Float[Array, 'batch length hidden'],
         Float[Array, 'batch hidden'],
         Float[Array, 'batch length hidden'],
-        Any,
+        tuple[Array | None, Array | None],
     ]:
         """The encoder and the pooler alone: what a fine-tuned model needs.
 
@@ -427,13 +435,14 @@ class PretrainingModel(nn.Module):
           token_type_ids: as in `__call__`.
           example_ids: as in `__call__`.
           deterministic: as in `__call__`.
-          with_details: as in `__call__`.
+          with_details: give every layer's attention probabilities.
+          with_hidden_states: give every layer's output.
           perturbation: added to the word embeddings, for adversarial training.
           with_pooler: without it the pooled output is zeros, and its weights need not be there.
 
         Returns:
           The last layer, in the compute dtype; the pooled output; the projected embeddings; and
-          what each layer gave, if `with_details`.
+          the outputs of the layers and their attention probabilities, None where not asked for.
 
         Raises:
           ValueError: if the sequence is longer than the position table.
@@ -449,7 +458,9 @@ class PretrainingModel(nn.Module):
         types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
-        hidden, details = self.encoder(embedded, mask, examples, deterministic, with_details)
+        hidden, details = self.encoder(
+            embedded, mask, examples, deterministic, with_details, with_hidden_states
+        )
         if with_pooler:
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
         else:

@@ -5,7 +5,7 @@ Microbatches, shards and ragged last batches then add up to the same number as o
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,50 @@ class Objective:
     sums: Callable[[Any, Batch, Key[Array, ''] | None], dict[str, Sum]]
 
 
+class Seen(NamedTuple):
+    """What a model in training made of a batch, for whoever guides it."""
+
+    logits: Mapping[str, Array]
+    # The projected embeddings and then every layer's output; None unless the guide wants them.
+    hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """Adds losses that compare the model with another: `distillation.Guide`."""
+
+    @property
+    def label_weight(self) -> float:
+        """Factor of the labels' own losses."""
+        ...
+
+    @property
+    def wants_hidden_states(self) -> bool:
+        """Whether the model has to show the output of every layer."""
+        ...
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Factor of each loss that is added."""
+        ...
+
+    def totals(self, batch: Batch) -> dict[str, Array]:
+        """As in an Objective."""
+        ...
+
+    def sums(self, params: Any, batch: Batch, seen: Seen) -> dict[str, Sum]:
+        """As in an Objective, of what the model has made of the batch."""
+        ...
+
+
+def guided_weights(loss_weights: Mapping[str, float], guide: Guide | None) -> dict[str, float]:
+    """The factors of the labels' losses, and those of the guide's."""
+    if guide is None:
+        return dict(loss_weights)
+    own = {name: weight * guide.label_weight for name, weight in loss_weights.items()}
+    return own | dict(guide.loss_weights)
+
+
 def cross_entropy(
     logits: Float[Array, '*batch classes'],
     labels: Int[Array, '*batch'],
@@ -72,6 +116,7 @@ def pretraining(
     sentence_loss: str = 'sop',
     mlm_weight: float = 1.0,
     sentence_weight: float = 1.0,
+    guide: Guide | None = None,
 ) -> Objective:
     """Masked-LM plus a sentence loss (sections 3.1 and 4.6 of the paper), added unweighted there.
 
@@ -80,6 +125,7 @@ def pretraining(
       sentence_loss: 'sop' or 'nsp' (they differ in the data only), or 'none'.
       mlm_weight: factor of the masked-LM loss.
       sentence_weight: factor of the sentence loss.
+      guide: adds losses of its own.
     """
     model = PretrainingModel(config)
     loss_weights = {'mlm_loss': mlm_weight}
@@ -90,7 +136,7 @@ def pretraining(
         weights = {'mlm_loss': batch['masked_weights'].sum()}
         if sentence_loss != 'none':
             weights[f'{sentence_loss}_loss'] = batch['sentence_weights'].sum()
-        return weights
+        return weights if guide is None else weights | guide.totals(batch)
 
     def sums(params: Any, batch: Batch, dropout_key: Key[Array, ''] | None) -> dict[str, Sum]:
         output: Any = model.apply(
@@ -102,6 +148,7 @@ def pretraining(
             example_ids=batch.get('example_ids'),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {'dropout': dropout_key},
+            with_hidden_states=guide is not None and guide.wants_hidden_states,
         )
         masked = output.mlm_logits, batch['masked_ids'], batch['masked_weights']
         metrics = {'mlm_loss': cross_entropy(*masked), 'mlm_accuracy': accuracy(*masked)}
@@ -109,9 +156,12 @@ def pretraining(
             sentence = output.sop_logits, batch['sentence_labels'], batch['sentence_weights']
             metrics[f'{sentence_loss}_loss'] = cross_entropy(*sentence)
             metrics[f'{sentence_loss}_accuracy'] = accuracy(*sentence)
+        if guide is not None:
+            seen = Seen({'mlm': output.mlm_logits}, output.hidden_states)
+            metrics |= guide.sums(params, batch, seen)
         return metrics
 
-    return Objective(loss_weights, totals, sums)
+    return Objective(guided_weights(loss_weights, guide), totals, sums)
 
 
 def total_loss(

@@ -11,6 +11,8 @@ from albert_jax.errors import UserError
 if TYPE_CHECKING:
     from albert_jax.config import AlbertConfig
     from albert_jax.data.pretraining import PretrainingSettings
+    from albert_jax.data.tokenizer import Tokenizer
+    from albert_jax.distillation import Lesson
     from albert_jax.optimizer import OptimizerSettings
     from albert_jax.train import LoopSettings, Task
 
@@ -60,8 +62,19 @@ def main(arguments: Sequence[str]) -> int:
     return distributed.guarded(lambda: run(config, flags.workdir, flags.profile))
 
 
-def run(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) -> int:
+def run(
+    config: Mapping[str, Any],
+    workdir: Path,
+    num_profiled: int = 0,
+    teach: 'Callable[[Sections, Tokenizer], Lesson] | None' = None,
+) -> int:
     """Trains what the config says; returns the exit status.
+
+    Args:
+      config: of the run.
+      workdir: where everything goes.
+      num_profiled: steps for TensorBoard's profiler.
+      teach: (sections, the corpus's vocabulary) → the lesson of a teacher, if there is one.
 
     Raises:
       UserError: if the config, the corpus or the workdir cannot be used.
@@ -72,7 +85,7 @@ def run(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) -> int:
         raise UserError(f'--profile={num_profiled}: it must be 0 or above.')
     ways = {name: section for name, section in config.items() if name != 'data'}
     distributed.check_same({**ways, '--profile': num_profiled})
-    task, loop, baseline = make_task(config)
+    task, loop, baseline = make_task(config, teach)
     outcome = train(task, loop, workdir, num_profiled)
     is_main = distributed.is_main()
     status = 128 + outcome.signal_number if outcome.signal_number else 0
@@ -171,6 +184,7 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
 
 def make_task(
     config: Mapping[str, Any],
+    teach: 'Callable[[Sections, Tokenizer], Lesson] | None' = None,
 ) -> tuple['Task', 'LoopSettings', Callable[[], tuple[float, float]]]:
     """What the sections of a config describe, and the loss and accuracy of a unigram model.
 
@@ -188,7 +202,8 @@ def make_task(
     from albert_jax.optimizer import make_optimizer, schedule
     from albert_jax.train import Task, Work
 
-    model, pretraining, optimizer, loop = read_sections(config)
+    sections = read_sections(config)
+    model, pretraining, optimizer, loop = sections
     if set(config['data']) != {'path', 'short_phase_path'}:
         raise UserError(
             f'The section data has {", ".join(config["data"])}; it must have path and '
@@ -242,6 +257,9 @@ def make_task(
         start = continuation.start_params(config['init_from'], model, corpus.tokenizer)
         start_identity = {'start': {'weights': digest_of_all(start)}}
         init = functools.partial(continuation.init_with, model)
+    lesson = teach(sections, corpus.tokenizer) if teach else None
+    if lesson is not None:
+        init = lesson.with_scaffold(init)
 
     task = Task(
         objective=objectives.pretraining(
@@ -249,6 +267,7 @@ def make_task(
             pretraining.sentence_loss,
             pretraining.mlm_weight,
             pretraining.sentence_weight,
+            lesson and lesson.guide,
         ),
         init_params=init,
         optimizer=make_optimizer(optimizer, loop.num_steps, model),
@@ -268,9 +287,11 @@ def make_task(
                 'optimizer': optimizer.to_dict(),
                 'loop': {name: getattr(loop, name) for name in _IDENTITY_OF_LOOP},
                 **start_identity,
+                **(lesson.identity if lesson else {}),
             },
         ),
         start_params=start,
+        frozen=lesson.frozen if lesson else {},
     )
 
     def baseline() -> tuple[float, float]:

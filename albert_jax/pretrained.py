@@ -23,6 +23,8 @@ from albert_jax.model import init_params
 from albert_jax.optimizer import path_name
 
 FOLDER = 'checkpoints'
+# The part of a training's parameters that the model itself has no use for.
+SCAFFOLD = 'scaffold'
 # What a source may lack, and what one loses with it.
 OPTIONAL_PARTS = {
     'pooler': 'pooler',
@@ -143,6 +145,7 @@ def read(path: str | Path) -> Pretrained:
         _check_shapes(params, about.model)
         saved = content['digests']
         check_digests({'params': params}, saved)
+        params.pop(SCAFFOLD, None)
     except UserError:
         raise
     except Exception as error:

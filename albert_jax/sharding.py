@@ -135,7 +135,7 @@ def gather(tree: PyTree, tree_specs: PyTree, dtype: jnp.dtype) -> PyTree:
         if axis is None:
             return piece
         name = path_name(path)
-        if name.endswith('kernel') and not name.startswith('head/'):
+        if name.endswith('kernel') and 'head' not in name.split('/'):
             piece = piece.astype(dtype)
         return jax.lax.all_gather(piece, 'fsdp', axis=axis, tiled=True).astype(jnp.float32)
 

@@ -7,7 +7,7 @@ with the norms of the whole.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -70,14 +70,16 @@ class TrainStep:
 
     jitted: Any
     key: np.ndarray
+    # Weights that the objective reads and nothing changes: a teacher's.
+    frozen: PyTree
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Status]:
         """The state after the batch, and how it went."""
-        return self.jitted(state, batch, self.key)
+        return self.jitted(state, self.frozen, batch, self.key)
 
     def lower(self, state: Any, batch: Any) -> Any:
         """As of any jitted function."""
-        return self.jitted.lower(state, batch, self.key)
+        return self.jitted.lower(state, self.frozen, batch, self.key)
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
@@ -99,6 +101,7 @@ def init_state(
     objective: Objective,
     example_batch: PyTree,
     seed: int,
+    frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
     """The state before the first step. To be run under `jit` or `eval_shape`.
 
@@ -108,9 +111,14 @@ def init_state(
       objective: whose metrics to count.
       example_batch: a batch, or its shapes.
       seed: of the parameters.
+      frozen: weights beside the parameters, or their shapes.
     """
     params = init_params(jax.random.key(seed))
-    shapes = jax.eval_shape(lambda batch: objective.sums(params, batch, None), example_batch)
+    shapes = jax.eval_shape(
+        lambda batch, frozen: objective.sums({**params, **frozen}, batch, None),
+        example_batch,
+        frozen or {},
+    )
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     window = zeros | {name: _zero_sum() for name in ('loss', 'grad_norm')}
     count = jnp.zeros([], jnp.int32)
@@ -129,6 +137,7 @@ def make_train_step(
     log_every: int,
     seed: int,
     compute_dtype: str = 'float32',
+    frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainStep:
     """The jitted step: (state, batch) → (state, status). The state is donated.
 
@@ -142,15 +151,19 @@ def make_train_step(
       log_every: steps that a window of metrics spans.
       seed: of the dropout masks.
       compute_dtype: of the kernels on their way between devices; that of the model's products.
+      frozen: weights that the objective finds beside the parameters and that stay as they are,
+        placed as `shardings` says, or their shapes.
     """
     gradients = _sharded_gradients(objective, mesh, num_microbatches, jnp.dtype(compute_dtype))
 
-    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Status]:
+    def train_step(
+        state: TrainState, frozen: PyTree, batch: Batch, key: Array
+    ) -> tuple[TrainState, Status]:
         dropout_key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
         num_examples = next(iter(batch.values())).shape[0]
         batch = {**batch, 'example_ids': jnp.arange(num_examples)}
         num_stopping = batch.pop(IS_STOPPING, jnp.zeros(1, jnp.int32)).sum()
-        grads, loss, sums = gradients(state.params, batch, dropout_key)
+        grads, loss, sums = gradients(state.params, frozen, batch, dropout_key)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # An update can overflow where the gradient did not.
@@ -173,12 +186,14 @@ def make_train_step(
             state.window, num_stopping, state.num_skipped, state.num_skipped_in_a_row
         )
 
-    def placed(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Status]:
-        state, status = train_step(state, batch, key)
+    def placed(
+        state: TrainState, frozen: PyTree, batch: Batch, key: Array
+    ) -> tuple[TrainState, Status]:
+        state, status = train_step(state, frozen, batch, key)
         return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), status
 
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    return TrainStep(jax.jit(placed, donate_argnums=0), key)
+    return TrainStep(jax.jit(placed, donate_argnums=0), key, dict(frozen or {}))
 
 
 def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:
@@ -187,48 +202,49 @@ def _choose(condition: Bool[Array, ''], new: PyTree, old: PyTree) -> PyTree:
 
 def _sharded_gradients(
     objective: Objective, mesh: Mesh, num_microbatches: int, dtype: jnp.dtype
-) -> Callable[[PyTree, Batch, Array], tuple[PyTree, Array, dict[str, Sum]]]:
-    def local_sums(params: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
+) -> Callable[[PyTree, PyTree, Batch, Array], tuple[PyTree, Array, dict[str, Sum]]]:
+    def local_sums(params: PyTree, frozen: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
         def loss_and_sums(params: PyTree) -> tuple[Array, dict[str, Sum]]:
-            sums = objective.sums(params, batch, key)
+            sums = objective.sums({**params, **frozen}, batch, key)
             return objectives.total_loss(objective, sums, totals), sums
 
         (loss, sums), grads = jax.value_and_grad(loss_and_sums, has_aux=True)(params)
         return grads, loss, sums
 
-    def accumulated(params: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
+    def accumulated(params: PyTree, frozen: PyTree, batch: Batch, totals: Any, key: Array) -> Any:
         if num_microbatches == 1:
-            return local_sums(params, batch, totals, key)
+            return local_sums(params, frozen, batch, totals, key)
         microbatches = jax.tree.map(
             lambda rows: rows.reshape(num_microbatches, -1, *rows.shape[1:]), batch
         )
 
         def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
-            part = local_sums(params, microbatch, totals, key)
+            part = local_sums(params, frozen, microbatch, totals, key)
             return jax.tree.map(jnp.add, carry, part), None
 
         first = jax.tree.map(lambda rows: rows[0], microbatches)
-        shapes = jax.eval_shape(lambda: local_sums(params, first, totals, key))
+        shapes = jax.eval_shape(lambda: local_sums(params, frozen, first, totals, key))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.scan(accumulate, zeros, microbatches)[0]
 
-    def gradients(params: PyTree, batch: Batch, key: Array) -> Any:
-        params_specs = specs(params, mesh)
+    def gradients(params: PyTree, frozen: PyTree, batch: Batch, key: Array) -> Any:
+        params_specs, frozen_specs = specs(params, mesh), specs(frozen, mesh)
 
-        def on_each_device(pieces: PyTree, batch: Batch, key: Array) -> Any:
+        def on_each_device(pieces: PyTree, frozen: PyTree, batch: Batch, key: Array) -> Any:
             totals = jax.lax.psum(objective.totals(batch), AXES)
             whole = gather(pieces, params_specs, dtype)
-            grads, loss, sums = accumulated(whole, batch, totals, key)
+            constant = gather(frozen, frozen_specs, dtype)
+            grads, loss, sums = accumulated(whole, constant, batch, totals, key)
             return reduce(grads, params_specs), *jax.lax.psum((loss, sums), AXES)
 
         # Without the check of varying axes, gradients stay local until the one reduction.
         return jax.shard_map(
             on_each_device,
             mesh=mesh,
-            in_specs=(params_specs, BATCH, REPLICATED),
+            in_specs=(params_specs, frozen_specs, BATCH, REPLICATED),
             out_specs=(params_specs, REPLICATED, REPLICATED),
             check_vma=False,
-        )(params, batch, key)
+        )(params, frozen, batch, key)
 
     return gradients
 

@@ -31,6 +31,7 @@ from albert_jax.sharding import (
     make_mesh,
     put_batch,
     replicator,
+    shardings,
 )
 from albert_jax.step import (
     IS_STOPPING,
@@ -121,6 +122,8 @@ class Task:
     # (parameters, mesh, was the run told to stop?) → held-out metrics, or None if it was; in place
     # of the objective's means over `eval_batch`.
     evaluate: Callable[[PyTree, Mesh, Callable[[], bool]], dict[str, float] | None] | None = None
+    # Weights that the objective finds beside the parameters and that stay as they are.
+    frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,11 +159,11 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     # Mesh, and this process's share of the batch.
     mesh = training_mesh(settings, abstract_state.params)
     rows = _local_rows(settings, mesh)
-    shardings = state_shardings(abstract_state, mesh)
+    places = state_shardings(abstract_state, mesh)
     abstract_state = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         abstract_state,
-        shardings,
+        places,
     )
 
     evaluated = [name for name in abstract_state.window if name not in ('loss', 'grad_norm')]
@@ -176,7 +179,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     distributed.check_shared(workdir)
     state = checkpoints.restore(abstract_state, task.about)
     if state is None:
-        state = jax.jit(make_state, out_shardings=shardings)(task.start_params)
+        state = jax.jit(make_state, out_shardings=places)(task.start_params)
     first_step = int(state.step)
     # It may have been told to stop in the midst of an evaluation.
     is_due = first_step % settings.eval_every == 0 or first_step == settings.num_steps
@@ -191,6 +194,8 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     if first_step and distributed.is_main():
         print(f'Going on from step {first_step} of {settings.num_steps}.')
 
+    frozen = jax.jit(lambda tree: tree, out_shardings=shardings(task.frozen, mesh))(task.frozen)
+
     # The steps.
     def step_in(num_microbatches: int) -> TrainStep:
         return make_train_step(
@@ -201,6 +206,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
             settings.log_every,
             settings.seed,
             task.about.model.compute_dtype,
+            frozen,
         )
 
     num_microbatches = settings.num_microbatches
@@ -217,7 +223,7 @@ def train(task: Task, settings: LoopSettings, workdir: Path, num_profiled: int =
     )
     reader = _reader(lambda step: task.train_batch(step, rows), first_step, settings.num_steps)
     stop = _StopSignal()
-    evaluate = _evaluator(task, settings, mesh, rows, stop)
+    evaluate = _evaluator(task, settings, mesh, rows, stop, frozen)
     if _is_stale(history, settings):
         checkpoints.close()
         return Outcome(first_step, None, None)
@@ -409,7 +415,7 @@ def _fewest_microbatches(
 def _state_maker(
     task: Task, example: Mapping[str, np.ndarray], seed: int
 ) -> Callable[[PyTree | None], TrainState]:
-    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in example.items()}
+    shapes, frozen_shapes = jax.eval_shape(lambda *trees: trees, example, task.frozen)
 
     def make_state(start_params: PyTree | None) -> TrainState:
         def init_params(key: Array) -> PyTree:
@@ -417,7 +423,7 @@ def _state_maker(
                 return task.init_params(key)
             return task.init_params(key, start_params)
 
-        return init_state(init_params, task.optimizer, task.objective, shapes, seed)
+        return init_state(init_params, task.optimizer, task.objective, shapes, seed, frozen_shapes)
 
     return make_state
 
@@ -432,7 +438,12 @@ def _reader(
 
 
 def _evaluator(
-    task: Task, settings: LoopSettings, mesh: Mesh, rows: range, stop: '_StopSignal'
+    task: Task,
+    settings: LoopSettings,
+    mesh: Mesh,
+    rows: range,
+    stop: '_StopSignal',
+    frozen: Mapping[str, PyTree],
 ) -> Callable[[PyTree], dict[str, float] | None]:
     """Held-out means, or None if a signal came first: a preemption does not wait for minutes."""
     whole = replicator(mesh)
@@ -446,8 +457,10 @@ def _evaluator(
     if settings.num_eval_batches:
         num_batches = min(num_batches, settings.num_eval_batches)
 
+    whole_frozen = whole(frozen)
+
     def evaluate(params: PyTree) -> dict[str, float] | None:
-        params = whole(params)
+        params = {**whole(params), **whole_frozen}
         total: dict[str, Sum] | None = None
         for number in range(num_batches):
             if is_stopped():

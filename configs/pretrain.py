@@ -98,12 +98,17 @@ def _named(name: str) -> ConfigDict:
     return config
 
 
+def model_fields() -> ConfigDict:
+    """Every field of the model, empty: its size's value is taken."""
+    return ConfigDict({name: placeholder(kind) for name, kind in _MODEL_FIELDS.items()})
+
+
 def _paper() -> ConfigDict:
     config = ConfigDict()
 
     config.init_from = ''  # weights to start from: a run, or anything that albert_jax.load takes
 
-    config.model = ConfigDict({name: placeholder(kind) for name, kind in _MODEL_FIELDS.items()})
+    config.model = model_fields()
     config.model.size = 'albert_base'  # a name of albert_jax.config.SIZES
     config.model.compute_dtype = 'bfloat16'  # of the matrix products: float32 or bfloat16
     config.model.remat = (

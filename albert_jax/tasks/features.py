@@ -91,6 +91,49 @@ class Features:
         return batch
 
 
+@dataclasses.dataclass(frozen=True)
+class PairedFeatures:
+    """The same examples as two vocabularies have them: for a student and its teacher.
+
+    Args:
+      own: of the student.
+      other: of the teacher, with as many choices.
+      prefix: before the names of the teacher's fields in a batch.
+      other_pad_id: of the teacher's vocabulary.
+    """
+
+    own: Features
+    other: Features
+    prefix: str
+    other_pad_id: int
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples there are."""
+        return self.own.num_examples
+
+    @property
+    def num_choices(self) -> int:
+        """Sequences an example."""
+        return self.own.num_choices
+
+    @functools.cached_property
+    def lengths(self) -> Int64[np.ndarray, 'examples']:
+        """Tokens of each example's longest sequence in either vocabulary."""
+        return np.maximum(self.own.lengths, self.other.lengths)
+
+    def batch(
+        self, examples: Int64[np.ndarray, 'batch'], weights: np.ndarray, length: int, pad_id: int
+    ) -> HostBatch:
+        """As of Features, with the teacher's inputs beside the student's."""
+        other = self.other.batch(examples, weights, length, self.other_pad_id)
+        inputs = ('input_ids', 'attention_mask', 'token_type_ids')
+        return {
+            **self.own.batch(examples, weights, length, pad_id),
+            **{f'{self.prefix}{name}': other[name] for name in inputs},
+        }
+
+
 class FeaturesWriter:
     """Collects sequences, then makes Features of them.
 
@@ -168,7 +211,12 @@ class TrainBatches:
     """
 
     def __init__(
-        self, features: Features, batch_size: int, max_length: int, pad_id: int, seed: int
+        self,
+        features: Features | PairedFeatures,
+        batch_size: int,
+        max_length: int,
+        pad_id: int,
+        seed: int,
     ) -> None:
         self._features, self._batch_size = features, batch_size
         self._lengths, self._pad_id, self._seed = bucket_lengths(max_length), pad_id, seed
@@ -214,7 +262,7 @@ def eval_batches(
 
 
 def _padded(
-    features: Features,
+    features: Features | PairedFeatures,
     examples: Int64[np.ndarray, 'some'],
     batch_size: int,
     lengths: Sequence[int],

@@ -14,7 +14,7 @@ from albert_jax.config import AlbertConfig
 from albert_jax.errors import UserError
 from albert_jax.heads import POOLED, apply_head, dropout_of, head_loss, loss_weight
 from albert_jax.model import PretrainingModel
-from albert_jax.objectives import Batch, Objective, Sum
+from albert_jax.objectives import Batch, Guide, Objective, Seen, Sum, guided_weights
 from albert_jax.optimizer import path_name
 from albert_jax.settings import Settings
 
@@ -56,6 +56,7 @@ def fine_tuning(
     head_dropout: float,
     robust: RobustSettings,
     special_ids: tuple[int, ...],
+    guide: Guide | None = None,
 ) -> Objective:
     """The head's loss, as `loss` among the metrics under the name `task_loss`.
 
@@ -65,12 +66,21 @@ def fine_tuning(
       head_dropout: of the classifier's input.
       robust: adversary and replacement of tokens.
       special_ids: pieces that are never replaced.
+      guide: adds losses of its own.
+
+    Raises:
+      UserError: if an adversary and a guide are asked for at once.
     """
+    if guide is not None and robust.adversarial_steps:
+        raise UserError(
+            f'robust.adversarial_steps is {robust.adversarial_steps}, but a teacher is not asked '
+            f'about perturbed embeddings; set it to 0.'
+        )
     model = PretrainingModel(config)
 
     def loss_of(
         params: PyTree, batch: Batch, key: Key[Array, ''] | None, perturbation: Array | None
-    ) -> Sum:
+    ) -> dict[str, Sum]:
         ids = batch.get('example_ids', jnp.arange(batch['input_ids'].shape[0]))
         encoded: Any = model.apply(
             {'params': params},
@@ -81,21 +91,26 @@ def fine_tuning(
             deterministic=key is None,
             rngs=None if key is None else {'dropout': key},
             perturbation=perturbation,
+            with_hidden_states=guide is not None and guide.wants_hidden_states,
             with_pooler=head.kind in POOLED,
             method='encode',
         )
-        hidden, pooled, _, _ = encoded
+        hidden, pooled, embedded, (layers, _) = encoded
         head_key = None if key is None else jax.random.fold_in(key, 1)
         dropout = dropout_of(head_dropout, head_key, ids)
         logits = apply_head(head.kind, params['head'], hidden, pooled, batch, dropout, True)
-        return head_loss(head.kind, logits, batch)
+        found = {'task_loss': head_loss(head.kind, logits, batch)}
+        if guide is not None:
+            states = None if layers is None else jnp.concatenate([embedded[None], layers])
+            found |= guide.sums(params, batch, Seen(logits, states))
+        return found
 
     def sums(params: PyTree, batch: Batch, key: Key[Array, ''] | None) -> dict[str, Sum]:
         if key is not None and robust.replaced_fraction:
             batch = {**batch, 'input_ids': _replaced(batch, key)}
         if key is not None and robust.adversarial_steps:
             return {'task_loss': adversarial(params, batch, key)}
-        return {'task_loss': loss_of(params, batch, key, None)}
+        return loss_of(params, batch, key, None)
 
     def _replaced(batch: Batch, key: Key[Array, '']) -> Int[Array, 'batch length']:
         ids = batch['input_ids']
@@ -123,7 +138,7 @@ def fine_tuning(
         for _ in range(steps):
 
             def loss(params: PyTree, delta: Array) -> tuple[Array, Sum]:
-                found = loss_of(params, batch, key, delta)
+                found = loss_of(params, batch, key, delta)['task_loss']
                 return found.sum, found
 
             (grads, ascent), found = jax.grad(loss, (0, 1), has_aux=True)(params, delta)
@@ -147,9 +162,10 @@ def fine_tuning(
     adversarial.defvjp(forward, backward)
 
     def totals(batch: Batch) -> dict[str, Array]:
-        return {'task_loss': loss_weight(head.kind, batch)}
+        weights = {'task_loss': loss_weight(head.kind, batch)}
+        return weights if guide is None else weights | guide.totals(batch)
 
-    return Objective({'task_loss': 1.0}, totals, sums)
+    return Objective(guided_weights({'task_loss': 1.0}, guide), totals, sums)
 
 
 def _start(

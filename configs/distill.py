@@ -1,0 +1,64 @@
+"""Distillation: `configs/distill.py:NAME`, a student that learns from a teacher.
+
+    python -m albert_jax.distill --config=configs/distill.py:sst2+small --workdir=runs/student \
+        --config.teacher=runs/sst2 --config.data.path=GLUE/SST-2
+
+NAME is a task of configs/finetune.py or a name of configs/pretrain.py (raw text). Behind it:
+
+- TASK: the student is --config.init_from, or random with --config.model.size and other fields.
+- TASK+small: a random ALBERT of 2.8 M parameters with the teacher's vocabulary of 30,000 pieces.
+- mini, base, …: the model of that name, on what python -m albert_jax.prepare has written.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import finetune, pretrain
+
+
+def get_config(name: str = 'sst2+small') -> ConfigDict:
+    """The config of a task or of a pretraining, with a teacher."""
+    base, plus, student = name.partition('+')
+    if base in pretrain.NAMES:
+        config = pretrain.get_config(name)
+    else:
+        if plus and student != 'small':
+            raise ValueError(f'there is no student {student!r}; there is +small.')
+        config = _task(base)
+        if student:
+            _make_small(config)
+    config.teacher = ''  # a fine-tuned model, or a pretrained one for raw text
+
+    config.distillation = ConfigDict()
+    config.distillation.label_weight = 0.5  # of the labels' own loss
+    config.distillation.soft_weight = 0.5  # of the softened answers
+    config.distillation.temperature = 2.0
+    config.distillation.hidden_weight = 0.0  # of the hidden states, through a learned map
+    config.distillation.hidden_layers = 'all'  # all or last
+    config.distillation.relation_weight = 0.0  # of self-attention relations, MiniLM v2
+    config.distillation.relation_heads = 16  # divides both widths
+    config.distillation.relation_layer = 0  # of the teacher; 0 for its last
+    return config
+
+
+def _task(name: str) -> ConfigDict:
+    config = finetune.get_config(name)
+    # A student is random where init_from is empty.
+    del config.from_scratch
+    fields = pretrain.model_fields()
+    fields.size = placeholder(str)
+    fields.update({name: value for name, value in config.model.items() if value is not None})
+    config.model = fields
+    return config
+
+
+def _make_small(config: ConfigDict) -> None:
+    config.model.size = 'albert_base'
+    config.model.embedding_size = 64
+    config.model.hidden_size = 256
+    config.model.num_hidden_layers = 6
+    config.model.num_attention_heads = 8
+    config.model.intermediate_size = 1024
+    # Random weights want larger steps.
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.bias_correction = True

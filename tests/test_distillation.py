@@ -1,0 +1,430 @@
+"""Distillation: its losses by NumPy from the papers, the step with a teacher, whole runs."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, rel_entr, softmax
+
+from albert_jax import distill, finetune, pretrained
+from albert_jax.about import Head
+from albert_jax.config import AlbertConfig
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.distillation import (
+    DistillationSettings,
+    Guide,
+    attention_vectors,
+    hidden_loss,
+    relation_loss,
+    soft_answer_loss,
+    soft_loss,
+    teacher_layers,
+)
+from albert_jax.errors import UserError
+from albert_jax.heads import init_head
+from albert_jax.model import PretrainingModel, init_params
+from albert_jax.objectives import Seen, pretraining
+from albert_jax.optimizer import OptimizerSettings, make_optimizer
+from albert_jax.pretrained import Pretrained
+from albert_jax.sharding import make_mesh, put_batch, shardings
+from albert_jax.step import init_state, make_train_step, state_shardings
+from tests.test_finetune import checkpoint, flags, mood_files  # noqa: F401
+from tests.test_step import batches
+
+STUDENT = AlbertConfig(
+    vocab_size=60,
+    embedding_size=8,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=16,
+)
+TEACHER = dataclasses.replace(
+    STUDENT, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, sharing='none'
+)
+ALL = DistillationSettings(
+    soft_weight=0.7, label_weight=0.4, hidden_weight=0.3, relation_weight=0.9, relation_heads=4
+)
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def params_of(config, seed=0, scale=0.3):
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale, x.shape), jnp.float32), shapes)
+
+
+# The losses.
+
+
+def test_soft_loss_is_the_papers():
+    student, teacher, weights = normal(5, 7), normal(5, 7), np.array([1, 0, 2, 1, 1], np.float32)
+    found = soft_loss(student, teacher, 3.0, weights)
+    divergences = rel_entr(softmax(teacher / 3, -1), softmax(student / 3, -1)).sum(-1)
+    np.testing.assert_allclose(found.sum, 9 * (divergences * weights).sum(), rtol=1e-5)
+    assert found.weight == 5
+
+
+def test_soft_loss_leaves_out_what_cannot_be_an_answer():
+    student, teacher = normal(3, 6), normal(3, 6)
+    found = soft_loss(student, teacher, 2.0, np.ones(3, np.float32))
+    closed = np.full((3, 2), -1e30, np.float32)
+    wider = (np.concatenate([x, closed], -1) for x in (student, teacher))
+    again, slope = jax.value_and_grad(lambda s, t: soft_loss(s, t, 2.0, jnp.ones(3)).sum)(*wider)
+    np.testing.assert_allclose(again, found.sum, rtol=1e-6)
+    assert np.isfinite(slope).all() and not slope[:, 6:].any()
+
+
+@pytest.mark.parametrize('kind', ['question_answering', 'conditional_question_answering'])
+def test_soft_answers_to_questions(kind):
+    weights = np.array([1, 1, 0], np.float32)
+    names = ['start', 'end'] + ['impossible'] * (kind != 'question_answering')
+    student, teacher = (
+        {n: normal(3) if n == 'impossible' else normal(3, 9) for n in names} for _ in range(2)
+    )
+
+    def divergence(a, b):
+        return 4 * rel_entr(softmax(b / 2, -1), softmax(a / 2, -1)).sum(-1)
+
+    expected = sum(divergence(student[n], teacher[n]) for n in ('start', 'end')) / 2
+    if 'impossible' in names:
+        two = [np.stack([np.zeros(3), x['impossible']], -1) for x in (student, teacher)]
+        expected = expected + divergence(*two) / 2
+    found = soft_answer_loss(kind, student, teacher, {'weights': weights}, 2.0)
+    np.testing.assert_allclose(found.sum, (expected * weights).sum(), rtol=1e-5)
+    assert found.weight == 2
+
+
+def test_soft_answers_of_tags_and_numbers():
+    weights = np.array([1, 0], np.float32)
+    tags = np.array([[1, -1, 0], [2, 2, 2]])
+    student, teacher = {'logits': normal(2, 3, 4)}, {'logits': normal(2, 3, 4)}
+    batch = {'weights': weights, 'token_labels': tags}
+    found = soft_answer_loss('token_classification', student, teacher, batch, 1.0)
+    each = rel_entr(softmax(teacher['logits'], -1), softmax(student['logits'], -1)).sum(-1)
+    np.testing.assert_allclose(found.sum, each[0, 0] + each[0, 2], rtol=1e-5)
+    assert found.weight == 2
+    student, teacher = {'logits': normal(2, 1)}, {'logits': normal(2, 1)}
+    batch = {'weights': weights, 'labels': np.zeros(2, np.float32)}
+    found = soft_answer_loss('sequence_classification', student, teacher, batch, 5.0)
+    difference = student['logits'][0, 0] - teacher['logits'][0, 0]
+    np.testing.assert_allclose(found.sum, difference**2, rtol=1e-5)
+
+
+def test_hidden_loss_is_tinyberts():
+    student, teacher, kernel = normal(2, 3, 5, 4), normal(2, 3, 5, 6), normal(4, 6)
+    mask = (np.arange(5) < np.array([[5], [2], [4]])).astype(np.float32)
+    weights = np.array([1, 1, 0], np.float32)
+    found = hidden_loss(student, teacher, kernel, mask, weights)
+    expected = [
+        np.mean((student[:, b, t] @ kernel - teacher[:, b, t]) ** 2)
+        for b in range(2)
+        for t in range(5)
+        if mask[b, t]
+    ]
+    np.testing.assert_allclose(found.mean(), np.mean(expected), rtol=1e-5)
+
+
+def test_relation_loss_is_minilms():
+    student, teacher = normal(3, 5, 8), normal(3, 5, 12)
+    lengths, weights = (5, 2, 4), np.array([1, 1, 0], np.float32)
+    mask = (np.arange(5) < np.array(lengths)[:, None]).astype(np.float32)
+    expected = []
+    for row in range(2):
+        total = 0.0
+        for head in range(4):
+            relations = []
+            for vectors in (teacher, student):
+                size = vectors.shape[-1] // 4
+                cut = vectors[row, : lengths[row], head * size : (head + 1) * size]
+                relations.append(log_softmax(cut.astype(np.float64) @ cut.T / np.sqrt(size), -1))
+            total += (np.exp(relations[0]) * (relations[0] - relations[1])).sum()
+        expected.append(total / (4 * lengths[row]))
+    found = relation_loss(student, teacher, 4, mask, weights)
+    np.testing.assert_allclose(found.sum, np.sum(expected), rtol=1e-5)
+    assert found.weight == 2
+    padded = [np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=9.0) for x in (student, teacher)]
+    again = relation_loss(*padded, 4, np.pad(mask, ((0, 0), (0, 3))), weights)
+    np.testing.assert_allclose(again.sum, found.sum, rtol=1e-5)
+
+
+@pytest.mark.parametrize('sharing', ['all', 'ffn'])
+def test_queries_and_keys_give_the_models_attention(sharing):
+    config = dataclasses.replace(STUDENT, sharing=sharing)
+    params, batch = params_of(config), next(batches(size=3))
+    output = PretrainingModel(config).apply(
+        {'params': params}, batch['input_ids'], batch['attention_mask'], batch['token_type_ids'],
+        with_details=True,
+    )  # fmt: skip
+    for layer in range(2):
+        query, key, _ = (
+            x.reshape(3, 12, 2, 8)
+            for x in attention_vectors(config, params, output.hidden_states[layer], layer)
+        )
+        scores = np.einsum('bqhd,bkhd->bhqk', query, key) / np.sqrt(8)
+        scores = np.where(batch['attention_mask'][:, None, None] > 0, scores, -1e30)
+        np.testing.assert_allclose(
+            softmax(scores, -1), output.attention_probs[layer], atol=1e-5, rtol=0
+        )
+
+
+def test_layers_are_spread_evenly():
+    assert teacher_layers(3, 12, 'all') == ([0, 1, 2, 3], [0, 4, 8, 12])
+    assert teacher_layers(4, 6, 'all') == ([0, 1, 2, 3, 4], [0, 2, 3, 5, 6])
+    assert teacher_layers(4, 6, 'last') == ([4], [6])
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn():
+    settings = dataclasses.replace(ALL, label_weight=0.0)
+    guide = Guide(settings, TEACHER, TEACHER, None)
+    params = params_of(TEACHER, scale=1.0)
+    scaffold = {'scaffold': {'hidden': {'kernel': jnp.eye(32)}}}
+    objective = pretraining(TEACHER, guide=guide)
+    batch = jax.tree.map(jnp.asarray, next(batches(size=4)))
+    given = {**params, **scaffold, 'teacher': params}
+    sums = objective.sums(given, batch, None)
+    for name in ('soft_loss', 'hidden_loss', 'relation_loss'):
+        assert abs(float(sums[name].sum)) < 1e-4
+    other = {**given, 'teacher': params_of(TEACHER, 1, scale=1.0)}
+    sums = objective.sums(other, batch, None)
+    assert min(float(sums[name].sum) for name in guide.loss_weights) > 0.01
+
+
+# The step.
+
+
+def distilled(num_devices, num_microbatches, num_fsdp=1, steps=4, settings=ALL):
+    mesh = make_mesh(num_devices, num_fsdp)
+    guide = Guide(settings, STUDENT, TEACHER, None)
+    objective = pretraining(STUDENT, guide=guide)
+    optimizer = make_optimizer(OptimizerSettings(learning_rate=0.01, warmup_steps=2), 8, STUDENT)
+    teacher = {'teacher': params_of(TEACHER)}
+    frozen = jax.device_put(teacher, shardings(teacher, mesh))
+    data = list(batches(num_steps=steps))
+
+    def make_state():
+        def init(key):
+            return {**init_params(STUDENT, key), **guide.scaffold(key)}
+
+        return init_state(init, optimizer, objective, data[0], 0, teacher)
+
+    state = jax.jit(make_state, out_shardings=state_shardings(jax.eval_shape(make_state), mesh))()
+    step = make_train_step(objective, optimizer, mesh, num_microbatches, 10, 0, frozen=frozen)
+    for batch in data:
+        state, status = step(state, put_batch(mesh, batch))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(step.frozen), jax.tree.leaves(teacher), strict=True)
+    )
+    return jax.device_get((state.params, status.window))
+
+
+def test_devices_shards_and_microbatches_change_nothing():
+    params, window = distilled(1, 1)
+    assert set(params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence', 'scaffold'}
+    assert {'soft_loss', 'hidden_loss', 'relation_loss', 'mlm_loss', 'sop_loss'} <= set(window)
+    for other in (distilled(8, 2, 4), distilled(8, 1)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5),
+            (params, window), other,
+        )  # fmt: skip
+
+
+def test_the_loss_is_the_weighted_sum():
+    weights = {
+        'mlm_loss': 0.4, 'sop_loss': 0.4,
+        'soft_loss': 0.7, 'hidden_loss': 0.3, 'relation_loss': 0.9,
+    }  # fmt: skip
+    _, window = distilled(1, 1, steps=1)
+    total = sum(factor * float(window[name].mean()) for name, factor in weights.items())
+    assert float(window['loss'].mean()) == pytest.approx(total, rel=1e-5)
+
+
+def test_the_teachers_own_tokens():
+    head = Head('sequence_classification', ('a', 'b', 'c'))
+    other = dataclasses.replace(TEACHER, vocab_size=90)
+    settings = DistillationSettings(label_weight=0.0, soft_weight=1.0)
+    guide = Guide(settings, STUDENT, other, head, (2, 0, 1))
+    params = params_of(other)
+    params['head'] = init_head(head.kind, 3, other, jax.random.key(0))
+    batch = {n: x for n, x in next(batches(size=4)).items() if n.endswith(('ids', 'mask'))}
+    batch |= {'weights': np.ones(4, np.float32), 'labels': np.zeros(4, np.int32)}
+    own = dict(input_ids=RNG.integers(0, 90, (4, 7)), attention_mask=np.ones((4, 7), int))
+    own['token_type_ids'] = np.zeros((4, 7), int)
+    model = PretrainingModel(other)
+    _, pooled, _, _ = model.apply({'params': params}, *own.values(), method='encode')
+
+    kernel, bias = (np.asarray(params['head'][name]) for name in ('kernel', 'bias'))
+    logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]
+    seen = Seen({'logits': jnp.asarray(normal(4, 3))}, None)
+    given = batch | {f'teacher_{name}': jnp.asarray(x) for name, x in own.items()}
+    found = guide.sums({'teacher': params}, given, seen)['soft_loss']
+    expected = soft_loss(seen.logits['logits'], logits, 2.0, np.ones(4, np.float32))
+    np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope='module')
+def teacher(checkpoint, mood_files, tmp_path_factory):  # noqa: F811
+    workdir = tmp_path_factory.mktemp('teacher')
+    cache = workdir / 'cache'
+    assert finetune.main([*flags(checkpoint, mood_files, cache), f'--workdir={workdir}']) == 0
+    return workdir
+
+
+def student_flags(teacher, files, *more, name='classification') -> list[str]:
+    start = f'--config.init_from={teacher}'
+    given = [x for x in flags('', files, teacher / 'cache', *more) if 'init_from' not in x]
+    assert start not in given
+    return [
+        f'--config=configs/distill.py:{name}', f'--config.teacher={teacher}', *given[1:],
+        '--config.model.size=albert_base', '--config.model.embedding_size=8',
+        '--config.model.hidden_size=8', '--config.model.num_hidden_layers=1',
+        '--config.model.num_attention_heads=2', '--config.model.intermediate_size=32',
+        '--config.model.max_position_embeddings=64',
+    ]  # fmt: skip
+
+
+def evaluated(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [line for line in lines if line['split'] == 'train']
+
+
+def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, capsys):  # noqa: F811
+    more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
+            '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
+            '--config.distillation.relation_heads=4', '--config.loop.log_every=10']  # fmt: skip
+    arguments = [*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "student"}']
+    assert distill.main(arguments) == 0
+    assert 'The teacher has accuracy' in capsys.readouterr().out
+    found = json.loads((tmp_path / 'student' / 'distilled.json').read_text())
+    assert found['student']['metrics']['accuracy'] > 0.9
+    assert found['student']['parameters'] < found['teacher']['parameters']
+    assert found['student']['examples_per_second'] > 0
+    lines = evaluated(tmp_path / 'student')
+    for name in ('soft_loss', 'hidden_loss', 'relation_loss'):
+        assert lines[-1][name] < lines[0][name]
+    read = pretrained.read(tmp_path / 'student')
+    assert set(read.params) == {'embeddings', 'encoder', 'pooler', 'head'}
+    # The same command again finds nothing to do; another temperature is another run.
+    assert distill.main(arguments) == 0
+    with pytest.raises(UserError, match=r'distillation.temperature'):
+        distill.main([*arguments, '--config.distillation.temperature=3'])
+
+
+@pytest.fixture
+def other_words(text_file):
+    from albert_jax.data.corpus import Source
+    from albert_jax.data.preparation import PreparationSettings, vocabulary_for
+
+    return vocabulary_for([Source('jsonl', str(text_file))], PreparationSettings(), 700)
+
+
+def test_another_vocabulary_where_only_answers_are_compared(
+    teacher, mood_files, tmp_path, other_words  # noqa: F811
+):  # fmt: skip
+    words = tmp_path / 'words.model'
+    words.write_bytes(other_words)
+    more = [f'--config.data.vocabulary={words}', '--config.loop.num_steps=20']
+    arguments = student_flags(teacher, mood_files, *more)
+    assert distill.main([*arguments, f'--workdir={tmp_path / "student"}']) == 0
+    assert pretrained.read(tmp_path / 'student').config.vocab_size == 700
+    with pytest.raises(UserError, match='compared token by token'):
+        distill.main(
+            [*arguments, '--config.distillation.hidden_weight=1', f'--workdir={tmp_path / "x"}']
+        )
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--config.teacher='], 'teacher is empty'),
+        (['--config.teacher=nowhere'], 'nowhere'),
+        (['--config.distillation.soft_weight=0'], 'nothing would come from the teacher'),
+        (['--config.distillation.temperature=0'], 'temperature is 0.0; it must be above 0'),
+        (['--config.distillation.hidden_layers=two'], 'it must be one of all, last'),
+        (
+            ['--config.distillation.relation_weight=1', '--config.distillation.relation_heads=5'],
+            'does not divide the width of the student, 8',
+        ),
+        (
+            [
+                '--config.distillation.relation_weight=1',
+                '--config.distillation.relation_layer=9',
+                '--config.distillation.relation_heads=4',
+            ],
+            'the teacher has 2 layers',
+        ),
+        (['--config.robust.adversarial_steps=2'], 'adversarial_steps is 2'),
+        (['--config.task.labels=yes,no,perhaps'], 'answers with no, yes, the task with'),
+        (['--config.task.max_length=100'], '64 positions'),
+    ],
+)
+def test_refused(teacher, mood_files, tmp_path, more, message):  # noqa: F811
+    with pytest.raises(UserError, match=message):
+        distill.main([*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "w"}'])
+    assert not (tmp_path / 'w').exists()
+
+
+def test_a_teacher_that_is_not_fine_tuned_or_answers_otherwise(
+    checkpoint, teacher, mood_files, tmp_path  # noqa: F811
+):  # fmt: skip
+    workdir = f'--workdir={tmp_path / "w"}'
+    arguments = student_flags(teacher, mood_files, f'--config.teacher={checkpoint}')
+    with pytest.raises(UserError, match='is not fine-tuned'):
+        distill.main([*arguments, workdir])
+    numbers = tmp_path / 'numbers'
+    numbers.mkdir()
+    for name in ('train', 'dev'):
+        (numbers / f'{name}.tsv').write_text('text\tlabel\ngood\t1.5\nbad\t0.5\n')
+    with pytest.raises(UserError, match='answers with no, yes, the task with score'):
+        distill.main([*student_flags(teacher, numbers, name='regression'), workdir])
+    with pytest.raises(UserError, match='give configs/distill.py:NAME'):
+        distill.main(['--config=configs/finetune.py:sst2', workdir])
+
+
+def test_raw_text(corpus_directory, vocabulary, tmp_path):
+    config = dataclasses.replace(TEACHER, vocab_size=1000, max_position_embeddings=128)
+    folder = tmp_path / 'teacher'
+    folder.mkdir()
+    tokenizer = Tokenizer(vocabulary)
+    pretrained.write(Pretrained(config, params_of(config, scale=0.1), tokenizer), folder)
+    arguments = [
+        '--config=configs/distill.py:tiny', f'--config.teacher={folder}',
+        f'--config.data.path={corpus_directory}', '--config.model.vocab_size=1000',
+        '--config.model.hidden_size=16', '--config.model.num_hidden_layers=2',
+        '--config.model.num_attention_heads=2', '--config.model.embedding_size=8',
+        '--config.pretraining.sequence_length=128', '--config.model.max_position_embeddings=128',
+        '--config.loop.num_steps=6', '--config.loop.batch_size=8', '--config.loop.log_every=2',
+        '--config.loop.eval_every=6', '--config.loop.checkpoint_every=6',
+        '--config.loop.num_eval_batches=2', '--config.optimizer.warmup_steps=2',
+        '--config.distillation.hidden_weight=1', '--config.distillation.relation_weight=1',
+        '--config.distillation.relation_heads=4', f'--workdir={tmp_path / "student"}',
+    ]  # fmt: skip
+    assert distill.main(arguments) == 0
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / 'student' / 'metrics.jsonl').read_text().splitlines()
+    ]
+    names = {'soft_loss', 'hidden_loss', 'relation_loss', 'mlm_loss', 'sop_loss'}
+    assert all(names <= set(line) for line in lines)
+    assert lines[-1]['split'] == 'validation'
+    read = pretrained.read(tmp_path / 'student')
+    assert set(read.params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence'}
+    # Without a masked-LM head there are no softened pieces to learn from.
+    bare = tmp_path / 'bare'
+    bare.mkdir()
+    params = {n: tree for n, tree in params_of(config).items() if n != 'mlm'}
+    pretrained.write(Pretrained(config, params, tokenizer), bare)
+    with pytest.raises(UserError, match='no masked-LM head to ask'):
+        distill.main([*arguments[:-1], f'--config.teacher={bare}', f'--workdir={tmp_path / "b"}'])
