@@ -6,7 +6,7 @@ how alike a layer's input and output are, by depth (Figure 1 of the paper).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -96,18 +96,7 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> Encoded:
 
 def look(model: Pretrained, encoded: Encoded) -> Inside:
     """Runs the model and keeps what every layer and head did."""
-    albert = PretrainingModel(model.config.plain)
-    output: Any = jax.jit(
-        functools.partial(albert.apply, with_details=True),
-    )(
-        {'params': complete(model).params},
-        encoded.input_ids,
-        np.ones_like(encoded.input_ids),
-        encoded.token_type_ids,
-    )
-    return Inside(
-        encoded, np.asarray(output.attention_probs)[:, 0], np.asarray(output.hidden_states)[:, 0]
-    )
+    return Inspector(model).look(encoded)
 
 
 def rollout(
@@ -142,130 +131,241 @@ def similarity_by_depth(
     return distances, np.degrees(np.arccos(np.clip(cosines, -1, 1))).mean(-1)
 
 
-def class_output(model: Pretrained, encoded: Encoded, label: str | None = None) -> 'Output':
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A number that a model gives for a text: a class's logit, or a piece's log-probability."""
+
+    name: str
+    # Among the classes, or the pieces of the vocabulary.
+    index: int
+    # Of the [MASK]; None for a class.
+    place: int | None = None
+
+
+def class_output(model: Pretrained, encoded: Encoded, label: str | None = None) -> Output:
     """The logit of a class of a fine-tuned model; the likeliest class if none is named.
 
     Raises:
       UserError: if the model is not a classifier or has no such label.
     """
-    head = model.head
-    if head is None or head.kind != 'sequence_classification':
-        raise UserError('Only models for classification or regression have a class to explain.')
-    if label is not None and label not in head.labels:
-        raise UserError(f'There is no label {label!r}; there are {", ".join(head.labels)}.')
-
-    def logits(params: Any, hidden: Array, pooled: Array) -> Array:
-        batch: Any = {}
-        return apply_head(
-            head.kind, params['head'], hidden, pooled, batch, lambda x: x, is_training=False
-        )['logits']
-
-    if label is None:
-        values = _value(model, encoded, logits)
-        label = head.labels[int(values.argmax())]
-    index = head.labels.index(label)
-    return Output(label, lambda *arguments: logits(*arguments)[:, index])
+    return Inspector(model).class_output(encoded, label)
 
 
-def masked_output(model: Pretrained, encoded: Encoded, piece: str | None = None) -> 'Output':
+def masked_output(model: Pretrained, encoded: Encoded, piece: str | None = None) -> Output:
     """The log-probability of a piece at the first `[MASK]`; the likeliest piece if none is named.
 
     Raises:
       UserError: if there is no mask, no such piece, or no masked-LM head.
     """
-    tokenizer = model.tokenizer
-    assert tokenizer is not None
-    places = np.flatnonzero(encoded.input_ids[0] == tokenizer.mask_id)
-    if not places.size:
-        raise UserError('The text has no [MASK]; put one where the model is to fill a word in.')
-    if 'mlm' not in model.params:
-        raise UserError('The model has no masked-LM head.')
-    albert = PretrainingModel(model.config.plain)
-
-    def logits(params: Any, hidden: Array, pooled: Array) -> Array:
-        del pooled
-
-        def at_mask(module: PretrainingModel, hidden: Array) -> Array:
-            return module.mlm(hidden[:, places[0]][:, None], module.embeddings.decode)[:, 0]
-
-        found: Any = albert.apply({'params': params}, hidden, method=at_mask)
-        return jax.nn.log_softmax(found[:, : len(tokenizer.pieces)])
-
-    pieces = [str(known) for known in tokenizer.pieces]
-    if piece is None:
-        index = int(_value(model, encoded, logits).argmax())
-    elif piece in pieces or f'▁{piece}' in pieces:
-        index = pieces.index(piece if piece in pieces else f'▁{piece}')
-    else:
-        raise UserError(f'{piece!r} is no piece of the vocabulary; give one that fill_mask shows.')
-    name = pieces[index].replace('▁', '')
-    return Output(name, lambda *arguments: logits(*arguments)[:, index])
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """A number that a model gives for a text."""
-
-    name: str
-    # (params, last layer, pooled output) → one number for each row.
-    of: Callable[[Any, Array, Array], Array]
+    return Inspector(model).masked_output(encoded, piece)
 
 
 def integrated_gradients(model: Pretrained, encoded: Encoded, output: Output) -> Attribution:
-    """How much each piece moved the output, along the straight way from a text of [MASK]s.
+    """As `Inspector.integrated_gradients`."""
+    return Inspector(model).integrated_gradients(encoded, output)
 
-    The gradient with respect to the word embeddings is averaged over the way by the midpoint
-    rule, with twice as many points until the scores add up to the difference within 1e-2 of it
-    (completeness). [CLS], [SEP] and the given masks stay as they are.
 
-    Raises:
-      UserError: if they do not add up with 1024 points either.
+class Inspector:
+    """Looks into a model; each program is compiled once for each length.
+
+    Args:
+      model: pretrained, or fine-tuned.
+      lengths: that texts are padded to; none for each text's own.
     """
-    params = complete(model).params
-    albert = PretrainingModel(model.config.plain)
-    assert model.tokenizer is not None
-    table = np.asarray(params['embeddings']['word']['embedding'])
-    from_masks = table[encoded.input_ids[0]] - table[model.tokenizer.mask_id]
-    from_masks[encoded.is_special] = 0
 
-    def way(shares: Float[Array, 'points']) -> Float[Array, 'points length embedding']:
-        # A share of 1 is the text itself, of 0 its masks.
-        return (shares[:, None, None] - 1) * jnp.asarray(from_masks)[None]
+    def __init__(self, model: Pretrained, lengths: Sequence[int] = ()) -> None:
+        self.model, self._lengths = model, tuple(sorted(lengths))
+        self._params = jax.tree.map(jnp.asarray, complete(model).params)
+        self._albert = PretrainingModel(model.config.plain)
+        self._table = np.asarray(model.params['embeddings']['word']['embedding'])
+        self._details = jax.jit(functools.partial(self._albert.apply, with_details=True))
+        self._values = jax.jit(self._outputs)
+        self._slopes = jax.jit(self._gradients)
 
-    def outputs(perturbation: Float[Array, 'points length embedding']) -> Float[Array, 'points']:
-        num_points = perturbation.shape[0]
-        ids = jnp.tile(encoded.input_ids, (num_points, 1))
-        found: Any = albert.apply(
+    @property
+    def num_compiled(self) -> int:
+        """How many programs have been compiled."""
+        programs: list[Any] = [self._details, self._values, self._slopes]
+        return sum(program._cache_size() for program in programs)
+
+    def look(self, encoded: Encoded) -> Inside:
+        """Runs the model and keeps what every layer and head did."""
+        ids, mask, types = self._padded(encoded)
+        output: Any = self._details({'params': self._params}, ids, mask, types)
+        length = len(encoded.pieces)
+        return Inside(
+            encoded,
+            np.asarray(output.attention_probs)[:, 0, :, :length, :length],
+            np.asarray(output.hidden_states)[:, 0, :length],
+        )
+
+    def class_output(self, encoded: Encoded, label: str | None = None) -> Output:
+        """The logit of a class of a fine-tuned model; the likeliest class if none is named.
+
+        Raises:
+          UserError: if the model is not a classifier or has no such label.
+        """
+        head = self.model.head
+        if head is None or head.kind != 'sequence_classification':
+            raise UserError('Only models for classification or regression have a class to explain.')
+        if label is not None and label not in head.labels:
+            raise UserError(f'There is no label {label!r}; there are {", ".join(head.labels)}.')
+        if label is None:
+            label = head.labels[int(self._of_text(encoded, None).argmax())]
+        return Output(label, head.labels.index(label))
+
+    def masked_output(self, encoded: Encoded, piece: str | None = None) -> Output:
+        """The log-probability of a piece at the first `[MASK]`; the likeliest if none is named.
+
+        Raises:
+          UserError: if there is no mask, no such piece, or no masked-LM head.
+        """
+        tokenizer = self.model.tokenizer
+        assert tokenizer is not None
+        places = np.flatnonzero(encoded.input_ids[0] == tokenizer.mask_id)
+        if not places.size:
+            raise UserError('The text has no [MASK]; put one where the model is to fill a word in.')
+        if 'mlm' not in self.model.own_params():
+            raise UserError('The model has no masked-LM head.')
+        place = int(places[0])
+        pieces = [str(known) for known in tokenizer.pieces]
+        if piece is None:
+            index = int(self._of_text(encoded, place).argmax())
+        elif piece in pieces or f'▁{piece}' in pieces:
+            index = pieces.index(piece if piece in pieces else f'▁{piece}')
+        else:
+            raise UserError(
+                f'{piece!r} is no piece of the vocabulary; give one that fill_mask shows.'
+            )
+        return Output(pieces[index].replace('▁', ''), index, place)
+
+    def integrated_gradients(self, encoded: Encoded, output: Output) -> Attribution:
+        """How much each piece moved the output, along the straight way from a text of [MASK]s.
+
+        The gradient with respect to the word embeddings is averaged over the way by the midpoint
+        rule, with twice as many points until the scores add up to the difference within 1e-2 of it
+        (completeness). [CLS], [SEP] and the given masks stay as they are.
+
+        Raises:
+          UserError: if they do not add up with 1024 points either.
+        """
+        inputs = self._padded(encoded)
+        length, way = len(encoded.pieces), self._from_masks(encoded, inputs[0].shape[1])
+        place, index = jnp.int32(output.place or 0), output.index
+        ends = np.zeros(_POINTS_AT_A_TIME, np.float32)
+        ends[1] = 1
+        values = np.asarray(self._values(self._params, *inputs, way, ends, place))[:2, index]
+        baseline_value, value = (float(x) for x in values)
+        num_points = _FEWEST_POINTS
+        while True:
+            shares = (np.arange(num_points, dtype=np.float32) + 0.5) / num_points
+            total = np.zeros(way.shape, np.float64)
+            for part in shares.reshape(-1, _POINTS_AT_A_TIME):
+                total += np.asarray(
+                    self._slopes(self._params, *inputs, way, part, place, jnp.int32(index)),
+                    np.float64,
+                )
+            scores = (total / num_points * way.astype(np.float64)).sum(-1)[:length]
+            found = Attribution(encoded, output.name, scores, value, baseline_value, num_points)
+            if found.gap <= COMPLETENESS:
+                return found
+            num_points *= 2
+            if num_points > _MOST_POINTS:
+                raise UserError(
+                    f'The scores of {output.name!r} leave {found.gap:.1%} of the difference '
+                    f'unexplained with {_MOST_POINTS} points; it is too small to be explained.'
+                )
+
+    def _of_text(self, encoded: Encoded, place: int | None) -> np.ndarray:
+        """Every output for the text itself."""
+        inputs = self._padded(encoded)
+        way = self._from_masks(encoded, inputs[0].shape[1])
+        shares = np.ones(_POINTS_AT_A_TIME, np.float32)
+        values = self._values(self._params, *inputs, way, shares, jnp.int32(place or 0))
+        return np.asarray(values)[0]
+
+    def _from_masks(self, encoded: Encoded, length: int) -> Float[np.ndarray, 'length embedding']:
+        """The way from a text of masks to the text, as word embeddings."""
+        assert self.model.tokenizer is not None
+        way = np.zeros((length, self._table.shape[1]), np.float32)
+        moved = self._table[encoded.input_ids[0]] - self._table[self.model.tokenizer.mask_id]
+        way[: len(encoded.pieces)] = np.where(encoded.is_special[:, None], 0, moved)
+        return way
+
+    def _padded(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, mask and segments, as long as the next of the lengths."""
+        count = len(encoded.pieces)
+        length = next((x for x in self._lengths if x >= count), count)
+        if self._lengths and count > self._lengths[-1]:
+            raise UserError(
+                f'The text has {count} pieces, of which {self._lengths[-1]} can be looked at; '
+                f'shorten it.'
+            )
+        ids, mask, types = (np.zeros((1, length), np.int32) for _ in range(3))
+        ids[:, :count], mask[:, :count], types[:, :count] = (
+            encoded.input_ids, 1, encoded.token_type_ids,
+        )  # fmt: skip
+        return ids, mask, types
+
+    def _outputs(
+        self,
+        params: Any,
+        ids: Int[Array, '1 length'],
+        mask: Int[Array, '1 length'],
+        types: Int[Array, '1 length'],
+        way: Float[Array, 'length embedding'],
+        shares: Float[Array, 'points'],
+        place: Int[Array, ''],
+        moved: Float[Array, 'points length embedding'] | None = None,
+    ) -> Float[Array, 'points outputs']:
+        """The outputs on the way: a share of 1 is the text itself, of 0 its masks."""
+        num_points = shares.shape[0]
+        if moved is None:
+            moved = (shares[:, None, None] - 1) * way[None]
+        found: Any = self._albert.apply(
             {'params': params},
-            ids,
-            jnp.ones_like(ids),
-            jnp.tile(encoded.token_type_ids, (num_points, 1)),
-            perturbation=perturbation,
-            with_pooler='pooler' in params,
+            jnp.tile(ids, (num_points, 1)),
+            jnp.tile(mask, (num_points, 1)),
+            jnp.tile(types, (num_points, 1)),
+            perturbation=moved,
             method=PretrainingModel.encode,
         )
         hidden, pooled, _, _ = found
-        return output.of(params, hidden.astype(jnp.float32), pooled)
+        hidden = hidden.astype(jnp.float32)
+        head = self.model.head
+        if head is not None:
+            batch: Any = {}
+            return apply_head(
+                head.kind, params['head'], hidden, pooled, batch, lambda x: x, is_training=False
+            )['logits']
 
-    values = jax.jit(lambda shares: outputs(way(shares)))
-    gradients = jax.jit(lambda shares: jax.grad(lambda p: outputs(p).sum())(way(shares)).sum(0))
+        def at_mask(module: PretrainingModel, hidden: Array) -> Array:
+            at_place = jax.lax.dynamic_slice_in_dim(hidden, place, 1, axis=1)
+            return module.mlm(at_place, module.embeddings.decode)[:, 0]
 
-    baseline_value, value = (float(x) for x in np.asarray(values(jnp.array([0.0, 1.0]))))
-    num_points = _FEWEST_POINTS
-    while True:
-        shares = (np.arange(num_points, dtype=np.float32) + 0.5) / num_points
-        parts = shares.reshape(-1, _POINTS_AT_A_TIME)
-        total = sum(np.asarray(gradients(jnp.asarray(part)), np.float64) for part in parts)
-        scores = (total / num_points * from_masks.astype(np.float64)).sum(-1)
-        found = Attribution(encoded, output.name, scores, value, baseline_value, num_points)
-        if found.gap <= COMPLETENESS:
-            return found
-        num_points *= 2
-        if num_points > _MOST_POINTS:
-            raise UserError(
-                f'The scores of {output.name!r} leave {found.gap:.1%} of the difference '
-                f'unexplained with {_MOST_POINTS} points; it is too small to be explained.'
-            )
+        scores: Any = self._albert.apply({'params': params}, hidden, method=at_mask)
+        assert self.model.tokenizer is not None
+        return jax.nn.log_softmax(scores[:, : len(self.model.tokenizer.pieces)])
+
+    def _gradients(
+        self,
+        params: Any,
+        ids: Array,
+        mask: Array,
+        types: Array,
+        way: Array,
+        shares: Array,
+        place: Array,
+        index: Int[Array, ''],
+    ) -> Float[Array, 'length embedding']:
+        """The sum of an output's gradients at some points of the way."""
+        moved = (shares[:, None, None] - 1) * way[None]
+
+        def total(moved: Array) -> Array:
+            outputs = self._outputs(params, ids, mask, types, way, shares, place, moved)
+            return jax.lax.dynamic_index_in_dim(outputs, index, 1, keepdims=False).sum()
+
+        return jax.grad(total)(moved).sum(0)
 
 
 def words_of(pieces: Sequence[str], scores: Float[np.ndarray, 'length']) -> list[tuple[str, float]]:
@@ -282,23 +382,3 @@ def words_of(pieces: Sequence[str], scores: Float[np.ndarray, 'length']) -> list
             words[-1] = (words[-1][0] + piece.removeprefix('##'), words[-1][1] + score)
         was_special = is_special
     return [(word, score) for word, score in words if word]
-
-
-def _value(model: Pretrained, encoded: Encoded, logits: Callable[..., Array]) -> np.ndarray:
-    params = complete(model).params
-    albert = PretrainingModel(model.config.plain)
-
-    @jax.jit
-    def run(params: Any) -> Array:
-        found: Any = albert.apply(
-            {'params': params},
-            encoded.input_ids,
-            np.ones_like(encoded.input_ids),
-            encoded.token_type_ids,
-            with_pooler='pooler' in params,
-            method=PretrainingModel.encode,
-        )
-        hidden, pooled, _, _ = found
-        return logits(params, hidden.astype(jnp.float32), pooled)[0]
-
-    return np.asarray(run(params))

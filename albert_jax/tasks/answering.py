@@ -41,6 +41,7 @@ class Answerer:
       batch_size: examples a batch.
       num_devices: 0 for all.
       labels: names of the classes, in the order of the model's outputs, in place of its own.
+      max_length: tokens of a sequence, where fewer than the task's are wanted; 0 for the task's.
 
     Raises:
       UserError: if it cannot be read, has no head or vocabulary, or the task wants another head.
@@ -53,6 +54,7 @@ class Answerer:
         batch_size: int = 32,
         num_devices: int = 0,
         labels: Sequence[str] | None = None,
+        max_length: int = 0,
     ) -> None:
         self.model: Pretrained = source.read(checkpoint)
         if self.model.head is None:
@@ -71,15 +73,15 @@ class Answerer:
                 )
             self.head = Head(self.head.kind, tuple(labels))
         self.tokenizer: AnyTokenizer = self.model.tokenizer
-        self.family = self._family(task, str(checkpoint))
+        self.family = self._family(task, str(checkpoint), max_length)
         mesh = make_mesh(num_devices)
         self.predictor = Predictor(
             self.model.config, self.head, mesh, batch_size, self.family.settings.max_length,
             self.tokenizer.pad_id,
         )  # fmt: skip
-        self._params = jax.device_put(self.model.params, replicated(mesh))
+        self.params = jax.device_put(self.model.params, replicated(mesh))
 
-    def _family(self, task: str | None, origin: str) -> Family:
+    def _family(self, task: str | None, origin: str, max_length: int) -> Family:
         fields: dict[str, Any] = dict(self.model.run.get('task', {}))
         positions = self.model.config.max_position_embeddings
         if not fields:
@@ -89,6 +91,8 @@ class Answerer:
             fields = {'name': name, 'max_length': min(512, positions)}
         if task is not None:
             fields['name'] = task
+        if max_length:
+            fields['max_length'] = min(max_length, fields['max_length'])
         family = make_task(TaskSettings.from_dict(fields))
         if isinstance(family, TextTask) and not family.is_regression and family.labels is None:
             family.labels = self.head.labels
@@ -118,7 +122,7 @@ class Answerer:
     def evaluate(self, examples: Sequence[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The metrics of labelled examples, none if there are none, and every answer."""
         features = self.family.encode(examples, self.tokenizer, self.head, False)
-        outputs = self.predictor(self._params, features)
+        outputs = self.predictor(self.params, features)
         assert outputs is not None
         return (
             self.family.metrics(examples, features, outputs, self.head),
@@ -146,27 +150,58 @@ class Answerer:
         for number, line in enumerate(lines):
             if line.strip():
                 where = f'{origin}, line {number + 1}'
-                yield self._example(line.rstrip('\r\n'), where, str(number))
+                yield self._of_line(line.rstrip('\r\n'), where, str(number))
 
-    def _example(self, line: str, where: str, key: str) -> Any:
+    def _of_line(self, line: str, where: str, key: str) -> Any:
+        family = self.family
+        is_object = line.lstrip().startswith('{')
+        if isinstance(family, TextTask) and not is_object:
+            second = family.columns(Path(), False)[2]
+            texts = line.split('\t') if second else [line, None]
+            if len(texts) != 2:
+                raise UserError(f'{where}: the task wants two texts with a tab between them.')
+            return TextExample(where, key, texts[0], texts[1], None)
+        if isinstance(family, TextTask | SquadTask | RaceTask):
+            return self.example(_json(line, where), where, key)
+        return self.example(line, where, key)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What an example must have; empty where it may be a text and nothing else."""
         family = self.family
         if isinstance(family, TextTask):
             _, first, second, _ = family.columns(Path(), False)
-            if line.lstrip().startswith('{'):
-                fields = _json(line, where, [first, *([second] if second else [])])
-                texts = [fields[first], fields[second] if second else None]
-            else:
-                texts = line.split('\t') if second else [line, None]
-                if len(texts) != 2:
-                    raise UserError(f'{where}: the task wants two texts with a tab between them.')
-            return TextExample(where, key, texts[0], texts[1], None)
+            return (first, second) if second else ()
         if isinstance(family, SquadTask):
-            fields = _json(line, where, ['question', 'passage'])
+            return ('question', 'passage')
+        return ('question', 'passage', 'options') if isinstance(family, RaceTask) else ()
+
+    def example(self, given: str | dict[str, Any], where: str, key: str) -> Any:
+        """The example of a text, or of an object with the task's fields.
+
+        Args:
+          given: a text for tasks of one text, and words with spaces between for tagging; else an
+            object.
+          where: what to call it in messages.
+          key: its name, unless an object has an `id`.
+
+        Raises:
+          UserError: if it is not what the task wants.
+        """
+        family = self.family
+        if isinstance(family, TextTask):
+            _, first, second, _ = family.columns(Path(), False)
+            if isinstance(given, str) and not second:
+                return TextExample(where, key, given, None, None)
+            fields = _checked(given, where, [first, *([second] if second else [])])
+            return TextExample(where, key, fields[first], fields[second] if second else None, None)
+        if isinstance(family, SquadTask):
+            fields = _checked(given, where, ['question', 'passage'])
             return squad.Question(
                 where, fields.get('id', key), '', fields['question'], fields['passage'], None
             )
         if isinstance(family, RaceTask):
-            fields = _json(line, where, ['question', 'passage', 'options'])
+            fields = _checked(given, where, ['question', 'passage', 'options'])
             options = fields['options']
             if not isinstance(options, list) or len(options) != 4:
                 raise UserError(f'{where}: options must be a list of four texts.')
@@ -174,17 +209,22 @@ class Answerer:
                 where, fields.get('id', key), '', fields['passage'], fields['question'],
                 tuple(map(str, options)), None,
             )  # fmt: skip
-        return Sentence(where, key, tuple(line.split()), None)
+        if not isinstance(given, str):
+            raise UserError(f'{where} must be words with spaces between them.')
+        return Sentence(where, key, tuple(given.split()), None)
 
 
 _EXAMPLE = Sentence('', '', (), ())
 
 
-def _json(line: str, where: str, names: Sequence[str]) -> dict[str, Any]:
+def _json(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        return json.loads(line)
     except ValueError as error:
         raise UserError(f'{where} is not JSON: {error}.') from error
+
+
+def _checked(content: Any, where: str, names: Sequence[str]) -> dict[str, Any]:
     missing = [name for name in names if not isinstance(content, dict) or name not in content]
     if missing:
         raise UserError(f'{where} lacks {", ".join(missing)}.')

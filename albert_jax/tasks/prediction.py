@@ -1,6 +1,6 @@
 """Every example of a split through the model once, whatever the batch and the devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -69,6 +69,10 @@ class Predictor:
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
         return self._answer._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def rows(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The head's outputs for one batch, whose rows must divide by the devices."""
+        return jax.device_get(self._answer(params, put_batch(self._mesh, batch)))
 
     def __call__(
         self,
