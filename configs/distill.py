@@ -11,7 +11,6 @@ NAME is a task of configs/finetune.py or a name of configs/pretrain.py (raw text
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import finetune, pretrain
 
@@ -45,10 +44,6 @@ def _task(name: str) -> ConfigDict:
     config = finetune.get_config(name)
     # A student is random where init_from is empty.
     del config.from_scratch
-    fields = pretrain.model_fields()
-    fields.size = placeholder(str)
-    fields.update({name: value for name, value in config.model.items() if value is not None})
-    config.model = fields
     return config
 
 

@@ -11,6 +11,8 @@ too). Batch sizes and lengths are the paper's.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.pretrain import model_fields
+
 # task: (learning rate, batch, dropout of the encoder, steps, warmup steps, length)
 TABLE_14 = {
     'cola': (1e-5, 16, 0.0, 5336, 320, 512),
@@ -48,12 +50,10 @@ def get_config(task: str = 'sst2') -> ConfigDict:
     config.from_scratch = False  # random weights, of init_from's shape or of model.size
     config.seeds = 1  # so many runs, and their median and spread
 
-    config.model = ConfigDict()  # None leaves init_from's value
+    config.model = model_fields()  # those left empty are init_from's
     config.model.size = placeholder(str)  # of a model from scratch without init_from
     config.model.hidden_dropout_prob = dropout
     config.model.attention_probs_dropout_prob = dropout
-    config.model.compute_dtype = placeholder(str)  # float32 or bfloat16
-    config.model.remat = placeholder(str)  # none, dense, attention, full
 
     config.data = ConfigDict()
     config.data.path = ''  # folder with the published files, or tfds:NAME

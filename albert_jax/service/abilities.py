@@ -1,0 +1,293 @@
+"""What a loaded checkpoint can do for a text: answer as its head does, fill masks, embed."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from albert_jax.errors import UserError
+from albert_jax.model import PretrainingModel
+from albert_jax.pretrained import Pretrained, complete
+from albert_jax.service.batching import Arrays, Row
+from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
+from albert_jax.tasks.answering import Answerer
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+MOST_MASKS = 8
+MOST_PIECES = 20
+_INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
+
+
+class Encoded(NamedTuple):
+    """Texts as rows, and how their outputs become answers."""
+
+    rows: list[Row]
+    answers: Callable[[Sequence[Arrays]], list[Any]]
+
+
+class Ability(Protocol):
+    """Something that a model does with texts."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """What rows are padded to."""
+        ...
+
+    @property
+    def num_compiled(self) -> int:
+        """How many shapes have been compiled."""
+        ...
+
+    def encode(self, given: Sequence[Any]) -> Encoded:
+        """The rows of some texts."""
+        ...
+
+    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs of a batch."""
+        ...
+
+    def example(self, length: int) -> Row:
+        """Any row of a length, to compile for."""
+        ...
+
+
+def lengths_up_to(longest: int) -> tuple[int, ...]:
+    """The lengths that rows are padded to."""
+    return (*(length for length in LENGTHS if length < longest), longest)
+
+
+class Predict:
+    """The head's own answer: labels with probabilities, spans, tags, scores."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self.lengths = lengths_up_to(answerer.family.settings.max_length)
+
+    @property
+    def num_compiled(self) -> int:
+        """How many shapes have been compiled."""
+        return self._answerer.predictor.num_compiled
+
+    def encode(self, given: Sequence[Any]) -> Encoded:
+        """The rows of some texts; of a question one for each window of its passage.
+
+        Raises:
+          UserError: if one is not what the task wants.
+        """
+        answerer, family = self._answerer, self._answerer.family
+        examples = [
+            answerer.example(value, f'input {number}', str(number))
+            for number, value in enumerate(given)
+        ]
+        features = family.encode(examples, answerer.tokenizer, answerer.head, False)
+        lengths = [next(x for x in self.lengths if x >= n) for n in features.lengths]
+        pad_id, one = answerer.tokenizer.pad_id, np.ones(1, np.float32)
+        rows = [
+            Row(features.batch(np.array([index]), one, length, pad_id), length)
+            for index, length in enumerate(lengths)
+        ]
+
+        def answers(outputs: Sequence[Arrays]) -> list[Any]:
+            merged = {name: [row[name] for row in outputs] for name in outputs[0]}
+            found = family.predictions(examples, features, merged, answerer.head)
+            return [{k: v for k, v in answer.items() if k != 'id'} for answer in found]
+
+        return Encoded(rows, answers)
+
+    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+        """The head's outputs."""
+        return self._answerer.predictor.rows(self._answerer.params, batch)
+
+    def example(self, length: int) -> Row:
+        """Any row of a length."""
+        fields = self._answerer.fields
+        texts: dict[str, Any] = dict.fromkeys(fields, 'a')
+        if 'options' in fields:
+            texts['options'] = ['a'] * 4
+        row = self.encode([texts or 'a']).rows[0]
+        return Row(
+            {name: _stretched(x, row.length, length) for name, x in row.arrays.items()}, length
+        )
+
+
+def _stretched(array: np.ndarray, before: int, after: int) -> np.ndarray:
+    """A row's array at another length."""
+    if array.ndim < 2 or array.shape[1] != before:
+        return array
+    kept = array[:, : min(before, after)]
+    return np.pad(kept, ((0, 0), (0, after - kept.shape[1])))
+
+
+class _Mapped:
+    """A function of parameters and a batch, its rows split over the devices."""
+
+    def __init__(
+        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: Any, mesh: Mesh
+    ) -> None:
+        self._mesh, self._params = mesh, jax.device_put(params, replicated(mesh))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
+        )
+        self._function: Any = jax.jit(mapped, out_shardings=replicated(mesh))
+
+    @property
+    def num_compiled(self) -> int:
+        return self._function._cache_size()
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+        return jax.device_get(self._function(self._params, put_batch(self._mesh, batch)))
+
+
+class _OfPretrained:
+    """What both abilities of the encoder alone share."""
+
+    def __init__(self, model: Pretrained, max_length: int) -> None:
+        self._model = model
+        positions = model.config.max_position_embeddings
+        self.lengths = lengths_up_to(min(max_length or 512, positions))
+
+    def _row(self, ids: Sequence[int], number: int, **more: np.ndarray) -> Row:
+        if len(ids) > self.lengths[-1]:
+            raise UserError(
+                f'input {number} has {len(ids)} pieces, of which {self.lengths[-1]} are taken; '
+                f'shorten it.'
+            )
+        length = next(x for x in self.lengths if x >= len(ids))
+        tokenizer = self._model.tokenizer
+        assert tokenizer is not None
+        padded = np.full((1, length), tokenizer.pad_id, np.int32)
+        padded[0, : len(ids)] = ids
+        mask = (np.arange(length) < len(ids)).astype(np.int32)[None]
+        return Row(
+            dict(zip(_INPUTS, (padded, mask, np.zeros_like(mask)), strict=True)) | more, length
+        )
+
+    @staticmethod
+    def _text(value: Any, number: int) -> str:
+        if not isinstance(value, str):
+            raise UserError(f'input {number} must be a text.')
+        return value
+
+
+class FillMask(_OfPretrained):
+    """The likeliest pieces for every [MASK] of a text."""
+
+    def __init__(self, model: Pretrained, mesh: Mesh, max_length: int = 0) -> None:
+        super().__init__(model, max_length)
+        config, tokenizer = model.config, model.tokenizer
+        assert tokenizer is not None
+        num_pieces = min(MOST_PIECES, len(tokenizer.pieces))
+
+        def fill(params: Any, batch: Any) -> dict[str, jax.Array]:
+            output: Any = PretrainingModel(config).apply(
+                {'params': params}, *(batch[name] for name in _INPUTS), batch['masked_positions']
+            )
+            chances = jax.nn.softmax(output.mlm_logits[..., : len(tokenizer.pieces)])
+            best, pieces = jax.lax.top_k(chances, num_pieces)
+            return {'probabilities': best, 'pieces': pieces}
+
+        self._fill = _Mapped(fill, complete(model).params, mesh)
+
+    @property
+    def num_compiled(self) -> int:
+        """How many shapes have been compiled."""
+        return self._fill.num_compiled
+
+    def encode(self, given: Sequence[Any]) -> Encoded:
+        """The rows of some texts.
+
+        Raises:
+          UserError: if one has no [MASK], or too many of them, or is too long.
+        """
+        tokenizer = self._model.tokenizer
+        assert tokenizer is not None
+        rows, counts = [], []
+        for number, value in enumerate(given):
+            pieces = tokenizer.encode_with_masks(self._text(value, number))
+            ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
+            places = [place for place, piece in enumerate(ids) if piece == tokenizer.mask_id]
+            if not 0 < len(places) <= MOST_MASKS:
+                raise UserError(
+                    f'input {number} has {len(places)} [MASK]s; there must be 1 to {MOST_MASKS}.'
+                )
+            positions = np.zeros((1, MOST_MASKS), np.int32)
+            positions[0, : len(places)] = places
+            rows.append(self._row(ids, number, masked_positions=positions))
+            counts.append(len(places))
+
+        def answers(outputs: Sequence[Arrays]) -> list[Any]:
+            return [
+                [
+                    [
+                        {'piece': str(tokenizer.pieces[piece]), 'probability': float(chance)}
+                        for piece, chance in zip(pieces, chances, strict=True)
+                    ]
+                    for pieces, chances in zip(
+                        output['pieces'][:count], output['probabilities'][:count], strict=True
+                    )
+                ]
+                for output, count in zip(outputs, counts, strict=True)
+            ]
+
+        return Encoded(rows, answers)
+
+    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+        """The likeliest pieces and their probabilities."""
+        return self._fill(batch)
+
+    def example(self, length: int) -> Row:
+        """Any row of a length."""
+        places = np.zeros((1, MOST_MASKS), np.int32)
+        return self._row([1] * length, 0, masked_positions=places)
+
+
+class Embed(_OfPretrained):
+    """A vector for a text: the mean of its pieces' last layer, or that of [CLS]."""
+
+    def __init__(self, model: Pretrained, mesh: Mesh, max_length: int = 0) -> None:
+        super().__init__(model, max_length)
+        config = model.config
+
+        def embed(params: Any, batch: Any) -> dict[str, jax.Array]:
+            encode = functools.partial(
+                PretrainingModel(config).apply, with_pooler=False, method='encode'
+            )
+            found: Any = encode({'params': params}, *(batch[name] for name in _INPUTS))
+            hidden = found[0].astype(jnp.float32)
+            mask = batch['attention_mask'].astype(jnp.float32)[:, :, None]
+            return {'mean': (hidden * mask).sum(1) / mask.sum(1), 'cls': hidden[:, 0]}
+
+        params = {name: model.params[name] for name in ('embeddings', 'encoder')}
+        self._embed = _Mapped(embed, params, mesh)
+
+    @property
+    def num_compiled(self) -> int:
+        """How many shapes have been compiled."""
+        return self._embed.num_compiled
+
+    def encode(self, given: Sequence[Any]) -> Encoded:
+        """The rows of some texts; their answers are arrays by the kind of pooling.
+
+        Raises:
+          UserError: if one is too long.
+        """
+        tokenizer = self._model.tokenizer
+        assert tokenizer is not None
+        texts = [self._text(value, number) for number, value in enumerate(given)]
+        rows = [
+            self._row([tokenizer.cls_id, *ids, tokenizer.sep_id], number)
+            for number, ids in enumerate(tokenizer.encode(texts))
+        ]
+        return Encoded(rows, list)
+
+    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+        """Both kinds of vectors."""
+        return self._embed(batch)
+
+    def example(self, length: int) -> Row:
+        """Any row of a length."""
+        return self._row([1] * length, 0)

@@ -1,0 +1,390 @@
+"""The routes, and what they take and give."""
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from albert_jax.errors import UserError
+from albert_jax.service.batching import Busy
+from albert_jax.service.figures import Figures
+from albert_jax.service.gate import Gate
+from albert_jax.service.models import Served
+
+PATHS = frozenset(
+    {
+        '/', '/healthz', '/readyz', '/metrics', '/openapi.json', '/v1/models', '/v1/predict',
+        '/v1/fill-mask', '/v1/embed', '/v1/inspect',
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a request may ask for.
+
+    Args:
+      body: bytes.
+      texts: in one request.
+      characters: of one text.
+      waiting: rows of all requests, for each model and ability.
+      seconds: until an answer, and for the body to arrive.
+    """
+
+    body: int = 1 << 20
+    texts: int = 64
+    characters: int = 20_000
+    waiting: int = 1024
+    seconds: float = 30.0
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid')
+
+
+class Item(_Strict):
+    """An example of a task with several fields."""
+
+    model_config = ConfigDict(extra='allow')
+
+
+_MODEL = Field(default=None, description='Name of a checkpoint; needed where several can answer.')
+
+
+class PredictRequest(_Strict):
+    """One text or several, or objects with the fields that /v1/models names."""
+
+    input: Annotated[
+        str | Item | list[str | Item],
+        Field(examples=['A gripping, beautiful film.', ['Good.', 'Dull.']]),
+    ]
+    model: str | None = _MODEL
+
+
+class FillMaskRequest(_Strict):
+    """One text or several, with [MASK] where a piece is missing."""
+
+    input: Annotated[str | list[str], Field(examples=['The [MASK] barked all night.'])]
+    top: Annotated[int, Field(ge=1, le=20, description='Pieces for each mask.')] = 5
+    model: str | None = _MODEL
+
+
+class EmbedRequest(_Strict):
+    """One text or several."""
+
+    input: Annotated[str | list[str], Field(examples=[['A cat.', 'A dog.']])]
+    pooling: Annotated[Literal['mean', 'cls'], Field(description='Of the last layer.')] = 'mean'
+    normalize: Annotated[bool, Field(description='To length 1.')] = False
+    model: str | None = _MODEL
+
+
+class InspectRequest(_Strict):
+    """A text, or a pair, to look inside the model with."""
+
+    text: Annotated[str, Field(examples=['A dull, loud film.'])]
+    text_pair: str | None = None
+    model: str | None = _MODEL
+
+
+class Answer(BaseModel):
+    """`output` is a list where `input` was one."""
+
+    model: str
+    output: Any
+
+
+class Refusal(BaseModel):
+    """What went wrong, in one sentence."""
+
+    error: str
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {'model': Refusal, 'description': 'The body is not JSON in UTF-8.'},
+    401: {'model': Refusal, 'description': 'The API key is missing or wrong.'},
+    404: {'model': Refusal, 'description': 'There is no such model or path.'},
+    405: {'model': Refusal, 'description': 'The path is for another method.'},
+    408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
+    413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
+    422: {'model': Refusal, 'description': 'A field is missing, unknown or of the wrong type.'},
+    503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
+    504: {'model': Refusal, 'description': 'No answer in time.'},
+}
+
+
+class Service:
+    """The models behind the routes.
+
+    Args:
+      limits: of requests.
+      figures: what is counted.
+      api_key: of /v1; empty for none.
+    """
+
+    def __init__(self, limits: Limits, figures: Figures, api_key: str = '') -> None:
+        self.limits, self.figures, self.has_key = limits, figures, bool(api_key)
+        self.models: Mapping[str, Served] = {}
+        self.is_ready = False
+        # Attributions take many passes; they wait for each other and hold up nobody else.
+        self._inspecting = asyncio.Lock()
+        self._inspector: Executor = ThreadPoolExecutor(1, 'inspect')
+        self.failure = ''
+
+    def compile(self, models: Mapping[str, Served], tell: Callable[[str], None]) -> None:
+        """Takes the models and compiles everything, then is ready."""
+        self.models = models
+        for served in models.values():
+            for what in served.compile():
+                self.figures.compiled.set(self.num_compiled)
+                tell(what)
+        self.is_ready = True
+        self.figures.is_ready.set(1)
+
+    @property
+    def num_compiled(self) -> int:
+        """How many programs have been compiled."""
+        return sum(served.num_compiled for served in self.models.values())
+
+    def chosen(self, name: str | None, ability: str) -> Served:
+        """The model of a request.
+
+        Raises:
+          HTTPException: if the service is not ready, or no model or several would do.
+        """
+        if not self.is_ready:
+            raise HTTPException(503, 'The models are still being compiled.', {'Retry-After': '5'})
+        if name is not None and name not in self.models:
+            raise HTTPException(404, f'There is no such model; there are {_listed(self.models)}.')
+        able = [
+            key
+            for key, served in self.models.items()
+            if ability in served.abilities and name in (None, key)
+        ]
+        if not able:
+            raise HTTPException(404, f'No model here can do {ability}; see /v1/models.')
+        if len(able) > 1:
+            raise HTTPException(422, f'Several models can; set model to one of {_listed(able)}.')
+        return self.models[able[0]]
+
+    async def ask(self, name: str | None, ability: str, given: Any) -> tuple[str, list[Any]]:
+        """The answers of a model for one text or several.
+
+        Raises:
+          HTTPException: with the status that a mistake has.
+        """
+        served = self.chosen(name, ability)
+        texts = given if isinstance(given, list) else [given]
+        self._check(texts)
+        if not texts:
+            return served.name, []
+        loop = asyncio.get_running_loop()
+        try:
+            encoded = await loop.run_in_executor(None, served.abilities[ability].encode, texts)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
+        batcher = served.batchers[ability]
+        self.figures.waiting.set(sum(b.num_waiting for b in served.batchers.values()))
+        outputs = await self._in_time(batcher(encoded.rows))
+        return served.name, encoded.answers(outputs)
+
+    async def inspect(self, request: InspectRequest) -> dict[str, Any]:
+        """What a model does inside with a text.
+
+        Raises:
+          HTTPException: with the status that a mistake has.
+        """
+        served = self.chosen(request.model, 'embed')
+        self._check([request.text, request.text_pair or ''])
+        return {'model': served.name} | await self._in_time(self._inspect(served, request))
+
+    async def _inspect(self, served: Served, request: InspectRequest) -> dict[str, Any]:
+        async with self._inspecting:
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(
+                    self._inspector, served.inspect, request.text, request.text_pair or None
+                )
+            except UserError as error:
+                raise HTTPException(422, str(error)) from error
+
+    async def _in_time(self, answer: Any) -> Any:
+        try:
+            return await asyncio.wait_for(answer, self.limits.seconds)
+        except Busy as error:
+            raise HTTPException(
+                503, 'Too many texts are waiting; try again.', {'Retry-After': '1'}
+            ) from error
+        except TimeoutError as error:
+            seconds = self.limits.seconds
+            raise HTTPException(504, f'There was no answer in {seconds:g} s.') from error
+
+    def _check(self, texts: Sequence[Any]) -> None:
+        if len(texts) > self.limits.texts:
+            raise HTTPException(
+                413, f'There are {len(texts)} inputs; at most {self.limits.texts} are taken.'
+            )
+        for number, value in enumerate(texts):
+            for part in _texts_in(value):
+                if len(part) > self.limits.characters:
+                    raise HTTPException(
+                        413,
+                        f'input {number} has {len(part)} characters; at most '
+                        f'{self.limits.characters} are taken.',
+                    )
+                if any('\ud800' <= character <= '\udfff' for character in part):
+                    raise HTTPException(422, f'input {number} has half a surrogate pair.')
+
+
+def _listed(names: Any) -> str:
+    return ', '.join(names)
+
+
+def _texts_in(value: Any) -> list[str]:
+    """All strings of an example."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [text for part in value for text in _texts_in(part)] if isinstance(value, list) else []
+
+
+def make_app(
+    service: Service, start: Callable[[], None], stop: Callable[[], None], api_key: str = ''
+) -> Any:
+    """The ASGI application.
+
+    Args:
+      service: what answers.
+      start: called when the server is about to listen; must not block.
+      stop: called when the last request has been answered.
+      api_key: of /v1; empty for none.
+    """
+    limits, figures = service.limits, service.figures
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        start()
+        yield
+        stop()
+
+    app = FastAPI(
+        title='albert_jax',
+        description='Answers of trained ALBERT and BERT models.',
+        version='1',
+        lifespan=lifespan,
+        # They would load scripts from the network.
+        docs_url=None,
+        redoc_url=None,
+        responses=_REFUSALS,
+    )
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        sentences = {404: 'There is nothing at this path.', 405: 'This path has another method.',
+                     400: 'The body is not JSON in UTF-8.'}  # fmt: skip
+        plain = ('Not Found', 'Method Not Allowed', 'There was an error parsing the body')
+        sentence = sentences[error.status_code] if error.detail in plain else error.detail
+        return JSONResponse({'error': sentence}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        status, sentence = _complaint(error)
+        return JSONResponse({'error': sentence}, status)
+
+    @app.post('/v1/predict', summary="The head's own answer")
+    async def predict(request: PredictRequest) -> Answer:
+        """Labels with probabilities, spans, tags or scores, as the checkpoint's task has them."""
+        given: Any = request.model_dump()['input']
+        name, found = await service.ask(request.model, 'predict', given)
+        return Answer(model=name, output=_shaped(request.input, found))
+
+    @app.post('/v1/fill-mask', summary='The likeliest pieces for every [MASK]')
+    async def fill_mask(request: FillMaskRequest) -> Answer:
+        """For each mask a list of pieces with their probabilities, best first."""
+        name, found = await service.ask(request.model, 'fill-mask', request.input)
+        cut = [[mask[: request.top] for mask in masks] for masks in found]
+        return Answer(model=name, output=_shaped(request.input, cut))
+
+    @app.post('/v1/embed', summary='A vector for each text')
+    async def embed(request: EmbedRequest) -> Answer:
+        """The mean of the last layer over a text's pieces, or that of [CLS]."""
+        name, found = await service.ask(request.model, 'embed', request.input)
+        vectors = [row[request.pooling] for row in found]
+        if request.normalize:
+            vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
+        return Answer(model=name, output=_shaped(request.input, [v.tolist() for v in vectors]))
+
+    @app.post('/v1/inspect', summary='What a model does inside with a text')
+    async def inspect(request: InspectRequest) -> dict[str, Any]:
+        """Attention and rollout as bytes (255 is all of it), and which words moved the answer."""
+        return await service.inspect(request)
+
+    @app.get('/v1/models', summary='What there is to ask')
+    async def models() -> dict[str, Any]:
+        """Every checkpoint with its abilities."""
+        return {'models': [served.describe() for served in service.models.values()]}
+
+    @app.get('/healthz', summary='Whether the process lives')
+    async def healthz() -> dict[str, str]:
+        """Always ok."""
+        return {'status': 'ok'}
+
+    @app.get('/readyz', summary='Whether everything is compiled')
+    async def readyz() -> JSONResponse:
+        """503 until it is."""
+        if service.is_ready:
+            return JSONResponse({'status': 'ready'})
+        return JSONResponse({'error': 'The models are still being compiled.'}, 503)
+
+    @app.get('/metrics', summary='Figures for Prometheus', response_class=Response)
+    async def metrics() -> Response:
+        """In Prometheus's text format."""
+        figures.compiled.set(service.num_compiled)
+        return Response(generate_latest(figures.registry), media_type='text/plain; version=0.0.4')
+
+    page = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')
+
+    @app.get('/', include_in_schema=False)
+    async def root() -> HTMLResponse:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            f"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+        )
+        headers = {'Content-Security-Policy': policy, 'X-Content-Type-Options': 'nosniff'}
+        return HTMLResponse(page.replace('__NONCE__', nonce), headers=headers)
+
+    return Gate(app, figures, api_key, limits.body, limits.seconds, PATHS)
+
+
+def _shaped(given: Any, found: list[Any]) -> Any:
+    """A list for a list, one for one."""
+    return found if isinstance(given, list) else found[0]
+
+
+def _complaint(error: RequestValidationError) -> tuple[int, str]:
+    """The status of an invalid body, and what is wrong with it; never its content."""
+    first = error.errors()[0]
+    if first['type'] == 'json_invalid':
+        return 400, 'The body is not JSON.'
+    places = [str(part) for part in first['loc'] if part != 'body']
+    place = places[0] if places else 'the body'
+    if first['type'] == 'missing' and places:
+        return 422, f'{place} is missing.'
+    if first['type'] == 'extra_forbidden':
+        return 422, 'There is a field that nobody knows; see /openapi.json.'
+    if not places:
+        return 422, 'The body must be a JSON object, sent as application/json.'
+    return 422, f'{place} is not as it must be; see /openapi.json.'

@@ -1,0 +1,195 @@
+"""The checkpoints that a service has loaded, what each can do, and their programs compiled."""
+
+import base64
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax.errors import UserError
+from albert_jax.inside import Inspector, encode, rollout, words_of
+from albert_jax.interop import source
+from albert_jax.pretrained import Pretrained
+from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
+from albert_jax.service.batching import SIZES, Batcher, together
+from albert_jax.sharding import make_mesh
+from albert_jax.tasks.answering import Answerer
+
+INSPECTED_LENGTHS = (16, 32, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A checkpoint that answers.
+
+    Args:
+      name: what requests call it.
+      model: its weights, vocabulary and head.
+      abilities: by name: predict, fill-mask, embed.
+      batchers: of each.
+      inspector: looks inside, for the page.
+      fields: that an example of its task has; empty where it is a text.
+    """
+
+    name: str
+    model: Pretrained
+    abilities: dict[str, Ability]
+    batchers: dict[str, Batcher]
+    inspector: Inspector
+    fields: tuple[str, ...]
+
+    @property
+    def num_compiled(self) -> int:
+        """How many programs have been compiled."""
+        counted = sum(ability.num_compiled for ability in self.abilities.values())
+        return counted + self.inspector.num_compiled
+
+    def describe(self) -> dict[str, Any]:
+        """What a client has to know."""
+        head, config = self.model.head, self.model.config
+        return {
+            'name': self.name,
+            'abilities': sorted(self.abilities),
+            'head': head and head.kind,
+            'labels': list(head.labels) if head else [],
+            'fields': list(self.fields),
+            'layers': config.num_hidden_layers,
+            'heads': config.num_attention_heads,
+        }
+
+    def compile(self) -> Iterator[str]:
+        """Compiles every shape, one after the other, and tells which."""
+        for name, ability in self.abilities.items():
+            for length in ability.lengths:
+                for size in self.batchers[name].sizes:
+                    ability.run(together([ability.example(length)], size))
+                    yield f'{self.name}: {name}, {size} × {length}'
+        for length in INSPECTED_LENGTHS:
+            if length <= self.model.config.max_position_embeddings:
+                self.inspect('a ' * (length // 2), None, length - 2)
+                yield f'{self.name}: inside, {length}'
+
+    def inspect(self, first: str, second: str | None, cut: int = 0) -> dict[str, Any]:
+        """Attention of every depth and head, and which words moved the answer where there is one.
+
+        Args:
+          first: a text, with [MASK] where a pretrained model is to be explained.
+          second: of a pair.
+          cut: pieces to keep of the first, where it may be longer.
+
+        Raises:
+          UserError: if it is too long.
+        """
+        encoded = encode(self.model, first, second)
+        if cut:
+            ids = np.concatenate([encoded.input_ids[:, : cut + 1], encoded.input_ids[:, -1:]], 1)
+            pieces = (*encoded.pieces[: ids.shape[1] - 1], encoded.pieces[-1])
+            encoded = dataclasses.replace(
+                encoded, pieces=pieces, input_ids=ids, token_type_ids=np.zeros_like(ids)
+            )
+        inside = self.inspector.look(encoded)
+        found: dict[str, Any] = {
+            'pieces': list(encoded.pieces),
+            'attention': _packed(inside.attention),
+            'rollout': _packed(rollout(inside.attention)),
+            'moved': None,
+        }
+        head, output = self.model.head, None
+        assert self.model.tokenizer is not None
+        if head is not None and head.kind == 'sequence_classification':
+            output = self.inspector.class_output(encoded)
+        elif 'fill-mask' in self.abilities and self.model.tokenizer.mask_id in encoded.input_ids:
+            output = self.inspector.masked_output(encoded)
+        if output is None:
+            return found
+        try:
+            moved = self.inspector.integrated_gradients(encoded, output)
+        except UserError:
+            # Too small a difference to be explained is no reason to show no attention.
+            return found
+        words = words_of(encoded.pieces, moved.scores)
+        return found | {
+            'moved': {
+                'output': output.name,
+                'words': [{'word': word, 'score': score} for word, score in words],
+                'value': moved.value,
+                'baseline': moved.baseline_value,
+            }
+        }
+
+
+def _packed(shares: np.ndarray) -> dict[str, Any]:
+    """Shares as bytes, 255 for all; a page wants a picture, and not digits."""
+    content = np.round(shares * 255).astype(np.uint8)
+    return {'shape': list(content.shape), 'bytes': base64.b64encode(content.tobytes()).decode()}
+
+
+def load(
+    checkpoints: Sequence[str],
+    executor: Executor,
+    max_waiting: int,
+    max_length: int,
+    observe: Callable[[str, str, int, int], None],
+) -> dict[str, Served]:
+    """Reads the checkpoints, by their names.
+
+    Args:
+      checkpoints: NAME=PATH, or PATH whose last part is the name.
+      executor: that everything is computed in.
+      max_waiting: rows for each ability.
+      max_length: tokens; 0 for the task's or the model's.
+      observe: told of every batch: model, ability, rows, and places computed.
+
+    Raises:
+      UserError: if one cannot be read, has no vocabulary, or two have one name.
+    """
+    found: dict[str, Served] = {}
+    for given in checkpoints:
+        name, _, path = given.rpartition('=')
+        name = name or Path(path).name
+        if name in found:
+            raise UserError(
+                f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'
+            )
+        found[name] = _load(name, path, executor, max_waiting, max_length, observe)
+    return found
+
+
+def _load(
+    name: str,
+    path: str,
+    executor: Executor,
+    max_waiting: int,
+    max_length: int,
+    observe: Callable[[str, str, int, int], None],
+) -> Served:
+    model = source.read(path)
+    if model.tokenizer is None:
+        raise UserError(f'{path} has no vocabulary.')
+    mesh = make_mesh()
+    sizes = tuple(sorted({-(-size // mesh.size) * mesh.size for size in SIZES}))
+    abilities: dict[str, Ability] = {'embed': Embed(model, mesh, max_length)}
+    fields: tuple[str, ...] = ()
+    if model.head is not None:
+        answerer = Answerer(path, max_length=max_length)
+        abilities['predict'], fields = Predict(answerer), answerer.fields
+    elif 'mlm' in model.params:
+        abilities['fill-mask'] = FillMask(model, mesh, max_length)
+
+    def batcher(ability: str) -> Batcher:
+        def of_ability(rows: int, size: int) -> None:
+            observe(name, ability, rows, size)
+
+        return Batcher(abilities[ability].run, executor, max_waiting, of_ability, sizes)
+
+    return Served(
+        name,
+        model,
+        abilities,
+        {ability: batcher(ability) for ability in abilities},
+        Inspector(model, INSPECTED_LENGTHS),
+        fields,
+    )
