@@ -1,0 +1,468 @@
+"""The service: batches of what waits, one real server that is asked rightly and wrongly."""
+
+import asyncio
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+import pytest
+
+from albert_jax import pretrained, serve
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.errors import UserError
+from albert_jax.fill_mask import fill_mask
+from albert_jax.heads import init_head
+from albert_jax.interop.source import load
+from albert_jax.model import PretrainingModel
+from albert_jax.pretrained import Pretrained
+from albert_jax.service.batching import Batcher, Busy, Row, size_for, together
+from albert_jax.service.figures import Figures
+from albert_jax.service.gate import Gate
+from albert_jax.tasks.answering import Answerer
+from tests.conftest import ROOT
+from tests.test_finetune import CLASSES, CONFIG, random_tree
+
+TEXTS = [
+    'returns', 'an index of the list', 'raises an exception when the value is not found',
+    'the names of all the modules that were imported so far, and where they are',
+    ' '.join(['a longer text'] * 9),
+]  # fmt: skip
+
+
+# Batches.
+
+
+def test_the_size_of_a_batch_wastes_less_than_half():
+    sizes = (1, 4, 16, 32)
+    found = [size_for(count, sizes) for count in (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 90)]
+    assert found == [1, 4, 4, 4, 4, 4, 16, 16, 16, 32, 32, 32, 32]
+    assert size_for(3, (8, 16)) == 8
+
+
+def row(value, length=4):
+    return Row({'x': np.full((1, length), value)}, length)
+
+
+def test_rows_are_filled_up():
+    batch = together([row(1), row(2)], 4)
+    assert batch['x'][:, 0].tolist() == [1, 2, 1, 1]
+
+
+def batcher(run, **more):
+    executor = ThreadPoolExecutor(1)
+    seen = []
+    made = Batcher(run, executor, more.pop('max_waiting', 100), lambda *x: seen.append(x), **more)
+    return made, seen
+
+
+def test_what_waits_goes_together_by_length():
+    shapes = []
+
+    def run(batch):
+        shapes.append(batch['x'].shape)
+        return {'y': batch['x'].sum(1)}
+
+    async def everyone():
+        made, seen = batcher(run)
+        asked = [made([row(n, 4 if n % 3 else 8)]) for n in range(9)]
+        found = await asyncio.gather(*asked, made([row(20), row(21, 8)]))
+        return found, seen
+
+    found, seen = asyncio.run(everyone())
+    for n in range(9):
+        assert found[n][0]['y'] == n * (4 if n % 3 else 8)
+    assert [int(x['y']) for x in found[9]] == [80, 168]
+    # Nothing is computed alone that could go with others: 4 of length 8 and 7 of length 4.
+    assert shapes == [(4, 8), (4, 4), (4, 4)] and sum(rows for rows, _ in seen) == 11
+
+
+def test_a_batch_that_fails_fails_for_its_own_rows_alone():
+    def run(batch):
+        if batch['x'].shape[1] == 8:
+            raise MemoryError
+        return {'y': batch['x']}
+
+    async def both():
+        made, _ = batcher(run)
+        return await asyncio.gather(made([row(1)]), made([row(1, 8)]), return_exceptions=True)
+
+    good, bad = asyncio.run(both())
+    assert isinstance(bad, MemoryError) and good[0]['y'].tolist() == [1] * 4
+
+
+def test_a_full_queue_is_refused_and_whoever_gives_up_is_not_computed():
+    computed = []
+    release = threading.Event()
+
+    def run(batch):
+        release.wait(10)
+        computed.extend(batch['x'][:, 0].tolist())
+        return {'y': batch['x']}
+
+    async def story():
+        made, _ = batcher(run, max_waiting=3, sizes=(1,))
+        first = asyncio.ensure_future(made([row(1)]))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.ensure_future(made([row(n)])) for n in (2, 3, 4)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Busy):
+            await made([row(5)])
+        waiting[1].cancel()
+        await asyncio.sleep(0.05)
+        release.set()
+        await asyncio.gather(first, waiting[0], waiting[2])
+        return made.num_waiting
+
+    assert asyncio.run(story()) == 0
+    assert computed == [1, 2, 4]
+
+
+# The gate, with applications of its own.
+
+
+def passed(app, headers=(), parts=(b'{}',), **settings):
+    """Status and body of one request through a gate, which is told by messages."""
+    settings = {'api_key': '', 'max_body': 100, 'timeout': 0.2, **settings}
+    figures = Figures()
+    sent = []
+
+    async def story():
+        messages = [
+            {'type': 'http.request', 'body': part, 'more_body': n < len(parts) - 1}
+            for n, part in enumerate(parts)
+        ]
+
+        async def receive():
+            if messages and messages[0]['body'] is not None:
+                return messages.pop(0)
+            await asyncio.sleep(5)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {'type': 'http', 'method': 'POST', 'path': '/v1/predict', 'headers': headers}
+        await Gate(app, figures, paths=frozenset({'/v1/predict'}), **settings)(scope, receive, send)
+
+    asyncio.run(story())
+    counted = figures.registry.get_sample_value(
+        'albert_requests_total', {'path': '/v1/predict', 'status': str(sent[0]['status'])}
+    )
+    assert counted == 1
+    return sent[0]['status'], json.loads(sent[1]['body'])
+
+
+async def echo(scope, receive, send):
+    body = (await receive())['body']
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': body})
+
+
+async def broken(scope, receive, send):
+    raise ValueError('the secret text')
+
+
+def test_the_gate(caplog):
+    assert passed(echo, parts=[b'{"a"', b': 1}']) == (200, {'a': 1})
+    assert passed(echo, headers=[(b'content-length', b'101')])[0] == 413
+    assert passed(echo, parts=[b'"' + b'x' * 60, b'x' * 60])[0] == 413
+    assert passed(echo, parts=[b'{', None])[0] == 408
+    status, content = passed(broken)
+    assert status == 500 and set(content) == {'error'}
+    assert 'ValueError in' in caplog.text and 'secret' not in caplog.text
+
+
+def test_the_key_is_wanted_whole():
+    key = 'k' * 20
+    assert passed(echo, [(b'authorization', b'Bearer ' + key.encode())], api_key=key)[0] == 200
+    for given in ([], [(b'authorization', b'Bearer kkk')], [(b'authorization', key.encode())]):
+        status, content = passed(echo, given, api_key=key)
+        assert status == 401 and content['error'].startswith('Give the API key')
+
+
+# A real server.
+
+
+@pytest.fixture(scope='module')
+def checkpoints(vocabulary, tmp_path_factory):
+    """A classifier and a pretrained model, with random weights."""
+    folder = tmp_path_factory.mktemp('served')
+    shapes = jax.eval_shape(
+        lambda: PretrainingModel(CONFIG).init(jax.random.key(0), np.zeros((1, 2), np.int32))
+    )['params']
+    whole = random_tree(shapes)
+    head = init_head('sequence_classification', 2, CONFIG, jax.random.key(1))
+    kept = {name: whole[name] for name in ('embeddings', 'encoder', 'pooler')}
+    tokenizer = Tokenizer(vocabulary)
+    for name, params, its_head in (
+        ('mood', kept | {'head': random_tree(head)}, CLASSES), ('base', whole, None),
+    ):  # fmt: skip
+        (folder / name).mkdir()
+        pretrained.write(Pretrained(CONFIG, params, tokenizer, its_head), folder / name)
+    return folder
+
+
+def eventually(is_true, seconds):
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """The command in a process of its own."""
+
+    def __init__(self, checkpoints, log, *flags):
+        self.port, self.log = free_port(), log
+        with log.open('w') as stream:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable, '-m', 'albert_jax.serve', f'--port={self.port}', '--verbose',
+                    f'--checkpoint={checkpoints / "mood"}', f'--checkpoint={checkpoints / "base"}',
+                    '--max_length=64', '--timeout=3', *flags,
+                ],
+                cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def ask(self, path, content=None, body=None, headers=None, method=None):
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
+        if content is not None:
+            body = json.dumps(content).encode()
+        method = method or ('GET' if body is None else 'POST')
+        headers = {'Content-Type': 'application/json'} if headers is None else headers
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        text = reply.read()
+        connection.close()
+        is_json = reply.headers['Content-Type'] == 'application/json'
+        return reply.status, json.loads(text) if is_json else text.decode()
+
+    def is_ready(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.ask('/readyz')[0] == 200
+        except OSError:
+            return False
+
+    def figure(self, name):
+        lines = self.ask('/metrics')[1].splitlines()
+        return sum(float(x.rpartition(' ')[2]) for x in lines if x.startswith(name))
+
+
+@pytest.fixture(scope='module')
+def server(checkpoints, tmp_path_factory):
+    made = Server(checkpoints, tmp_path_factory.mktemp('log') / 'serve.log')
+    eventually(made.is_ready, 240)
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+def test_answers_are_the_commands(server, checkpoints):
+    answerer = Answerer(checkpoints / 'mood', num_devices=1, max_length=64)
+    expected = answerer.answer(TEXTS, 'x')
+    status, content = server.ask('/v1/predict', {'input': TEXTS})
+    assert status == 200 and content['model'] == 'mood'
+    for mine, theirs in zip(content['output'], expected, strict=True):
+        assert set(mine) == {'prediction', 'probabilities'}
+        assert mine['prediction'] == theirs['prediction']
+        assert mine['probabilities'] == pytest.approx(theirs['probabilities'], abs=1e-5)
+    single = server.ask('/v1/predict', {'input': TEXTS[1]})[1]['output']
+    assert single['prediction'] == content['output'][1]['prediction']
+
+    model = load(checkpoints / 'base')
+    text = 'Returns a [MASK] of the [MASK].'
+    status, content = server.ask('/v1/fill-mask', {'input': text, 'top': 3})
+    assert status == 200
+    for mine, theirs in zip(content['output'], fill_mask(model, text, 3), strict=True):
+        assert [x['piece'] for x in mine] == [x.piece for x in theirs]
+        chances = [x['probability'] for x in mine]
+        assert chances == pytest.approx([x.probability for x in theirs], abs=1e-5)
+
+    ids = [model.tokenizer.cls_id, *model.tokenizer.encode([TEXTS[2]])[0], model.tokenizer.sep_id]
+    hidden = PretrainingModel(CONFIG).apply({'params': model.params}, np.array([ids]))
+    hidden = np.asarray(hidden.last_hidden_state)[0]
+    ways = {'mean': hidden.mean(0), 'cls': hidden[0]}
+    for pooling, vector in ways.items():
+        asked = {'input': TEXTS[2], 'model': 'base', 'pooling': pooling}
+        found = server.ask('/v1/embed', asked)[1]['output']
+        np.testing.assert_allclose(found, vector, atol=1e-5, rtol=0)
+        found = server.ask('/v1/embed', asked | {'normalize': True})[1]['output']
+        np.testing.assert_allclose(found, vector / np.linalg.norm(vector), atol=1e-5, rtol=0)
+
+
+def test_many_at_once_share_batches_and_nothing_compiles(server):
+    compiled = server.figure('albert_compiled_programs')
+    alone = {text: server.ask('/v1/predict', {'input': text})[1]['output'] for text in TEXTS}
+    before = [server.figure(f'albert_{name}_total') for name in ('rows', 'batches')]
+    with ThreadPoolExecutor(32) as pool:
+        asked = TEXTS * 40
+        found = list(pool.map(lambda text: server.ask('/v1/predict', {'input': text}), asked))
+    for text, (status, content) in zip(asked, found, strict=True):
+        assert status == 200
+        chances = content['output']['probabilities']
+        assert chances == pytest.approx(alone[text]['probabilities'], abs=1e-5)
+    rows, batches = (
+        server.figure(f'albert_{name}_total') - there
+        for name, there in zip(('rows', 'batches'), before, strict=True)
+    )
+    assert rows == 200 and batches < 150
+    assert server.figure('albert_compiled_programs') == compiled > 30
+    assert server.figure('albert_ready') == 1
+
+
+def test_looking_inside(server):
+    asked = {'model': 'mood', 'text': TEXTS[2]}
+    status, content = server.ask('/v1/inspect', asked)
+    assert status == 200 and content['pieces'][0] == '[CLS]'
+    length = len(content['pieces'])
+    assert content['attention']['shape'] == [2, 2, length, length]
+    assert content['rollout']['shape'] == [2, length, length]
+    assert content['moved']['output'] in CLASSES.labels
+    content = server.ask('/v1/inspect', {'model': 'base', 'text': 'a [MASK] of'})[1]
+    assert content['moved'] is not None
+    assert server.ask('/v1/inspect', {'model': 'mood', 'text': 'word ' * 63})[0] == 422
+
+
+MISTAKES = [
+    ('/v1/predict', b'{', 400, 'not JSON'),
+    ('/v1/predict', b'\xff\xfe', 400, 'not JSON'),
+    ('/v1/predict', b'[' * 20_000, 400, 'not JSON'),
+    ('/v1/predict', b'[]', 422, 'must be a JSON object'),
+    ('/v1/predict', b'{}', 422, 'input is missing'),
+    ('/v1/predict', {'input': 3}, 422, 'input is not as it must be'),
+    ('/v1/predict', {'input': [None]}, 422, 'input is not as it must be'),
+    ('/v1/predict', {'input': 'a', 'mode': 'b'}, 422, 'nobody knows'),
+    ('/v1/predict', {'input': 'a', 'model': 'x'}, 404, 'no such model; there are mood, base'),
+    ('/v1/predict', {'input': 'a', 'model': 'base'}, 404, 'No model here can do predict'),
+    ('/v1/predict', {'input': {'words': 'a'}}, 422, 'lacks text'),
+    ('/v1/predict', {'input': ['a'] * 65}, 413, 'at most 64'),
+    ('/v1/predict', {'input': 'a' * 20_001}, 413, 'at most 20000'),
+    ('/v1/predict', {'input': 'a' * 1_100_000}, 413, 'larger than 1048576 bytes'),
+    ('/v1/predict', b'{"input": "\\ud800"}', 422, 'surrogate'),
+    ('/v1/fill-mask', {'input': 'no mask'}, 422, '0 [MASK]s'),
+    ('/v1/fill-mask', {'input': '[MASK]' * 9}, 422, '9 [MASK]s'),
+    ('/v1/fill-mask', {'input': '[MASK]', 'top': 0}, 422, 'top is not as it must be'),
+    ('/v1/embed', {'input': 'a'}, 422, 'set model to one of mood, base'),
+    ('/v1/embed', {'input': 'word ' * 99, 'model': 'base'}, 422, 'shorten it'),
+    ('/v1/nothing', {'input': 'a'}, 404, 'nothing at this path'),
+    ('/v1/predict', None, 405, 'another method'),
+]
+
+
+def test_mistakes_have_their_status_and_one_sentence(server):
+    for path, given, expected, message in MISTAKES:
+        content, body = (None, given) if isinstance(given, bytes) else (given, None)
+        status, answer = server.ask(path, content, body)
+        assert (status, set(answer)) == (expected, {'error'}), (path, str(given)[:50], answer)
+        assert message in answer['error'] and answer['error'].endswith('.')
+    status, answer = server.ask('/v1/predict', body=b'{"input": "a"}', headers={})
+    assert status == 422 and 'application/json' in answer['error']
+    assert server.ask('/v1/predict', {'input': []}) == (200, {'model': 'mood', 'output': []})
+    assert server.ask('/healthz') == (200, {'status': 'ok'})
+
+
+def test_who_is_slow_or_gone_holds_nobody_up(server):
+    head = b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+    slow = socket.create_connection(('127.0.0.1', server.port), timeout=30)
+    slow.sendall(head + b'Content-Length: 1000\r\n\r\n{"inp')
+    gone = [socket.create_connection(('127.0.0.1', server.port)) for _ in range(50)]
+    body = json.dumps({'input': TEXTS * 12}).encode()
+    for connection in gone:
+        connection.sendall(head + b'Content-Length: %d\r\n\r\n' % len(body) + body)
+        connection.close()
+    started = time.monotonic()
+    assert server.ask('/v1/predict', {'input': 'still there'})[0] == 200
+    assert time.monotonic() - started < 10
+    assert slow.recv(100).startswith(b'HTTP/1.1 408')
+    slow.close()
+    idle = [socket.create_connection(('127.0.0.1', server.port)) for _ in range(300)]
+    assert server.ask('/v1/predict', {'input': 'still there'})[0] == 200
+    for connection in idle:
+        connection.close()
+
+
+def test_the_page_and_the_document_need_no_network(server):
+    status, page = server.ask('/')
+    assert status == 200 and 'http' not in page and '__NONCE__' not in page
+    status, document = server.ask('/openapi.json')
+    assert set(document['paths']) == {
+        '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/inspect', '/v1/models', '/healthz',
+        '/readyz', '/metrics',
+    }  # fmt: skip
+    for name in ('PredictRequest', 'FillMaskRequest', 'EmbedRequest'):
+        assert document['components']['schemas'][name]['properties']['input']['examples']
+    described = server.ask('/v1/models')[1]['models']
+    assert [x['name'] for x in described] == ['mood', 'base']
+    assert described[0]['abilities'] == ['embed', 'predict'] and described[0]['layers'] == 2
+
+
+def test_the_log_holds_no_texts(server):
+    secret = 'xyzzyplugh'
+    server.ask('/v1/predict', {'input': secret})
+    server.ask(f'/v1/{secret}', {'input': secret})
+    server.ask('/v1/predict', body=secret.encode())
+    log = server.log.read_text()
+    assert 'POST /v1/predict 200' in log and 'POST other 404' in log
+    assert secret not in log
+
+
+def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
+    server = Server(checkpoints, tmp_path / 'log')
+    try:
+        eventually(server.is_ready, 240)
+        with ThreadPoolExecutor(16) as pool:
+            asked = [
+                pool.submit(server.ask, '/v1/predict', {'input': TEXTS * 12}) for _ in range(16)
+            ]
+            time.sleep(0.05)
+            server.process.send_signal(signal.SIGTERM)
+            answered = [future for future in asked if not future.exception(timeout=60)]
+        # A connection that came too late is refused, an answer that was begun is given.
+        assert answered and all(future.result()[0] == 200 for future in answered)
+        server.process.wait(timeout=30)
+        assert 'Traceback' not in server.log.read_text()
+    finally:
+        server.process.kill()
+
+
+# The command.
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--checkpoint=nowhere'], 'nowhere'),
+        (['--checkpoint=x', '--port=0'], '--port is 0'),
+        (['--checkpoint=x', '--timeout=0'], '--timeout is 0.0; it must be above 0'),
+        (['--checkpoint=x', '--max_length=3'], '--max_length is 3'),
+        (['--checkpoint=x', '--host=192.0.2.1'], 'cannot be listened on'),
+        (['--checkpoint=x', '--api_key_file=nowhere'], 'cannot be read'),
+    ],
+)
+def test_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        serve.main(flags)
+
+
+def test_a_weak_key_and_two_of_one_name_are_refused(checkpoints, tmp_path):
+    key = tmp_path / 'key'
+    key.write_text('short')
+    with pytest.raises(UserError, match='16 or more'):
+        serve.main([f'--checkpoint={checkpoints / "mood"}', f'--api_key_file={key}'])
+    twice = [f'--checkpoint={checkpoints / "mood"}'] * 2
+    with pytest.raises(UserError, match='Two checkpoints are called mood'):
+        serve.main([*twice, f'--port={free_port()}'])
