@@ -23,6 +23,7 @@ from albert_jax.pretrained import Pretrained, complete
 COMPLETENESS = 1e-2
 _FEWEST_POINTS, _MOST_POINTS = 16, 1024
 _POINTS_AT_A_TIME = 16
+_EXPLAINED = ('sequence_classification',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Inspector:
     """
 
     def __init__(self, model: Pretrained, lengths: Sequence[int] = ()) -> None:
-        self.model, self._lengths = model, tuple(sorted(lengths))
+        self.model, self.lengths = model, tuple(sorted(lengths))
         self._params = jax.tree.map(jnp.asarray, complete(model).params)
         self._albert = PretrainingModel(model.config.plain)
         self._table = np.asarray(model.params['embeddings']['word']['embedding'])
@@ -187,6 +188,29 @@ class Inspector:
         """How many programs have been compiled."""
         programs: list[Any] = [self._details, self._values, self._slopes]
         return sum(program._cache_size() for program in programs)
+
+    def compile(self, length: int) -> None:
+        """Compiles all that texts of a length need."""
+        ids = np.ones((1, length), np.int32)
+        encoded = Encoded(('',) * length, ids, np.zeros_like(ids))
+        self.look(encoded)
+        head = self.model.head
+        if 'mlm' in self.model.own_params() if head is None else head.kind in _EXPLAINED:
+            self._of_text(encoded, 0)
+            way, shares = self._from_masks(encoded, length), np.ones(_POINTS_AT_A_TIME, np.float32)
+            self._slopes(
+                self._params, *self._padded(encoded), way, shares, jnp.int32(0), jnp.int32(0)
+            )
+
+    def likeliest(self, encoded: Encoded) -> Output:
+        """The likeliest class of a classifier, or the likeliest piece at the first `[MASK]`.
+
+        Raises:
+          UserError: if the model has neither.
+        """
+        if self.model.head is None:
+            return self.masked_output(encoded)
+        return self.class_output(encoded)
 
     def look(self, encoded: Encoded) -> Inside:
         """Runs the model and keeps what every layer and head did."""
@@ -206,7 +230,7 @@ class Inspector:
           UserError: if the model is not a classifier or has no such label.
         """
         head = self.model.head
-        if head is None or head.kind != 'sequence_classification':
+        if head is None or head.kind not in _EXPLAINED:
             raise UserError('Only models for classification or regression have a class to explain.')
         if label is not None and label not in head.labels:
             raise UserError(f'There is no label {label!r}; there are {", ".join(head.labels)}.')
@@ -295,10 +319,10 @@ class Inspector:
     def _padded(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids, mask and segments, as long as the next of the lengths."""
         count = len(encoded.pieces)
-        length = next((x for x in self._lengths if x >= count), count)
-        if self._lengths and count > self._lengths[-1]:
+        length = next((x for x in self.lengths if x >= count), count)
+        if self.lengths and count > self.lengths[-1]:
             raise UserError(
-                f'The text has {count} pieces, of which {self._lengths[-1]} can be looked at; '
+                f'The text has {count} pieces, of which {self.lengths[-1]} can be looked at; '
                 f'shorten it.'
             )
         ids, mask, types = (np.zeros((1, length), np.int32) for _ in range(3))

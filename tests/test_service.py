@@ -143,7 +143,7 @@ def passed(app, headers=(), parts=(b'{}',), **settings):
         async def receive():
             if messages and messages[0]['body'] is not None:
                 return messages.pop(0)
-            await asyncio.sleep(5)
+            return await asyncio.sleep(5)
 
         async def send(message):
             sent.append(message)
@@ -171,8 +171,9 @@ async def broken(scope, receive, send):
 
 def test_the_gate(caplog):
     assert passed(echo, parts=[b'{"a"', b': 1}']) == (200, {'a': 1})
-    assert passed(echo, headers=[(b'content-length', b'101')])[0] == 413
+    assert passed(echo, headers=[(b'content-length', b'801')])[0] == 413
     assert passed(echo, parts=[b'"' + b'x' * 60, b'x' * 60])[0] == 413
+    assert passed(echo, parts=[b'x' * 60] * 14 + [None])[0] == 413
     assert passed(echo, parts=[b'{', None])[0] == 408
     status, content = passed(broken)
     assert status == 500 and set(content) == {'error'}
@@ -225,14 +226,13 @@ def free_port() -> int:
 class Server:
     """The command in a process of its own."""
 
-    def __init__(self, checkpoints, log, *flags):
+    def __init__(self, checkpoints, log, names, *flags):
         self.port, self.log = free_port(), log
         with log.open('w') as stream:
             self.process = subprocess.Popen(
                 [
                     sys.executable, '-m', 'albert_jax.serve', f'--port={self.port}', '--verbose',
-                    f'--checkpoint={checkpoints / "mood"}', f'--checkpoint={checkpoints / "base"}',
-                    '--max_length=64', '--timeout=3', *flags,
+                    *(f'--checkpoint={checkpoints / name}' for name in names), *flags,
                 ],
                 cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -264,7 +264,8 @@ class Server:
 
 @pytest.fixture(scope='module')
 def server(checkpoints, tmp_path_factory):
-    made = Server(checkpoints, tmp_path_factory.mktemp('log') / 'serve.log')
+    log = tmp_path_factory.mktemp('log') / 'serve.log'
+    made = Server(checkpoints, log, ['mood', 'base'], '--max_length=32', '--timeout=5')
     eventually(made.is_ready, 240)
     yield made
     made.process.kill()
@@ -272,7 +273,7 @@ def server(checkpoints, tmp_path_factory):
 
 
 def test_answers_are_the_commands(server, checkpoints):
-    answerer = Answerer(checkpoints / 'mood', num_devices=1, max_length=64)
+    answerer = Answerer(checkpoints / 'mood', num_devices=1, max_length=32)
     expected = answerer.answer(TEXTS, 'x')
     status, content = server.ask('/v1/predict', {'input': TEXTS})
     assert status == 200 and content['model'] == 'mood'
@@ -320,11 +321,12 @@ def test_many_at_once_share_batches_and_nothing_compiles(server):
         for name, there in zip(('rows', 'batches'), before, strict=True)
     )
     assert rows == 200 and batches < 150
-    assert server.figure('albert_compiled_programs') == compiled > 30
+    assert server.figure('albert_compiled_programs') == compiled > 20
     assert server.figure('albert_ready') == 1
 
 
 def test_looking_inside(server):
+    compiled = server.figure('albert_compiled_programs')
     asked = {'model': 'mood', 'text': TEXTS[2]}
     status, content = server.ask('/v1/inspect', asked)
     assert status == 200 and content['pieces'][0] == '[CLS]'
@@ -332,9 +334,10 @@ def test_looking_inside(server):
     assert content['attention']['shape'] == [2, 2, length, length]
     assert content['rollout']['shape'] == [2, length, length]
     assert content['moved']['output'] in CLASSES.labels
-    content = server.ask('/v1/inspect', {'model': 'base', 'text': 'a [MASK] of'})[1]
-    assert content['moved'] is not None
-    assert server.ask('/v1/inspect', {'model': 'mood', 'text': 'word ' * 63})[0] == 422
+    status, content = server.ask('/v1/inspect', {'model': 'base', 'text': 'a [MASK] of'})
+    assert status == 200 and 'moved' in content, content
+    assert server.ask('/v1/inspect', {'model': 'mood', 'text': 'word ' * 31})[0] == 422
+    assert server.figure('albert_compiled_programs') == compiled
 
 
 MISTAKES = [
@@ -421,7 +424,7 @@ def test_the_log_holds_no_texts(server):
 
 
 def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
-    server = Server(checkpoints, tmp_path / 'log')
+    server = Server(checkpoints, tmp_path / 'log', ['mood'], '--max_length=16')
     try:
         eventually(server.is_ready, 240)
         with ThreadPoolExecutor(16) as pool:

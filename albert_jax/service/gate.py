@@ -49,6 +49,7 @@ class Gate:
     ) -> None:
         self._app, self._figures, self._key = app, figures, api_key.encode()
         self._max_body, self._timeout, self._paths = max_body, timeout, paths
+        self._most_read = 8 * max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -96,7 +97,7 @@ class Gate:
                 return
         length = headers.get(b'content-length', b'0')
         body: bytes | None = None
-        if not length.isdigit() or int(length) <= self._max_body:
+        if not length.isdigit() or int(length) <= self._most_read:
             try:
                 body = await asyncio.wait_for(self._body(receive), self._timeout)
             except TimeoutError:
@@ -114,19 +115,25 @@ class Gate:
         await self._unless_vanished(scope, receive, send, body)
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
+        """The whole body; None if it is too large.
+
+        What is a little too large is read to its end: a client that is still writing when the
+        connection is closed would not see why.
+        """
         parts: list[bytes] = []
         size, is_more = 0, True
         while is_more:
             message = await receive()
             if message['type'] == 'http.disconnect':
                 raise _Vanished
-            parts.append(message.get('body', b''))
-            size += len(parts[-1])
-            is_more = message.get('more_body', False)
-            if size > self._max_body:
+            part = message.get('body', b'')
+            size += len(part)
+            if size <= self._max_body:
+                parts.append(part)
+            elif size > self._most_read:
                 return None
-        return b''.join(parts)
+            is_more = message.get('more_body', False)
+        return b''.join(parts) if size <= self._max_body else None
 
     async def _unless_vanished(
         self, scope: Scope, receive: Receive, send: Send, body: bytes

@@ -67,29 +67,21 @@ class Served:
                 for size in self.batchers[name].sizes:
                     ability.run(together([ability.example(length)], size))
                     yield f'{self.name}: {name}, {size} × {length}'
-        for length in INSPECTED_LENGTHS:
-            if length <= self.model.config.max_position_embeddings:
-                self.inspect('a ' * (length // 2), None, length - 2)
-                yield f'{self.name}: inside, {length}'
+        for length in self.inspector.lengths:
+            self.inspector.compile(length)
+            yield f'{self.name}: inside, {length}'
 
-    def inspect(self, first: str, second: str | None, cut: int = 0) -> dict[str, Any]:
+    def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and which words moved the answer where there is one.
 
         Args:
           first: a text, with [MASK] where a pretrained model is to be explained.
           second: of a pair.
-          cut: pieces to keep of the first, where it may be longer.
 
         Raises:
           UserError: if it is too long.
         """
         encoded = encode(self.model, first, second)
-        if cut:
-            ids = np.concatenate([encoded.input_ids[:, : cut + 1], encoded.input_ids[:, -1:]], 1)
-            pieces = (*encoded.pieces[: ids.shape[1] - 1], encoded.pieces[-1])
-            encoded = dataclasses.replace(
-                encoded, pieces=pieces, input_ids=ids, token_type_ids=np.zeros_like(ids)
-            )
         inside = self.inspector.look(encoded)
         found: dict[str, Any] = {
             'pieces': list(encoded.pieces),
@@ -97,18 +89,11 @@ class Served:
             'rollout': _packed(rollout(inside.attention)),
             'moved': None,
         }
-        head, output = self.model.head, None
-        assert self.model.tokenizer is not None
-        if head is not None and head.kind == 'sequence_classification':
-            output = self.inspector.class_output(encoded)
-        elif 'fill-mask' in self.abilities and self.model.tokenizer.mask_id in encoded.input_ids:
-            output = self.inspector.masked_output(encoded)
-        if output is None:
-            return found
         try:
+            output = self.inspector.likeliest(encoded)
             moved = self.inspector.integrated_gradients(encoded, output)
         except UserError:
-            # Too small a difference to be explained is no reason to show no attention.
+            # Nothing to explain, or too small a difference: no reason to show no attention.
             return found
         words = words_of(encoded.pieces, moved.scores)
         return found | {
@@ -190,6 +175,6 @@ def _load(
         model,
         abilities,
         {ability: batcher(ability) for ability in abilities},
-        Inspector(model, INSPECTED_LENGTHS),
+        Inspector(model, [x for x in INSPECTED_LENGTHS if x <= abilities['embed'].lengths[-1]]),
         fields,
     )
