@@ -1,0 +1,83 @@
+"""The page in a real browser: clicked through at two widths. Slow."""
+
+import shutil
+
+import pytest
+
+from tests.test_service import checkpoints, server  # noqa: F401
+
+pytestmark = pytest.mark.slow
+WIDTHS = {'wide': (1280, 900), 'narrow': (390, 844)}
+
+
+@pytest.fixture(scope='module')
+def browser():
+    api = pytest.importorskip('playwright.sync_api')
+    program = shutil.which('chromium') or shutil.which('google-chrome')
+    if program is None:
+        pytest.skip('no Chromium here')
+    with api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=program, args=['--no-sandbox'])
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
+    size = dict(zip(('width', 'height'), WIDTHS[width], strict=True))
+    page = browser.new_page(viewport=size)
+    wrong, asked = [], []
+    page.on('console', lambda x: wrong.append(x.text) if x.type == 'error' else None)
+    page.on('pageerror', lambda x: wrong.append(str(x)))
+    page.on('request', lambda x: asked.append(x.url))
+    page.goto(f'http://127.0.0.1:{server.port}/')
+
+    # Classify, with the keyboard alone.
+    page.wait_for_selector('#field-text')
+    page.select_option('#models', 'mood')
+    page.fill('#field-text', 'raises an exception when the value is not found')
+    page.press('#field-text', 'Control+Enter')
+    page.wait_for_selector('#inside:not([hidden])', timeout=30_000)
+    assert page.inner_text('.answer') in ('yes', 'no')
+    assert page.locator('#output .bar').count() == 2
+    assert page.locator('#words span').count() > 5
+
+    # Attention, at every depth and head.
+    pieces = page.locator('#pieces button')
+    assert pieces.count() > 8 and page.inner_text('#depth-out') == '2 of 2'
+    pieces.nth(3).click()
+    assert pieces.nth(3).get_attribute('aria-pressed') == 'true'
+
+    def shades():
+        return [pieces.nth(n).get_attribute('title') for n in range(pieces.count())]
+
+    seen = [shades()]
+    for head in ('0', '1', 'rollout'):
+        page.select_option('#head', head)
+        seen.append(shades())
+    page.focus('#depth')
+    page.keyboard.press('ArrowLeft')
+    assert page.inner_text('#depth-out') == '1 of 2'
+    seen.append(shades())
+    # Of random weights, two may look alike.
+    assert len({tuple(x) for x in seen}) >= 4
+    page.screenshot(path=tmp_path / f'{width}-classify.png', full_page=True)
+
+    # Fill a mask; a mistake is told and the page goes on.
+    page.select_option('#models', 'base')
+    page.fill('#field-text', 'no mask at all')
+    page.click('#go')
+    page.wait_for_selector('#complaint:not([hidden])')
+    assert '[MASK]' in page.inner_text('#complaint')
+    page.fill('#field-text', 'Returns a [MASK] of the list.')
+    page.click('#go')
+    page.wait_for_selector('#inside:not([hidden])', timeout=30_000)
+    assert page.locator('#output .bar').count() == 5
+    assert page.is_hidden('#complaint')
+    page.screenshot(path=tmp_path / f'{width}-fill.png', full_page=True)
+
+    # Nothing sticks out, nothing is fetched from elsewhere, nothing went wrong.
+    assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
+    assert all(url.startswith(f'http://127.0.0.1:{server.port}/') for url in asked)
+    assert [x for x in wrong if '422' not in x] == []
+    page.close()
