@@ -30,6 +30,12 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     sys.exit(status or 0)
 
 
+def cache() -> Path:
+    """Where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'albert_jax'
+
+
 def parser(module: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """An argument parser that shows its texts as they are written."""
     return argparse.ArgumentParser(

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,8 +203,7 @@ def is_labelled(example: Any) -> bool:
 
 def default_cache() -> Path:
     """Where encoded examples are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'albert_jax' / 'encoded'
+    return command.cache() / 'encoded'
 
 
 def encoded(

@@ -1,6 +1,7 @@
 """Answers over HTTP: `python -m albert_jax.serve --help`."""
 
 import argparse
+import ctypes
 import logging
 import os
 import socket
@@ -41,6 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     _check(flags)
     key = _api_key(flags.api_key_file)
+    _keep_memory()
+    # Programs that were compiled once are there at the next start.
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(command.cache() / 'compiled'))
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     try:
         from albert_jax.service import app, figures, server
     except ImportError as error:
@@ -77,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
                 os._exit(2)
 
         print(f'Listening on http://{flags.host}:{flags.port}; compiling …', flush=True)
+        # Nonsense that is sent by strangers is no news.
+        logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
         logging.basicConfig(format='%(asctime)s %(message)s', stream=sys.stderr)
         logging.getLogger('albert_jax.service').setLevel(
             logging.INFO if flags.verbose else logging.WARNING
@@ -89,6 +96,17 @@ def main(arguments: Sequence[str]) -> int:
             app.make_app(service, start, is_closing.set, key), flags.host, flags.port, flags.timeout
         )
     return 0
+
+
+def _keep_memory() -> None:
+    """Keeps what is freed for the next batch: giving it back costs a sixth of the time (glibc)."""
+    trim_threshold, mmap_max, arena_max = -1, -4, -8
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except OSError:
+        return
+    for option, value in ((trim_threshold, 2**31 - 1), (mmap_max, 0), (arena_max, 1)):
+        mallopt(option, value)
 
 
 def _parser() -> argparse.ArgumentParser:

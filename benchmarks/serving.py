@@ -2,9 +2,10 @@
 
     python -m benchmarks.serving --checkpoint=runs/sst2 --texts=GLUE/SST-2/dev.tsv
 
-The same weights (written for Hugging Face by our converter), the same texts at their natural
-lengths, one server after the other in one run, turns apart. Prints answers a second, the median and
-the 99th percentile of the time to an answer, and the ratios.
+The same weights (written for Hugging Face by our converter), torch in float32 and we in what the
+checkpoint was trained in; the same texts at their natural lengths; one server after the other in
+one run, in turns. Prints answers a second, the median and the 99th percentile of the time to an
+answer, and the ratios.
 """
 
 import argparse
@@ -101,9 +102,8 @@ def _free_port() -> int:
 
 def main() -> None:
     """Measures both and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument('--checkpoint', required=True, help='a fine-tuned classifier')
     parser.add_argument('--texts', required=True, type=Path, help='a TSV with a column sentence')
     parser.add_argument('--seconds', type=float, default=20, help='of each turn (20)')

@@ -1,6 +1,9 @@
 """The page in a real browser: clicked through at two widths. Slow."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +84,18 @@ def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
     assert all(url.startswith(f'http://127.0.0.1:{server.port}/') for url in asked)
     assert [x for x in wrong if '422' not in x] == []
     page.close()
+
+
+def test_the_document_keeps_its_word(server, tmp_path):  # noqa: F811
+    """Requests made from the OpenAPI document, right and wrong, by schemathesis."""
+    pytest.importorskip('schemathesis')
+    program = Path(sys.executable).parent / 'schemathesis'
+    checks = 'not_a_server_error,status_code_conformance,content_type_conformance'
+    found = subprocess.run(
+        [
+            program, 'run', f'http://127.0.0.1:{server.port}/openapi.json', '--checks',
+            f'{checks},response_schema_conformance', '--max-examples=60',
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-5000:]

@@ -16,7 +16,7 @@ from albert_jax.service.batching import Arrays, Row
 from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
 from albert_jax.tasks.answering import Answerer
 
-LENGTHS = (16, 32, 64, 128, 256, 512)
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 MOST_MASKS = 8
 MOST_PIECES = 20
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')

@@ -9,7 +9,9 @@ from concurrent.futures import Executor
 import numpy as np
 
 # Rows of a batch; a model compiles each of them for each length.
-SIZES = (1, 4, 16, 32)
+SIZES = (1, 2, 4, 8, 16, 32)
+# Tokens that cost about as much as one more batch; so much may be empty in one.
+_MOST_EMPTY = 128
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -31,14 +33,14 @@ class Row:
     length: int
 
 
-def size_for(count: int, sizes: Sequence[int]) -> int:
-    """How many rows to compute for so many that wait.
+def size_for(count: int, length: int, sizes: Sequence[int]) -> int:
+    """How many rows to compute for so many of a length that wait.
 
-    The next size up, unless more than half of it would be empty; then the next one down.
+    The next size up, unless its empty rows would cost more than another batch; then the next down.
     """
     above = next((size for size in sizes if size >= count), sizes[-1])
     below = max((size for size in sizes if size <= count), default=sizes[0])
-    return above if 2 * count >= above else below
+    return above if (above - count) * length <= _MOST_EMPTY else below
 
 
 def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
@@ -105,7 +107,7 @@ class Batcher:
         await asyncio.sleep(0)
         while taken := self._take():
             rows = [row for row, _ in taken]
-            size = max(size_for(len(rows), self.sizes), len(rows))
+            size = next(size for size in self.sizes if size >= len(rows))
             try:
                 outputs = await loop.run_in_executor(
                     self._executor, lambda rows=rows, size=size: self._run(together(rows, size))
@@ -127,7 +129,7 @@ class Batcher:
             return []
         length = self._waiting[0][0].length
         alike = [x for x in self._waiting if x[0].length == length]
-        taken = alike[: size_for(len(alike), self.sizes)]
+        taken = alike[: size_for(len(alike), length, self.sizes)]
         chosen = {id(future) for _, future in taken}
         self._waiting = collections.deque(x for x in self._waiting if id(x[1]) not in chosen)
         return taken

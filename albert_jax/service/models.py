@@ -7,11 +7,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.errors import UserError
 from albert_jax.inside import Inspector, encode, rollout, words_of
 from albert_jax.interop import source
+from albert_jax.optimizer import path_name
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, together
@@ -106,6 +109,22 @@ class Served:
         }
 
 
+def rounded(model: Pretrained) -> Pretrained:
+    """The model with its kernels in the compute dtype, to which every product rounds them anyway.
+
+    The head's products are in float32.
+    """
+    dtype = jnp.dtype(model.config.compute_dtype)
+
+    def kept(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = path_name(path)
+        is_kernel = name.endswith('kernel') and not name.startswith('head/')
+        return jnp.asarray(leaf, dtype) if is_kernel else leaf
+
+    params = jax.tree_util.tree_map_with_path(kept, model.params)
+    return dataclasses.replace(model, params=params)
+
+
 def _packed(shares: np.ndarray) -> dict[str, Any]:
     """Shares as bytes, 255 for all; a page wants a picture, and not digits."""
     content = np.round(shares * 255).astype(np.uint8)
@@ -151,7 +170,8 @@ def _load(
     max_length: int,
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
-    model = source.read(path)
+    whole = source.read(path)
+    model = rounded(whole)
     if model.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()
@@ -159,7 +179,7 @@ def _load(
     abilities: dict[str, Ability] = {'embed': Embed(model, mesh, max_length)}
     fields: tuple[str, ...] = ()
     if model.head is not None:
-        answerer = Answerer(path, max_length=max_length)
+        answerer = Answerer(model, max_length=max_length)
         abilities['predict'], fields = Predict(answerer), answerer.fields
     elif 'mlm' in model.params:
         abilities['fill-mask'] = FillMask(model, mesh, max_length)
@@ -172,9 +192,9 @@ def _load(
 
     return Served(
         name,
-        model,
+        whole,
         abilities,
         {ability: batcher(ability) for ability in abilities},
-        Inspector(model, [x for x in INSPECTED_LENGTHS if x <= abilities['embed'].lengths[-1]]),
+        Inspector(whole, [x for x in INSPECTED_LENGTHS if x <= abilities['embed'].lengths[-1]]),
         fields,
     )

@@ -36,7 +36,7 @@ class Answerer:
     """A fine-tuned model with its task.
 
     Args:
-      checkpoint: anything that `albert_jax.load` takes, with a head.
+      checkpoint: anything that `albert_jax.load` takes, with a head, or what it gave.
       task: its name, where the checkpoint does not say or another is meant.
       batch_size: examples a batch.
       num_devices: 0 for all.
@@ -49,14 +49,17 @@ class Answerer:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Pretrained,
         task: str | None = None,
         batch_size: int = 32,
         num_devices: int = 0,
         labels: Sequence[str] | None = None,
         max_length: int = 0,
     ) -> None:
-        self.model: Pretrained = source.read(checkpoint)
+        if isinstance(checkpoint, Pretrained):
+            self.model, checkpoint = checkpoint, 'the model'
+        else:
+            self.model = source.read(checkpoint)
         if self.model.head is None:
             raise UserError(
                 f'{checkpoint} has no head: it is not fine-tuned; see python -m '
