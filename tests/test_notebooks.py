@@ -33,6 +33,7 @@ def small_model(vocabulary, tmp_path):
     return tmp_path / 'model'
 
 
+@pytest.mark.slow
 def test_finetune(small_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('NOTEBOOK_FOLDER', str(tmp_path / 'notebook'))
     monkeypatch.setenv('NOTEBOOK_CHECKPOINT', str(small_model))

@@ -174,6 +174,7 @@ def check_the_notebook_reads_it(swept, monkeypatch, capsys):
     assert results.read(swept[0]).title == 'Depth'
 
 
+@pytest.mark.slow
 def test_a_sweep_with_real_runs(swept, corpus_directory, tmp_path, monkeypatch, capsys):
     """In one, for the runs take long: pytest's workers would each make them anew."""
     check_the_deeper_net_started_from_the_shallower_one(swept)
