@@ -54,6 +54,11 @@ def main(arguments: Sequence[str]) -> int:
             f'configs/distill.py:NAME.'
         )
     if 'task' in config:
+        if flags.coordinator or flags.num_processes or flags.process_id is not None:
+            raise UserError(
+                'A task is distilled by one process; --coordinator, --num_processes and '
+                '--process_id are for raw text.'
+            )
         return run_task(config, flags.workdir)
     distributed.start(flags)
     return distributed.guarded(lambda: run_text(config, flags.workdir))
@@ -89,8 +94,13 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
         family, model.tokenizer, tokenizer, prepared.train_examples, head, prepared.train, cache
     )
     loop = LoopSettings.from_dict(config['loop'])
+    # Its labels may be in another order than the student's.
+    assert model.head is not None
     validation = {
-        suffix: (examples, finetune.encoded(family, model.tokenizer, head, examples, False, cache))
+        suffix: (
+            examples,
+            finetune.encoded(family, model.tokenizer, model.head, examples, False, cache),
+        )
         for suffix, (examples, _) in prepared.validation.items()
     }
     measured = {'teacher': teacher.measure(
@@ -147,9 +157,11 @@ def run_text(config: Mapping[str, Any], workdir: Path) -> int:
     def teach(sections: pretrain.Sections, tokenizer: Any) -> Lesson:
         model = teacher.read_teacher(config['teacher'])
         length = sections.pretraining.sequence_length
-        return teacher.lesson_for_text(
+        lesson = teacher.lesson_for_text(
             config['teacher'], model, settings, sections.model, tokenizer, length
         )
+        distributed.check_same(lesson.identity)
+        return lesson
 
     return pretrain.run(ways, workdir, teach=teach)
 

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import logging
+import math
 import os
 import socket
 import sys
@@ -140,8 +141,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(flags: argparse.Namespace) -> None:
     for name in ('max_body', 'max_texts', 'max_characters', 'max_waiting', 'timeout'):
-        if getattr(flags, name) <= 0:
-            raise UserError(f'--{name} is {getattr(flags, name)}; it must be above 0.')
+        if not 0 < getattr(flags, name) < math.inf:
+            raise UserError(f'--{name} is {getattr(flags, name)}; it must be a number above 0.')
     if flags.max_length and flags.max_length < 8:
         raise UserError(f'--max_length is {flags.max_length}; it must be 8 or above.')
     if not 0 < flags.port < 65536:
@@ -173,10 +174,10 @@ def _check_address(host: str, port: int) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'no such address'
         raise UserError(
-            f'{host}:{port} cannot be listened on ({error.strerror}); choose another --host or '
-            f'--port.'
+            f'{host}:{port} cannot be listened on ({reason}); choose another --host or --port.'
         ) from error
 
 

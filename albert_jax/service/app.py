@@ -31,6 +31,10 @@ PATHS = frozenset(
 )  # fmt: skip
 
 
+# Requests whose texts are being cut into pieces.
+_MOST_ENCODING = 256
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a request may ask for.
@@ -58,6 +62,7 @@ class Item(_Strict):
     """An example of a task with several fields."""
 
     model_config = ConfigDict(extra='allow')
+    __pydantic_extra__: dict[str, str | int | float | list[str]]
 
 
 _MODEL = Field(default=None, description='Name of a checkpoint; needed where several can answer.')
@@ -119,6 +124,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
     413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
     422: {'model': Refusal, 'description': 'A field is missing, unknown or of the wrong type.'},
+    500: {'model': Refusal, 'description': 'A fault of the service.'},
     503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
     504: {'model': Refusal, 'description': 'No answer in time.'},
 }
@@ -140,7 +146,8 @@ class Service:
         # Attributions take many passes; they wait for each other and hold up nobody else.
         self._inspecting = asyncio.Lock()
         self._inspector: Executor = ThreadPoolExecutor(1, 'inspect')
-        self.failure = ''
+        self._encoders: Executor = ThreadPoolExecutor(2, 'encode')
+        self._num_encoding = 0
 
     def compile(self, models: Mapping[str, Served], tell: Callable[[str], None]) -> None:
         """Takes the models and compiles everything, then is ready."""
@@ -156,6 +163,12 @@ class Service:
     def num_compiled(self) -> int:
         """How many programs have been compiled."""
         return sum(served.num_compiled for served in self.models.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Rows that no batch has taken yet, of all models."""
+        batchers = [b for served in self.models.values() for b in served.batchers.values()]
+        return sum(batcher.num_waiting for batcher in batchers)
 
     def chosen(self, name: str | None, ability: str) -> Served:
         """The model of a request.
@@ -189,15 +202,28 @@ class Service:
         self._check(texts)
         if not texts:
             return served.name, []
+        return served.name, await self._in_time(self._ask(served, ability, texts))
+
+    async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> list[Any]:
+        if self._num_encoding >= _MOST_ENCODING:
+            raise Busy
         loop = asyncio.get_running_loop()
+        self._num_encoding += 1
         try:
-            encoded = await loop.run_in_executor(None, served.abilities[ability].encode, texts)
+            encode = served.abilities[ability].encode
+            encoded = await loop.run_in_executor(self._encoders, encode, texts)
         except UserError as error:
             raise HTTPException(422, str(error)) from error
-        batcher = served.batchers[ability]
-        self.figures.waiting.set(sum(b.num_waiting for b in served.batchers.values()))
-        outputs = await self._in_time(batcher(encoded.rows))
-        return served.name, encoded.answers(outputs)
+        finally:
+            self._num_encoding -= 1
+        if len(encoded.rows) > self.limits.waiting:
+            raise HTTPException(
+                413,
+                f'The inputs make {len(encoded.rows)} rows; at most {self.limits.waiting} are '
+                f'taken at once.',
+            )
+        outputs = await served.batchers[ability](encoded.rows)
+        return await loop.run_in_executor(self._encoders, encoded.answers, outputs)
 
     async def inspect(self, request: InspectRequest) -> dict[str, Any]:
         """What a model does inside with a text.
@@ -206,7 +232,7 @@ class Service:
           HTTPException: with the status that a mistake has.
         """
         served = self.chosen(request.model, 'embed')
-        self._check([request.text, request.text_pair or ''])
+        self._check_texts([request.text, request.text_pair or ''])
         return {'model': served.name} | await self._in_time(self._inspect(served, request))
 
     async def _inspect(self, served: Served, request: InspectRequest) -> dict[str, Any]:
@@ -235,6 +261,9 @@ class Service:
             raise HTTPException(
                 413, f'There are {len(texts)} inputs; at most {self.limits.texts} are taken.'
             )
+        self._check_texts(texts)
+
+    def _check_texts(self, texts: Sequence[Any]) -> None:
         for number, value in enumerate(texts):
             for part in _texts_in(value):
                 if len(part) > self.limits.characters:
@@ -243,8 +272,12 @@ class Service:
                         f'input {number} has {len(part)} characters; at most '
                         f'{self.limits.characters} are taken.',
                     )
-                if any('\ud800' <= character <= '\udfff' for character in part):
-                    raise HTTPException(422, f'input {number} has half a surrogate pair.')
+                try:
+                    part.encode()
+                except UnicodeEncodeError as error:
+                    raise HTTPException(
+                        422, f'input {number} has half a surrogate pair.'
+                    ) from error
 
 
 def _listed(names: Any) -> str:
@@ -255,9 +288,8 @@ def _texts_in(value: Any) -> list[str]:
     """All strings of an example."""
     if isinstance(value, str):
         return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [text for part in value for text in _texts_in(part)] if isinstance(value, list) else []
+    parts = [x for part in value.values() for x in (part if isinstance(part, list) else [part])]
+    return [part for part in parts if isinstance(part, str)]
 
 
 def make_app(
@@ -287,6 +319,8 @@ def make_app(
         # They would load scripts from the network.
         docs_url=None,
         redoc_url=None,
+        # They would point to whatever host a client names.
+        redirect_slashes=False,
         responses=_REFUSALS,
     )
 
@@ -297,6 +331,11 @@ def make_app(
         plain = ('Not Found', 'Method Not Allowed', 'There was an error parsing the body')
         sentence = sentences[error.status_code] if error.detail in plain else error.detail
         return JSONResponse({'error': sentence}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        del error  # the gate logs its kind and place
+        return JSONResponse({'error': 'Something went wrong here; the log says where.'}, 500)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -352,6 +391,7 @@ def make_app(
     async def metrics() -> Response:
         """In Prometheus's text format."""
         figures.compiled.set(service.num_compiled)
+        figures.waiting.set(service.num_waiting)
         return Response(generate_latest(figures.registry), media_type='text/plain; version=0.0.4')
 
     page = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')

@@ -109,6 +109,11 @@ class Served:
         }
 
 
+def _inspected_up_to(longest: int) -> tuple[int, ...]:
+    longest = min(longest, INSPECTED_LENGTHS[-1])
+    return (*(length for length in INSPECTED_LENGTHS if length < longest), longest)
+
+
 def rounded(model: Pretrained) -> Pretrained:
     """The model with its kernels in the compute dtype, to which every product rounds them anyway.
 
@@ -152,8 +157,10 @@ def load(
     """
     found: dict[str, Served] = {}
     for given in checkpoints:
-        name, _, path = given.rpartition('=')
-        name = name or Path(path).name
+        name, equals, path = given.partition('=')
+        # A path may have an = in it.
+        if not equals or '/' in name or Path(given).exists():
+            path, name = given, Path(given).resolve().name
         if name in found:
             raise UserError(
                 f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'
@@ -195,6 +202,6 @@ def _load(
         whole,
         abilities,
         {ability: batcher(ability) for ability in abilities},
-        Inspector(whole, [x for x in INSPECTED_LENGTHS if x <= abilities['embed'].lengths[-1]]),
+        Inspector(whole, _inspected_up_to(abilities['embed'].lengths[-1])),
         fields,
     )

@@ -1,13 +1,16 @@
 """The HTTP server: uvicorn, with a limit on how long a request's head may take to arrive."""
 
 import asyncio
+import math
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Seconds that a connection may be open without a whole head of a request.
+# Seconds until a new connection, or one that has begun to ask, must have sent a whole head.
 _PATIENCE = 30.0
+# Between two requests; longer than the 600 s for which Google's load balancers keep a connection.
+_KEEP_ALIVE = 620
 
 
 class _Impatient(H11Protocol):
@@ -23,20 +26,20 @@ class _Impatient(H11Protocol):
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_head = self.cycle is None or self.cycle.response_complete
+        if is_head and self._deadline is None and not self.transport.is_closing():
+            self._wait_for_head()
+
     def handle_events(self) -> None:
         cycle = self.cycle
         super().handle_events()
         if self.cycle is not cycle:
             self._stop_waiting()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
-            self._wait_for_head()
-
     def _wait_for_head(self) -> None:
-        self._stop_waiting()
-        self._deadline = self.loop.call_later(_PATIENCE, self.transport.close)
+        self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
@@ -62,7 +65,8 @@ def run(app: Any, host: str, port: int, seconds: float) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_keep_alive=int(_PATIENCE),
-        timeout_graceful_shutdown=int(seconds) + 1,
+        timeout_keep_alive=_KEEP_ALIVE,
+        # A body and then an answer may take so long each.
+        timeout_graceful_shutdown=2 * math.ceil(seconds) + 1,
     )
     uvicorn.Server(config).run()

@@ -1,5 +1,6 @@
 """SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
 
+import bisect
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -329,11 +330,13 @@ def _windows(num_tokens: int, size: int, stride: int) -> list[tuple[int, int]]:
 def _owner(windows: Sequence[tuple[int, int]], token: int) -> int:
     """The window in which the token has the most context (Google's max-context rule)."""
 
-    def context(window: tuple[int, int]) -> float:
-        begin, end = window
-        if not begin <= token < end:
-            return -1.0
+    def context(number: int) -> float:
+        begin, end = windows[number]
         return min(token - begin, end - 1 - token) + 0.01 * (end - begin)
 
-    scores = [context(window) for window in windows]
-    return int(np.argmax(scores))
+    # Those that hold it are neighbours; a long passage has many others.
+    last = bisect.bisect_right(windows, token, key=lambda window: window[0])
+    first = last
+    while first > 0 and windows[first - 1][1] > token:
+        first -= 1
+    return max(range(first, last), key=context)
