@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from albert_jax import pretrained, serve
+from albert_jax.about import Head
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.errors import UserError
 from albert_jax.fill_mask import fill_mask
@@ -23,6 +24,7 @@ from albert_jax.heads import init_head
 from albert_jax.interop.source import load
 from albert_jax.model import PretrainingModel
 from albert_jax.pretrained import Pretrained
+from albert_jax.service.abilities import Predict
 from albert_jax.service.batching import SIZES, Batcher, Busy, Row, size_for, together
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
@@ -189,6 +191,48 @@ def test_the_key_is_wanted_whole():
     for given in ([], [(b'authorization', b'Bearer kkk')], [(b'authorization', key.encode())]):
         status, content = passed(echo, given, api_key=key)
         assert status == 401 and content['error'].startswith('Give the API key')
+
+
+# Every head.
+
+PASSAGE = 'returns an index of the list when the value is found in it ' * 6
+QUESTIONS = [{'question': 'what', 'passage': PASSAGE}, {'question': 'a', 'passage': 'b c'}]
+CHOICE = {'question': 'a _ b', 'passage': PASSAGE, 'options': ['w', 'x', 'y', 'z']}
+HEADS = {
+    'question_answering': (2, QUESTIONS),
+    'conditional_question_answering': (2, QUESTIONS),
+    'multiple_choice': (1, [CHOICE, CHOICE]),
+    'token_classification': (3, ['returns an index', 'value']),
+    'sequence_classification': (1, ['returns an index', PASSAGE]),
+}
+
+
+@pytest.mark.parametrize('kind', HEADS)
+def test_the_answers_of_every_head(kind, checkpoints):
+    num_outputs, given = HEADS[kind]
+    base = pretrained.read(checkpoints / 'base')
+    kept = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
+    head = random_tree(init_head(kind, num_outputs, CONFIG, jax.random.key(2)), 3)
+    labels = {'token_classification': ('A', 'B', 'C'), 'sequence_classification': ('score',)}
+    its_head = Head(kind, labels.get(kind, ()))
+    model = Pretrained(CONFIG, kept | {'head': head}, base.tokenizer, its_head)
+    answerer = Answerer(model, num_devices=1, max_length=32)
+    ability = Predict(answerer)
+    encoded, example = ability.encode(given), ability.example(32)
+
+    def shapes(row):
+        return {n: (len(x), x.shape[1:] == (row.length,), x.dtype) for n, x in row.arrays.items()}
+
+    # What comes is of the shapes that were compiled.
+    assert all(shapes(row) == shapes(example) for row in encoded.rows)
+    found = [ability.run(together([row], 1)) for row in encoded.rows]
+    answers = encoded.answers([{name: x[0] for name, x in row.items()} for row in found])
+    examples = [answerer.example(value, 'x', str(n)) for n, value in enumerate(given)]
+    for mine, theirs in zip(answers, answerer.evaluate(examples)[1], strict=True):
+        if kind == 'sequence_classification':
+            assert mine['prediction'] == pytest.approx(theirs['prediction'], abs=1e-5)
+        else:
+            assert mine['prediction'] == theirs['prediction']
 
 
 # A real server.
