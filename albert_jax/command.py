@@ -59,6 +59,10 @@ def read_config(argument: str, overrides: Sequence[str]) -> Any:
     path = argument.partition(':')[0]
     if not Path(path).is_file():
         raise UserError(f'--config={argument}: there is no file {path}.')
+    # A config may build on its neighbours, wherever the command is run.
+    root = str(Path(path).resolve().parents[1])
+    if root not in sys.path:
+        sys.path.append(root)
     for override in overrides:
         if not override.startswith('--config.'):
             raise UserError(
@@ -82,7 +86,9 @@ def read_config(argument: str, overrides: Sequence[str]) -> Any:
 def _reason(error: Exception, overrides: Sequence[str]) -> str:
     """What is wrong, of whatever ml_collections makes of it."""
     text = str(error.args[0] if error.args else error).strip()
-    lines = text.strip("'").replace('\\n', '\n').splitlines() or [type(error).__name__]
+    if text[:1] == text[-1:] == "'":
+        text = text[1:-1]
+    lines = text.replace('\\n', '\n').splitlines() or [type(error).__name__]
     if any(line.startswith('Traceback') for line in lines):
         # An error inside the config file: its last line has type and message.
         return lines[-1].partition(': ')[2] or lines[-1]

@@ -79,9 +79,8 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
     name = config['teacher']
     model = teacher.read_teacher(name)
     assert model.tokenizer is not None
-    ways = {**config, 'from_scratch': not config['init_from']}
-    for part in _OF_TEACHER:
-        del ways[part]
+    ways = _without_teacher(config) | {'from_scratch': not config.get('init_from')}
+    finetune.check_sections(ways)
     prepared = finetune.prepare(ways, model.tokenizer)
     family, head, tokenizer = prepared.family, prepared.head, prepared.start.tokenizer
     assert tokenizer is not None
@@ -93,8 +92,10 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
     both = teacher.paired(
         family, model.tokenizer, tokenizer, prepared.train_examples, head, prepared.train, cache
     )
-    loop = LoopSettings.from_dict(config['loop'])
-    # Its labels may be in another order than the student's.
+    status = finetune.train_seeds(ways, dataclasses.replace(prepared, train=both), workdir, lesson)
+    if status:
+        return status
+    # The teacher's labels may be in another order than the student's.
     assert model.head is not None
     validation = {
         suffix: (
@@ -103,21 +104,21 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
         )
         for suffix, (examples, _) in prepared.validation.items()
     }
-    measured = {'teacher': teacher.measure(
-        model, family, validation, loop.num_devices, loop.batch_size
-    )}  # fmt: skip
-    best = family.best_metric
-    print(f'The teacher has {best} {measured["teacher"].metrics[best]:.4f}.')
-    prepared = dataclasses.replace(prepared, train=both)
-    status = finetune.train_seeds(ways, prepared, workdir, lesson)
-    if status:
-        return status
-    folder = finetune.seed_folders(workdir, config['seeds'])[0]
-    measured['student'] = teacher.measure(
-        read(folder), family, prepared.validation, loop.num_devices, loop.batch_size
-    )
-    _compare(measured, best, workdir)
+    loop = LoopSettings.from_dict(config['loop'])
+    student = read(finetune.seed_folders(workdir, config['seeds'])[0])
+    measured = {
+        name: teacher.measure(one, family, examples, loop.num_devices, loop.batch_size)
+        for name, one, examples in (
+            ('teacher', model, validation), ('student', student, prepared.validation),
+        )
+    }  # fmt: skip
+    _compare(measured, family.best_metric, workdir)
     return 0
+
+
+def _without_teacher(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the student's training alone."""
+    return {part: section for part, section in config.items() if part not in _OF_TEACHER}
 
 
 def _compare(measured: Mapping[str, 'Measured'], best: str, workdir: Path) -> None:
@@ -152,7 +153,7 @@ def run_text(config: Mapping[str, Any], workdir: Path) -> int:
     from albert_jax.distillation import DistillationSettings, Lesson
 
     settings = DistillationSettings.from_dict(config['distillation'])
-    ways = {part: section for part, section in config.items() if part not in _OF_TEACHER}
+    ways = _without_teacher(config)
 
     def teach(sections: pretrain.Sections, tokenizer: Any) -> Lesson:
         model = teacher.read_teacher(config['teacher'])

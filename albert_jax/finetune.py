@@ -68,7 +68,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> int:
     Raises:
       UserError: if the config, the data, the checkpoint or the workdir cannot be used.
     """
-    _check_sections(config)
+    check_sections(config)
     return train_seeds(config, prepare(config), workdir)
 
 
@@ -84,11 +84,9 @@ def train_seeds(
       lesson: of a teacher, if there is one.
 
     Raises:
-      UserError: if seeds is impossible, or the workdir cannot be used.
+      UserError: if a setting is impossible, or the workdir cannot be used.
     """
     seeds = config['seeds']
-    if type(seeds) is not int or seeds < 1:
-        raise UserError(f'seeds is {seeds!r}; it must be a number of runs, 1 or above.')
     found = []
     for number, folder in enumerate(seed_folders(workdir, seeds)):
         seed = config['loop']['seed'] + number
@@ -127,11 +125,15 @@ class Prepared:
     data_digest: str
 
 
-def _check_sections(config: Mapping[str, Any]) -> None:
+def check_sections(config: Mapping[str, Any]) -> None:
+    """Refuses a config with other sections, or with no number of seeds."""
     if set(config) != set(_SECTIONS):
         raise UserError(
             f'The config has {", ".join(sorted(config))}; it must have {", ".join(_SECTIONS)}.'
         )
+    seeds = config['seeds']
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f'seeds is {seeds!r}; it must be a number of runs, 1 or above.')
 
 
 def prepare(config: Mapping[str, Any], tokenizer: 'AnyTokenizer | None' = None) -> Prepared:

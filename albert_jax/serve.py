@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     _check_address(flags.host, flags.port)
     counted = figures.Figures()
-    service = app.Service(limits, counted, key)
+    service = app.Service(limits, counted)
     with ThreadPoolExecutor(1, 'device') as executor:
         loaded = models.load(
             flags.checkpoint, executor, flags.max_waiting, flags.max_length, counted.batch
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _keep_memory() -> None:
-    """Keeps what is freed for the next batch: giving it back costs a sixth of the time (glibc)."""
+    """Keeps freed memory for the next batch; pages given back have to be faulted in (glibc)."""
     trim_threshold, mmap_max, arena_max = -1, -4, -8
     try:
         mallopt = ctypes.CDLL('libc.so.6').mallopt

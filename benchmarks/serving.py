@@ -81,7 +81,7 @@ def _clients(port: int, texts: list[str], seconds: float, found) -> None:
     found.put(times)
 
 
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         try:
             connection = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
@@ -94,7 +94,7 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit('a server ended before it was ready')
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
@@ -121,7 +121,7 @@ def main() -> None:
              '--to=huggingface'],
             check=True, env=environment, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        ports = {'Flask, torch': _free_port(), 'albert_jax': _free_port()}
+        ports = {'Flask, torch': free_port(), 'albert_jax': free_port()}
         commands = {
             'Flask, torch': [sys.executable, '-c', _FLASK, str(theirs), str(ports['Flask, torch'])],
             'albert_jax': [
@@ -145,7 +145,7 @@ def main() -> None:
 def _measure(ports, processes, texts, seconds, turns) -> None:
     answers = {}
     for name, port in ports.items():
-        _wait_until_ready(port, processes[name])
+        wait_until_ready(port, processes[name])
         connection = http.client.HTTPConnection('127.0.0.1', port)
         answers[name] = [_ask(connection, text) for text in texts[:100]]
     gaps = [

@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.serving import _free_port, _wait_until_ready
+from benchmarks.serving import free_port, wait_until_ready
 
 WORDS = [
     'a',
@@ -131,14 +131,14 @@ def main() -> int:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, '-m', 'albert_jax.serve', f'--checkpoint={flags.checkpoint}',
          f'--port={port}', '--max_length=64'],
         env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        _wait_until_ready(port, process)
+        wait_until_ready(port, process)
         soak = Soak(port, 60 * flags.minutes)
         kinds = [soak.good] * 8 + [soak.bad] * 4 + [soak.rude] * 4 + [soak.crowd]
         threads = [threading.Thread(target=kind, args=(n,)) for n, kind in enumerate(kinds)]

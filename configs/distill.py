@@ -18,7 +18,7 @@ from configs import finetune, pretrain
 def get_config(name: str = 'sst2+small') -> ConfigDict:
     """The config of a task or of a pretraining, with a teacher."""
     base, plus, student = name.partition('+')
-    if base in pretrain.NAMES:
+    if base.partition('@')[0] in pretrain.NAMES:
         config = pretrain.get_config(name)
     else:
         if plus and student != 'small':

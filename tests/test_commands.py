@@ -274,6 +274,20 @@ def run_config(name: str, overrides: list[str]) -> None:
     read_config(name, overrides)
 
 
+def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
+    for name in ('finetune.py:sst2', 'distill.py:sst2+small', 'distill.py:mini@64'):
+        command = 'finetune' if name.startswith('finetune') else 'distill'
+        result = subprocess.run(
+            [sys.executable, '-m', f'albert_jax.{command}', f'--config={ROOT}/configs/{name}',
+             f'--workdir={tmp_path}/run'],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        # The next thing that is missing, and not a module.
+        wanted = {'finetune.py:sst2': 'nothing to train on', 'distill.py:mini@64': 'data.path'}
+        assert wanted.get(name, 'teacher is empty') in result.stderr, result.stderr
+        assert result.returncode == 2 and result.stderr.count('\n') == 1
+
+
 def test_the_readmes_commands_run_one_after_the_other(text_file, tmp_path):
     """The walk through one's own text, as written, on a small text."""
     commands = [c for c in readme_commands() if 'runs/mine' in c]

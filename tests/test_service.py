@@ -25,6 +25,7 @@ from albert_jax.interop.source import load
 from albert_jax.model import PretrainingModel
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Predict
+from albert_jax.service.app import Limits, Service, make_app
 from albert_jax.service.batching import SIZES, Batcher, Busy, Row, size_for, together
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
@@ -191,6 +192,36 @@ def test_the_key_is_wanted_whole():
     for given in ([], [(b'authorization', b'Bearer kkk')], [(b'authorization', key.encode())]):
         status, content = passed(echo, given, api_key=key)
         assert status == 401 and content['error'].startswith('Give the API key')
+
+
+def test_a_fault_is_a_sentence_and_its_text_stays_out_of_the_log(monkeypatch, caplog):
+    async def broken(*_):
+        raise ValueError('the secret text')
+
+    service = Service(Limits(), Figures())
+    monkeypatch.setattr(service, 'ask', broken)
+    app = make_app(service, lambda: None, lambda: None)
+    sent = []
+
+    async def story():
+        body = [{'type': 'http.request', 'body': b'{"input": "secret"}', 'more_body': False}]
+
+        async def receive():
+            return body.pop() if body else await asyncio.sleep(5)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            'type': 'http', 'method': 'POST', 'path': '/v1/predict', 'query_string': b'',
+            'headers': [(b'content-type', b'application/json')],
+        }  # fmt: skip
+        await app(scope, receive, send)
+
+    asyncio.run(story())
+    assert sent[0]['status'] == 500
+    assert json.loads(sent[1]['body'])['error'].startswith('Something went wrong here')
+    assert 'ValueError in' in caplog.text and 'secret' not in caplog.text
 
 
 # Every head.
@@ -473,18 +504,37 @@ def test_the_log_holds_no_texts(server):
 
 
 def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
+    """Requests that are half here when the signal comes are answered, later ones are refused."""
     server = Server(checkpoints, tmp_path / 'log', ['mood'], '--max_length=16')
     try:
         eventually(server.is_ready, 240)
-        with ThreadPoolExecutor(16) as pool:
-            asked = [
-                pool.submit(server.ask, '/v1/predict', {'input': TEXTS * 12}) for _ in range(16)
-            ]
-            time.sleep(0.05)
-            server.process.send_signal(signal.SIGTERM)
-            answered = [future for future in asked if not future.exception(timeout=60)]
-        # A connection that came too late is refused, an answer that was begun is given.
-        assert answered and all(future.result()[0] == 200 for future in answered)
+        body = json.dumps({'input': TEXTS}).encode()
+        head = (
+            b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+            b'Content-Length: %d\r\n\r\n' % len(body)
+        )
+        taken = [socket.create_connection(('127.0.0.1', server.port), 30) for _ in range(16)]
+        for connection in taken:
+            connection.sendall(head + body[:20])
+        # The server has turned to all of them before it answers this.
+        assert server.ask('/healthz')[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+
+        def is_closed():
+            try:
+                socket.create_connection(('127.0.0.1', server.port)).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        eventually(is_closed, 30)
+        for connection in taken:
+            connection.sendall(body[20:])
+        for connection in taken:
+            reply = http.client.HTTPResponse(connection)
+            reply.begin()
+            assert reply.status == 200 and len(json.loads(reply.read())['output']) == len(TEXTS)
+            connection.close()
         server.process.wait(timeout=30)
         assert 'Traceback' not in server.log.read_text()
     finally:

@@ -15,8 +15,8 @@ from albert_jax.pretrained import Pretrained, complete
 from albert_jax.service.batching import Arrays, Row
 from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
 from albert_jax.tasks.answering import Answerer
+from albert_jax.tasks.features import bucket_lengths
 
-LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 MOST_MASKS = 8
 MOST_PIECES = 20
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
@@ -55,17 +55,12 @@ class Ability(Protocol):
         ...
 
 
-def lengths_up_to(longest: int) -> tuple[int, ...]:
-    """The lengths that rows are padded to."""
-    return (*(length for length in LENGTHS if length < longest), longest)
-
-
 class Predict:
     """The head's own answer: labels with probabilities, spans, tags, scores."""
 
     def __init__(self, answerer: Answerer) -> None:
         self._answerer = answerer
-        self.lengths = lengths_up_to(answerer.family.settings.max_length)
+        self.lengths = bucket_lengths(answerer.family.settings.max_length)
 
     @property
     def num_compiled(self) -> int:
@@ -148,7 +143,7 @@ class _OfPretrained:
     def __init__(self, model: Pretrained, max_length: int) -> None:
         self._model = model
         positions = model.config.max_position_embeddings
-        self.lengths = lengths_up_to(min(max_length or 512, positions))
+        self.lengths = bucket_lengths(min(max_length or 512, positions))
 
     def _row(self, ids: Sequence[int], number: int, **more: np.ndarray) -> Row:
         if len(ids) > self.lengths[-1]:

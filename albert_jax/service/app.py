@@ -136,11 +136,10 @@ class Service:
     Args:
       limits: of requests.
       figures: what is counted.
-      api_key: of /v1; empty for none.
     """
 
-    def __init__(self, limits: Limits, figures: Figures, api_key: str = '') -> None:
-        self.limits, self.figures, self.has_key = limits, figures, bool(api_key)
+    def __init__(self, limits: Limits, figures: Figures) -> None:
+        self.limits, self.figures = limits, figures
         self.models: Mapping[str, Served] = {}
         self.is_ready = False
         # Attributions take many passes; they wait for each other and hold up nobody else.
@@ -154,7 +153,6 @@ class Service:
         self.models = models
         for served in models.values():
             for what in served.compile():
-                self.figures.compiled.set(self.num_compiled)
                 tell(what)
         self.is_ready = True
         self.figures.is_ready.set(1)

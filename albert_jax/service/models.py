@@ -18,10 +18,12 @@ from albert_jax.optimizer import path_name
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, together
-from albert_jax.sharding import make_mesh
+from albert_jax.sharding import make_mesh, replicated
 from albert_jax.tasks.answering import Answerer
+from albert_jax.tasks.features import bucket_lengths
 
-INSPECTED_LENGTHS = (16, 32, 64)
+# Pieces of a text that is looked into; attention is the square of it, for every depth and head.
+_MOST_INSPECTED = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +111,6 @@ class Served:
         }
 
 
-def _inspected_up_to(longest: int) -> tuple[int, ...]:
-    longest = min(longest, INSPECTED_LENGTHS[-1])
-    return (*(length for length in INSPECTED_LENGTHS if length < longest), longest)
-
-
 def rounded(model: Pretrained) -> Pretrained:
     """The model with its kernels in the compute dtype, to which every product rounds them anyway.
 
@@ -178,10 +175,12 @@ def _load(
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
     whole = source.read(path)
-    model = rounded(whole)
-    if model.tokenizer is None:
+    if whole.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()
+    # Placed once; what every ability places again stays where it is.
+    model = rounded(whole)
+    model = dataclasses.replace(model, params=jax.device_put(model.params, replicated(mesh)))
     sizes = tuple(sorted({-(-size // mesh.size) * mesh.size for size in SIZES}))
     abilities: dict[str, Ability] = {'embed': Embed(model, mesh, max_length)}
     fields: tuple[str, ...] = ()
@@ -202,6 +201,6 @@ def _load(
         whole,
         abilities,
         {ability: batcher(ability) for ability in abilities},
-        Inspector(whole, _inspected_up_to(abilities['embed'].lengths[-1])),
+        Inspector(whole, bucket_lengths(min(_MOST_INSPECTED, abilities['embed'].lengths[-1]))),
         fields,
     )
