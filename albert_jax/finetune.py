@@ -300,7 +300,10 @@ def starting_point(
     size = changes.pop('size', None)
     if init_from:
         if size:
-            raise UserError(f'model.size is {size!r}, but the model of init_from has its own.')
+            raise UserError(
+                f'model.size is {size!r}, but the model of init_from has its own; leave it empty '
+                f'(in configs/distill.py, by a name without +small).'
+            )
         start = source.read(init_from, words)
     elif not is_scratch:
         raise UserError(
