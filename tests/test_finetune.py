@@ -547,7 +547,7 @@ TASK_NAMES = (
 @pytest.mark.parametrize('task', TASK_NAMES.split())
 def test_the_configs_are_the_papers(task):
     config = read_config(f'configs/finetune.py:{task}', []).to_dict()
-    finetune._check_sections(config)
+    finetune.check_sections(config)
     table = {
         'cola': (1e-5, 16, 0, 5336, 320, 512),
         'sst2': (1e-5, 32, 0, 20935, 1256, 512),
