@@ -35,6 +35,11 @@ install: $(STAMP)
 	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[beam]' beartype pytest
 	@touch $@
 
+.venv-onnx/installed: $(STAMP)
+	$(PYTHON) -m venv .venv-onnx
+	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx]' beartype onnxruntime pytest
+	@touch $@
+
 .venv-skypilot/installed:
 	$(PYTHON) -m venv .venv-skypilot
 	.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot>=0.14'
@@ -46,9 +51,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
-test-slow: .venv/reference .venv-beam/installed .venv-skypilot/installed
+test-slow: .venv/reference .venv-beam/installed .venv-onnx/installed .venv-skypilot/installed
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 	.venv-beam/bin/python -m pytest -m slow tests/test_beam.py -W ignore
+	.venv-onnx/bin/python -m pytest -m slow tests/test_export.py -k onnx -W ignore
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -60,4 +66,4 @@ bench: .venv/reference
 	$(BIN)/python -m benchmarks.compute
 
 clean:
-	rm -rf .venv .venv-beam .venv-skypilot demo .pytest_cache
+	rm -rf .venv .venv-beam .venv-onnx .venv-skypilot demo .pytest_cache

@@ -12,7 +12,7 @@ from albert_jax.errors import UserError
 if TYPE_CHECKING:
     from albert_jax.pretrained import Pretrained
 
-FORMATS = ('stablehlo', 'savedmodel')
+FORMATS = ('stablehlo', 'savedmodel', 'onnx')
 _DESCRIPTION = """\
 Write a model, fine-tuned or pretrained, for places where this package is not: any batch, any length
 up to its positions (eight pieces at least: pad shorter texts), every head.
@@ -21,6 +21,8 @@ _EPILOG = """\
 formats:
   stablehlo   one file for CPU, CUDA and TPU, read with jax.export.deserialize
   savedmodel  TensorFlow's, with the signature serving_default (extra tensorflow)
+  onnx        for ONNX Runtime and whatever else reads opset 23 (extra onnx, in an environment of
+              its own: it wants an older orbax-checkpoint than the lock)
 
 example:
   python -m albert_jax.export runs/sst2 runs/sst2-stablehlo --format=stablehlo
@@ -60,8 +62,10 @@ def run(flags: argparse.Namespace) -> int:
         partial.mkdir(parents=True)
         if flags.format == 'stablehlo':
             (partial / 'model.stablehlo').write_bytes(portable.stablehlo(model))
-        else:
+        elif flags.format == 'savedmodel':
             portable.savedmodel(model, partial / 'savedmodel')
+        else:
+            portable.onnx(model, partial / 'model.onnx')
         found = portable.portable(model)
         _write_vocabulary(model, partial)
         signature = _signature(model, found)
@@ -116,6 +120,13 @@ import tensorflow as tf
 
 call = tf.saved_model.load('savedmodel').signatures['serving_default']
 outputs = call({named})  # int32 tensors; outputs by name, float32""",
+    'onnx': """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession('model.onnx')
+names = [output.name for output in session.get_outputs()]
+found = session.run(names, dict({named}))  # int32 arrays; float32
+outputs = dict(zip(names, found))""",
 }
 
 

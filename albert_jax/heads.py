@@ -139,11 +139,17 @@ def _top(
 ) -> tuple[Float[Array, '*batch count'], Int[Array, '*batch count']]:
     """The highest scores and their places, the first of equals first.
 
-    By a sort: TensorFlow does not know what `jax.lax.top_k` is exported as.
+    One after the other, for a few: not every exporter knows a sort along an unknown length, nor
+    `jax.lax.top_k`.
     """
     places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
-    lowest, order = jax.lax.sort((-scores, places), num_keys=1)
-    return -lowest[..., :count], order[..., :count]
+    found = []
+    for _ in range(count):
+        place = jnp.argmax(scores, -1, keepdims=True).astype(jnp.int32)
+        found.append((scores.max(-1, keepdims=True), place))
+        scores = jnp.where(places == place, -jnp.inf, scores)
+    best, at = zip(*found, strict=True)
+    return jnp.concatenate(best, -1), jnp.concatenate(at, -1)
 
 
 def _ends_given_starts(

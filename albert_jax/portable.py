@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import export
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
 from albert_jax.errors import UserError
@@ -89,9 +90,8 @@ def _kept(features: Array) -> Array:
     return features
 
 
-def stablehlo(model: Pretrained) -> bytes:
-    """The function as one artefact for CPU, CUDA and TPU, for `jax.export.deserialize`."""
-    found = portable(model)
+def _symbolic(found: Portable, model: Pretrained) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of the inputs in any batch and length."""
     symbols = export.symbolic_shape(
         ', '.join(found.axes),
         constraints=[
@@ -99,7 +99,13 @@ def stablehlo(model: Pretrained) -> bytes:
             f'length <= {model.config.max_position_embeddings}',
         ],
     )  # fmt: skip
-    shapes = [jax.ShapeDtypeStruct(symbols, jnp.int32) for _ in found.inputs]
+    return [jax.ShapeDtypeStruct(symbols, jnp.int32) for _ in found.inputs]
+
+
+def stablehlo(model: Pretrained) -> bytes:
+    """The function as one artefact for CPU, CUDA and TPU, for `jax.export.deserialize`."""
+    found = portable(model)
+    shapes = _symbolic(found, model)
     return bytes(export.export(jax.jit(found.call), platforms=PLATFORMS)(*shapes).serialize())
 
 
@@ -136,3 +142,39 @@ def savedmodel(model: Pretrained, folder: Path) -> None:
     )
     signature = module.serve.get_concrete_function(**specs)
     tf.saved_model.save(module, str(folder), signatures={'serving_default': signature})
+
+
+def onnx(model: Pretrained, file: Path) -> None:
+    """Writes an ONNX model whose inputs and outputs have the names of `portable`'s.
+
+    Raises:
+      UserError: if jax2onnx is not installed.
+    """
+    import logging
+
+    try:
+        import onnx_ir
+        from jax2onnx import to_onnx
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+    except ImportError as error:
+        raise UserError(
+            "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an environment "
+            'of its own.'
+        ) from error
+    # One line for every shape that a loop leaves open; ONNX Runtime works them out.
+    logging.getLogger('onnx_ir').setLevel(logging.ERROR)
+    found = portable(model)
+    shapes = _symbolic(found, model)
+    # Traced here: while the exporter converts, it has its own jnp, which wants fixed lengths.
+    traced, outputs = jax.make_jaxpr(found.call, return_shape=True)(*shapes)
+    converted: Any = to_onnx(
+        jaxpr_as_fun(traced),
+        inputs=shapes,
+        model_name='albert_jax',
+        input_names=found.inputs,
+        output_names=sorted(outputs),
+        return_mode='ir',
+    )
+    # What the exporter left over; ONNX Runtime would warn of each.
+    RemoveUnusedNodesPass()(converted)
+    onnx_ir.save(converted, file)

@@ -35,6 +35,11 @@ for folder in sys.argv[1:]:
         from jax import export
         call = export.deserialize(open(folder + '/model.stablehlo', 'rb').read()).call
         run = lambda inputs: call(*[inputs[name] for name in names])
+    elif 'onnx' in folder:
+        import onnxruntime
+        session = onnxruntime.InferenceSession(folder + '/model.onnx')
+        given = [output.name for output in session.get_outputs()]
+        run = lambda inputs: dict(zip(given, session.run(given, inputs)))
     else:
         import tensorflow as tf
         model = tf.saved_model.load(folder + '/savedmodel')
@@ -43,6 +48,7 @@ for folder in sys.argv[1:]:
     worst = count = 0
     for number in range(3):
         outputs = run({name: arrays[f'{number}/in/{name}'] for name in names})
+        assert len(outputs) == sum(key.startswith(f'{number}/out/') for key in arrays)
         for key in arrays:
             if key.startswith(f'{number}/out/'):
                 found = np.asarray(outputs[key.split('/')[2]], np.float64)
@@ -134,6 +140,7 @@ def check(encoder, form, kinds, tmp_path):
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert 'W:onnxruntime' not in done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(kinds)
     for folder, worst, count in found:
@@ -157,6 +164,13 @@ def test_stablehlo_of_the_other_heads(encoder, tmp_path):
 def test_savedmodel_of_every_head(encoder, tmp_path):
     pytest.importorskip('tensorflow')
     check(encoder, 'savedmodel', (None, *HEAD_KINDS), tmp_path)
+
+
+@pytest.mark.slow
+def test_onnx_of_every_head(encoder, tmp_path):
+    """In an environment with jax2onnx: see the Makefile."""
+    pytest.importorskip('jax2onnx')
+    check(encoder, 'onnx', (None, *HEAD_KINDS), tmp_path)
 
 
 def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):

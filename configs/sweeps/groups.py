@@ -15,4 +15,4 @@ def get_sweep(scale: str = 'base') -> Sweep:
         field = 'pretrain.model.num_hidden_groups'
         return [Change(f'groups{number}', {field: number}) for number in numbers]
 
-    return ablation(scale, 'Groups of layers', 'base', groups(1, 2, 4, 6, 12), groups(1, 2, 3, 6))
+    return ablation(scale, 'Groups of layers', 'base', groups(1, 2, 4, 6, 12), groups(1, 3))
