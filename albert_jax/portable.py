@@ -155,7 +155,6 @@ def onnx(model: Pretrained, file: Path) -> None:
     try:
         import onnx_ir
         from jax2onnx import to_onnx
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
     except ImportError as error:
         raise UserError(
             "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an environment "
@@ -175,6 +174,9 @@ def onnx(model: Pretrained, file: Path) -> None:
         output_names=sorted(outputs),
         return_mode='ir',
     )
-    # What the exporter left over; ONNX Runtime would warn of each.
-    RemoveUnusedNodesPass()(converted)
+    # What the exporter left over in the loop over layers; ONNX Runtime would warn of each.
+    for graph in converted.graph.subgraphs():
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name]
     onnx_ir.save(converted, file)

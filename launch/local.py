@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -164,17 +165,20 @@ class LocalRunner:
             self._root, stage, Record(RUNNING, settings_of(stage), None, self._seconds[stage.key])
         )
         log = (folder / LOG_FILE).open('ab')
-        popen = subprocess.Popen(
-            python_line(stage, str(self._root)),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=self._env,
-            # Ctrl-C is for the sweep, which passes it on once.
-            start_new_session=True,
-            # Nothing here runs in another thread.
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
-        )
+        with warnings.catch_warnings():
+            # The child calls prctl and nothing of JAX, whose threads this is about.
+            warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
+            popen = subprocess.Popen(
+                python_line(stage, str(self._root)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                # Ctrl-C is for the sweep, which passes it on once.
+                start_new_session=True,
+                # Nothing here runs in another thread.
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )
         first = int(last_line(self._root, stage.key).get('step', 0))
         self._running[stage.key] = _Process(
             stage, popen, log, time.monotonic(), self._seconds[stage.key], first

@@ -218,6 +218,7 @@ def distilled(num_devices, num_microbatches, num_fsdp=1, steps=4, settings=ALL):
     return jax.device_get((state.params, status.window))
 
 
+@pytest.mark.slow  # test_step has it for the step that distillation runs in
 def test_devices_shards_and_microbatches_change_nothing():
     params, window = distilled(1, 1)
     assert set(params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence', 'scaffold'}

@@ -147,8 +147,13 @@ def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
 
 
 @pytest.mark.parametrize(
-    'variant', [VARIANTS[0], VARIANTS[3], VARIANTS[5], {'num_hidden_groups': 3}], ids=str
-)
+    'variant',
+    [
+        VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3},
+        pytest.param(VARIANTS[5], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_scan_equals_a_python_loop(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = random_params(config), inputs(config)
