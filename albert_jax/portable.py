@@ -166,16 +166,16 @@ def onnx(model: Pretrained, file: Path) -> None:
     shapes = _symbolic(found, model)
     # Traced here: while the exporter converts, it has its own jnp, which wants fixed lengths.
     traced, outputs = jax.make_jaxpr(found.call, return_shape=True)(*shapes)
-    converted: Any = to_onnx(
+    written: Any = to_onnx(
         jaxpr_as_fun(traced),
         inputs=shapes,
         model_name='albert_jax',
         input_names=found.inputs,
         output_names=sorted(outputs),
-        return_mode='ir',
     )
-    # What the exporter left over in the loop over layers; ONNX Runtime would warn of each.
-    for graph in converted.graph.subgraphs():
+    converted = onnx_ir.from_proto(written)
+    # What the exporter left over; ONNX Runtime would warn of each.
+    for graph in (converted.graph, *converted.graph.subgraphs()):
         for name, value in list(graph.initializers.items()):
             if not value.uses() and not value.is_graph_output():
                 del graph.initializers[name]

@@ -26,7 +26,7 @@ from albert_jax.model import PretrainingModel
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Predict
 from albert_jax.service.app import Limits, Service, make_app
-from albert_jax.service.batching import SIZES, Batcher, Busy, Row, size_for, together
+from albert_jax.service.batching import SIZES, Batcher, Busy, Row, choose, together
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
 from albert_jax.tasks.answering import Answerer
@@ -43,14 +43,27 @@ TEXTS = [
 # Batches.
 
 
-def test_the_size_of_a_batch_wastes_less_than_another_would_cost():
-    counts = (1, 2, 3, 5, 9, 12, 17, 28, 32, 90)
-    found = [size_for(count, 32, SIZES) for count in counts]
-    assert found == [1, 2, 4, 8, 8, 16, 16, 32, 32, 32]
-    found = [size_for(count, 512, SIZES) for count in counts]
-    assert found == [1, 2, 2, 4, 8, 8, 16, 16, 32, 32]
-    # A size that all devices share comes first, however little there is for it.
-    assert size_for(3, 512, (8, 16)) == 8
+@pytest.mark.parametrize(
+    ('waiting', 'sizes', 'taken', 'size'),
+    [
+        ([16], SIZES, [0], 1),
+        # The size up while its empty rows cost less than another batch, else the size down.
+        ([32] * 3, SIZES, [0, 1, 2], 4),
+        ([512] * 3, SIZES, [0, 1], 2),
+        ([512] * 3, (8, 16), [0, 1, 2], 8),
+        ([32] * 90, SIZES, list(range(32)), 32),
+        # A short row goes with longer ones rather than alone, and a long one waits for its like.
+        ([16, 32, 32, 32], SIZES, [0, 1, 2, 3], 4),
+        ([16] * 31 + [512], SIZES, list(range(31)), 32),
+        # But not with one so long that its padding costs more.
+        ([4, 512], SIZES, [0], 1),
+        # Whoever has waited longest is in it, though the rest would fill a batch.
+        ([512, *[16] * 32], SIZES, [0], 1),
+    ],
+)
+def test_a_batch_makes_the_most_of_what_waits(waiting, sizes, taken, size):
+    places, found = choose(waiting, sizes)
+    assert (sorted(places), found) == (taken, size)
 
 
 def row(value, length=4):
@@ -58,8 +71,9 @@ def row(value, length=4):
 
 
 def test_rows_are_filled_up():
-    batch = together([row(1), row(2)], 4)
+    batch = together([row(1), row(2, 6)], 4)
     assert batch['x'][:, 0].tolist() == [1, 2, 1, 1]
+    assert batch['x'][:2].tolist() == [[1, 1, 1, 1, 0, 0], [2] * 6]
 
 
 def batcher(run, **more):
@@ -69,7 +83,7 @@ def batcher(run, **more):
     return made, seen
 
 
-def test_what_waits_goes_together_by_length():
+def test_what_waits_goes_together():
     shapes = []
 
     def run(batch):
@@ -86,19 +100,19 @@ def test_what_waits_goes_together_by_length():
     for n in range(9):
         assert found[n][0]['y'] == n * (4 if n % 3 else 8)
     assert [int(x['y']) for x in found[9]] == [80, 168]
-    # Nothing is computed alone that could go with others: 4 of length 8 and 7 of length 4.
-    assert shapes == [(4, 8), (8, 4)] and sum(rows for rows, _ in seen) == 11
+    # A batch costs more than these rows do, so all go in one.
+    assert shapes == [(16, 8)] and sum(rows for rows, _ in seen) == 11
 
 
 def test_a_batch_that_fails_fails_for_its_own_rows_alone():
     def run(batch):
-        if batch['x'].shape[1] == 8:
+        if batch['x'].shape[1] == 512:
             raise MemoryError
         return {'y': batch['x']}
 
     async def both():
         made, _ = batcher(run)
-        return await asyncio.gather(made([row(1)]), made([row(1, 8)]), return_exceptions=True)
+        return await asyncio.gather(made([row(1)]), made([row(1, 512)]), return_exceptions=True)
 
     good, bad = asyncio.run(both())
     assert isinstance(bad, MemoryError) and good[0]['y'].tolist() == [1] * 4

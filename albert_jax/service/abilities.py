@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from albert_jax.errors import UserError
 from albert_jax.model import PretrainingModel
 from albert_jax.pretrained import Pretrained, complete
-from albert_jax.service.batching import Arrays, Row
+from albert_jax.service.batching import Arrays, Row, stretched
 from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
@@ -105,16 +105,8 @@ class Predict:
             texts['options'] = ['a'] * 4
         row = self.encode([texts or 'a']).rows[0]
         return Row(
-            {name: _stretched(x, row.length, length) for name, x in row.arrays.items()}, length
+            {name: stretched(x, row.length, length) for name, x in row.arrays.items()}, length
         )
-
-
-def _stretched(array: np.ndarray, before: int, after: int) -> np.ndarray:
-    """A row's array at another length."""
-    if array.ndim < 2 or array.shape[1] != before:
-        return array
-    kept = array[:, : min(before, after)]
-    return np.pad(kept, ((0, 0), (0, after - kept.shape[1])))
 
 
 class _Mapped:

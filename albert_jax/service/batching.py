@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -10,8 +11,9 @@ import numpy as np
 
 # Rows of a batch; a model compiles each of them for each length.
 SIZES = (1, 2, 4, 8, 16, 32)
-# Tokens that cost about as much as one more batch; so much may be empty in one.
-_MOST_EMPTY = 128
+# Tokens that cost about as much as a batch does besides them.
+_BATCH_COST = 128
+_USUAL_ROWS = 16
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -33,27 +35,58 @@ class Row:
     length: int
 
 
-def size_for(count: int, length: int, sizes: Sequence[int]) -> int:
-    """How many rows to compute for so many of a length that wait.
+def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Which rows to compute next, and how many places.
 
-    The next size up, unless its empty rows would cost more than another batch; then the next down.
+    The first, because it has waited longest, and of the others those with which all that waits costs
+    least: this batch, and what is left behind at its own length in batches of a usual size. So a
+    short row goes with longer ones where that is cheaper than a batch of its own.
+
+    Args:
+      waiting: lengths of the rows that wait, in the order of their arrival.
+      sizes: that a batch may have, ascending.
+
+    Returns:
+      Places in `waiting`, the first being 0, and the size.
     """
-    above = next((size for size in sizes if size >= count), sizes[-1])
-    below = max((size for size in sizes if size <= count), default=sizes[0])
-    return above if (above - count) * length <= _MOST_EMPTY else below
+    best: tuple[float, list[int], int] = (math.inf, [0], sizes[0])
+    for length in sorted({each for each in waiting if each >= waiting[0]}):
+        others = [place for place in range(1, len(waiting)) if waiting[place] <= length]
+        # The longest first, and among those whoever waits longest.
+        others.sort(key=lambda place: -waiting[place])
+        for size in sizes:
+            taken = [0, *others[: size - 1]]
+            num_left = len(waiting) - len(taken)
+            left = sum(waiting) - sum(waiting[place] for place in taken)
+            num_batches = 1 + (max(1, num_left / _USUAL_ROWS) if num_left else 0)
+            cost = size * length + left + num_batches * _BATCH_COST
+            if cost <= best[0]:
+                best = (cost, taken, size)
+    return best[1], best[2]
 
 
 def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
-    """A batch of some rows of one length, filled up to a size with the first."""
+    """A batch of some rows at the length of the longest, filled up to a size with the first."""
+    length = max(row.length for row in rows)
     filled = [*rows, *[rows[0]] * (size - len(rows))]
-    return {name: np.concatenate([row.arrays[name] for row in filled]) for name in filled[0].arrays}
+    return {
+        name: np.concatenate([stretched(row.arrays[name], row.length, length) for row in filled])
+        for name in filled[0].arrays
+    }
+
+
+def stretched(array: np.ndarray, before: int, after: int) -> np.ndarray:
+    """A row's array at another length; what is added is 0, which no answer depends on."""
+    if array.ndim < 2 or array.shape[1] != before:
+        return array
+    kept = array[:, : min(before, after)]
+    return np.pad(kept, ((0, 0), (0, after - kept.shape[1])))
 
 
 class Batcher:
-    """Collects the rows of all requests and runs those of like length at once.
+    """Collects the rows of all requests and runs them together as `choose` says.
 
-    What has waited longest goes first, with all others of its length. While the device computes,
-    more come in. To be used from one event loop.
+    While the device computes, more come in. To be used from one event loop.
 
     Args:
       run: (batch) → outputs with a row for each of the batch's; called in the executor.
@@ -105,9 +138,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         # Those that arrive in the same turn of the loop go together.
         await asyncio.sleep(0)
-        while taken := self._take():
+        while found := self._take():
+            taken, size = found
             rows = [row for row, _ in taken]
-            size = next(size for size in self.sizes if size >= len(rows))
             try:
                 outputs = await loop.run_in_executor(
                     self._executor, lambda rows=rows, size=size: self._run(together(rows, size))
@@ -122,14 +155,13 @@ class Batcher:
                 if not future.done():
                     future.set_result({name: x[number] for name, x in outputs.items()})
 
-    def _take(self) -> list[tuple[Row, asyncio.Future[Arrays]]]:
-        """What has waited longest, and others of its length, as many as a batch is to have."""
-        self._waiting = collections.deque(x for x in self._waiting if not x[1].done())
-        if not self._waiting:
-            return []
-        length = self._waiting[0][0].length
-        alike = [x for x in self._waiting if x[0].length == length]
-        taken = alike[: size_for(len(alike), length, self.sizes)]
-        chosen = {id(future) for _, future in taken}
-        self._waiting = collections.deque(x for x in self._waiting if id(x[1]) not in chosen)
-        return taken
+    def _take(self) -> tuple[list[tuple[Row, asyncio.Future[Arrays]]], int] | None:
+        """The rows of the next batch and its size; None where nothing waits."""
+        waiting = [x for x in self._waiting if not x[1].done()]
+        self._waiting = collections.deque(waiting)
+        if not waiting:
+            return None
+        places, size = choose([row.length for row, _ in waiting], self.sizes)
+        chosen = set(places)
+        self._waiting = collections.deque(x for n, x in enumerate(waiting) if n not in chosen)
+        return [waiting[place] for place in places], size

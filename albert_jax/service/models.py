@@ -114,14 +114,16 @@ class Served:
 def rounded(model: Pretrained) -> Pretrained:
     """The model with its kernels in the compute dtype, to which every product rounds them anyway.
 
-    The head's products are in float32.
+    The head's products are in float32. So are kernels that have a copy for each layer: to take one
+    out, XLA for CPU would first make all of them float32 again, for every batch.
     """
     dtype = jnp.dtype(model.config.compute_dtype)
 
     def kept(path: tuple[Any, ...], leaf: Any) -> Any:
         name = path_name(path)
         is_kernel = name.endswith('kernel') and not name.startswith('head/')
-        return jnp.asarray(leaf, dtype) if is_kernel else leaf
+        is_one = leaf.ndim == 2 or leaf.shape[0] == 1
+        return jnp.asarray(leaf, dtype) if is_kernel and is_one else leaf
 
     params = jax.tree_util.tree_map_with_path(kept, model.params)
     return dataclasses.replace(model, params=params)
