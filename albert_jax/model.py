@@ -69,7 +69,11 @@ def _normalised(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '
 
 
 class _Weights(nn.Module):
-    """Base of modules whose parameters may come in several copies, chosen by `index`."""
+    """Base of modules whose parameters may come in several copies, chosen by `index`.
+
+    Copies in bfloat16 may come as their bits, in uint16: to take one of them out, XLA for CPU would
+    first make all of them float32.
+    """
 
     config: AlbertConfig
     num_copies: int = 1
@@ -79,7 +83,10 @@ class _Weights(nn.Module):
     ) -> Array:
         if self.num_copies == 1:
             return self.param(name, init, shape)
-        return self.param(name, init, (self.num_copies, *shape))[index]
+        chosen = self.param(name, init, (self.num_copies, *shape))[index]
+        if chosen.dtype == jnp.uint16:
+            return jax.lax.bitcast_convert_type(chosen, jnp.bfloat16)
+        return chosen
 
     def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
         """A weight for the last axis of `like`, with axes of 1 before it."""

@@ -1,6 +1,8 @@
 """The service: batches of what waits, one real server that is asked rightly and wrongly."""
 
 import asyncio
+import dataclasses
+import functools
 import http.client
 import json
 import signal
@@ -22,13 +24,14 @@ from albert_jax.errors import UserError
 from albert_jax.fill_mask import fill_mask
 from albert_jax.heads import init_head
 from albert_jax.interop.source import load
-from albert_jax.model import PretrainingModel
+from albert_jax.model import PretrainingModel, init_params
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Predict
 from albert_jax.service.app import Limits, Service, make_app
 from albert_jax.service.batching import SIZES, Batcher, Busy, Row, choose, together
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
+from albert_jax.service.models import rounded
 from albert_jax.tasks.answering import Answerer
 from tests.conftest import ROOT
 from tests.test_finetune import CLASSES, CONFIG, random_tree
@@ -52,9 +55,9 @@ TEXTS = [
         ([512] * 3, SIZES, [0, 1], 2),
         ([512] * 3, (8, 16), [0, 1, 2], 8),
         ([32] * 90, SIZES, list(range(32)), 32),
-        # A short row goes with longer ones rather than alone, and a long one waits for its like.
+        ([16] * 31, SIZES, list(range(31)), 32),
+        # A short row goes with longer ones rather than alone.
         ([16, 32, 32, 32], SIZES, [0, 1, 2, 3], 4),
-        ([16] * 31 + [512], SIZES, list(range(31)), 32),
         # But not with one so long that its padding costs more.
         ([4, 512], SIZES, [0], 1),
         # Whoever has waited longest is in it, though the rest would fill a batch.
@@ -252,6 +255,22 @@ HEADS = {
 }
 
 
+@pytest.mark.parametrize('sharing', ['all', 'attention', 'none'])
+def test_rounded_kernels_change_nothing(sharing):
+    """Every product would round them; those of several layers travel as bits."""
+    config = dataclasses.replace(CONFIG, sharing=sharing, compute_dtype='bfloat16')
+    model = Pretrained(config, dict(init_params(config, jax.random.key(0))), None)
+    small = rounded(model)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(small.params)}
+    assert kinds == {'float32', 'bfloat16'} | ({'uint16'} if sharing != 'all' else set())
+    ids = np.arange(24, dtype=np.int32).reshape(2, 12) + 5
+    encode = jax.jit(
+        functools.partial(PretrainingModel(config).apply, method=PretrainingModel.encode)
+    )
+    wanted, found = encode({'params': model.params}, ids), encode({'params': small.params}, ids)
+    np.testing.assert_array_equal(found[0], wanted[0])
+
+
 @pytest.mark.parametrize('kind', HEADS)
 def test_the_answers_of_every_head(kind, checkpoints):
     num_outputs, given = HEADS[kind]
@@ -272,6 +291,11 @@ def test_the_answers_of_every_head(kind, checkpoints):
     assert all(shapes(row) == shapes(example) for row in encoded.rows)
     found = [ability.run(together([row], 1)) for row in encoded.rows]
     answers = encoded.answers([{name: x[0] for name, x in row.items()} for row in found])
+    # Nor does it matter how long the others of its batch are.
+    beside = ability.run(together([*encoded.rows, example], len(encoded.rows) + 1))
+    mixed = [{name: x[n] for name, x in beside.items()} for n in range(len(encoded.rows))]
+    for mine, other in zip(answers, encoded.answers(mixed), strict=True):
+        assert mine['prediction'] == pytest.approx(other['prediction'], abs=1e-5)
     examples = [answerer.example(value, 'x', str(n)) for n, value in enumerate(given)]
     for mine, theirs in zip(answers, answerer.evaluate(examples)[1], strict=True):
         if kind == 'sequence_classification':

@@ -114,16 +114,18 @@ class Served:
 def rounded(model: Pretrained) -> Pretrained:
     """The model with its kernels in the compute dtype, to which every product rounds them anyway.
 
-    The head's products are in float32. So are kernels that have a copy for each layer: to take one
-    out, XLA for CPU would first make all of them float32 again, for every batch.
+    The head's products are in float32. Kernels with a copy for each layer become the bits of
+    bfloat16, as the model takes them.
     """
-    dtype = jnp.dtype(model.config.compute_dtype)
+    if model.config.compute_dtype != 'bfloat16':
+        return model
 
     def kept(path: tuple[Any, ...], leaf: Any) -> Any:
         name = path_name(path)
-        is_kernel = name.endswith('kernel') and not name.startswith('head/')
-        is_one = leaf.ndim == 2 or leaf.shape[0] == 1
-        return jnp.asarray(leaf, dtype) if is_kernel and is_one else leaf
+        if not name.endswith('kernel') or name.startswith('head/'):
+            return leaf
+        small = jnp.asarray(leaf, jnp.bfloat16)
+        return small if small.ndim == 2 else jax.lax.bitcast_convert_type(small, jnp.uint16)
 
     params = jax.tree_util.tree_map_with_path(kept, model.params)
     return dataclasses.replace(model, params=params)

@@ -31,10 +31,10 @@ MINI_COLUMNS = {
     'sst2.accuracy': 'SST-2',
 }
 MINI_COMMON = {
-    'sst2.loop.num_steps': 600,
+    'sst2.loop.num_steps': 400,
     'sst2.loop.eval_every': 200,
     'sst2.loop.checkpoint_every': 200,
-    'sst2.optimizer.warmup_steps': 60,
+    'sst2.optimizer.warmup_steps': 40,
     'sst2.optimizer.learning_rate': 5e-4,
     'sst2.optimizer.bias_correction': True,
     'sst2.task.max_length': 64,
