@@ -157,8 +157,8 @@ def onnx(model: Pretrained, file: Path) -> None:
         from jax2onnx import to_onnx
     except ImportError as error:
         raise UserError(
-            "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an environment "
-            'of its own.'
+            "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an "
+            'environment of its own.'
         ) from error
     # One line for every shape that a loop leaves open; ONNX Runtime works them out.
     logging.getLogger('onnx_ir').setLevel(logging.ERROR)

@@ -38,9 +38,9 @@ class Row:
 def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
     """Which rows to compute next, and how many places.
 
-    The first, because it has waited longest, and of the others those with which all that waits costs
-    least: this batch, and what is left behind at its own length in batches of a usual size. So a
-    short row goes with longer ones where that is cheaper than a batch of its own.
+    The first, because it has waited longest, and of the others those with which all that waits
+    costs least: this batch, and what is left behind at its own length in batches of a usual size.
+    So a short row goes with longer ones where that is cheaper than a batch of its own.
 
     Args:
       waiting: lengths of the rows that wait, in the order of their arrival.
