@@ -19,6 +19,8 @@ from albert_jax.pretrained import Pretrained, complete
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 # The beams of the end-conditioned head need so many places.
 _SHORTEST = 8
+# Bytes of a protocol buffer, with room for the graph.
+_MOST_ONNX = 2**31 - 2**24
 
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 # Where an answer may be: 1 for the pieces of the passage.
@@ -148,7 +150,7 @@ def onnx(model: Pretrained, file: Path) -> None:
     """Writes an ONNX model whose inputs and outputs have the names of `portable`'s.
 
     Raises:
-      UserError: if jax2onnx is not installed.
+      UserError: if jax2onnx is not installed, or the model is too large for one file.
     """
     import logging
 
@@ -160,6 +162,12 @@ def onnx(model: Pretrained, file: Path) -> None:
             "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an "
             'environment of its own.'
         ) from error
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    if size >= _MOST_ONNX:
+        raise UserError(
+            f'The model has {size / 1e9:.1f} GB in float32, and an ONNX file holds less than 2; '
+            f'export it with --format=stablehlo.'
+        )
     # One line for every shape that a loop leaves open; ONNX Runtime works them out.
     logging.getLogger('onnx_ir').setLevel(logging.ERROR)
     found = portable(model)

@@ -181,7 +181,7 @@ def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
     assert all(str(x.shape) == '(batch, length)' for x in found.in_avals)
 
 
-def test_mistakes_leave_what_is_there(encoder, tmp_path):
+def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
     (tmp_path / 'm').mkdir()
     pretrained.write(encoder, tmp_path / 'm')
     (tmp_path / 'out').mkdir()
@@ -191,6 +191,12 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path):
     assert (tmp_path / 'out/mine.txt').read_text() == 'x'
     with pytest.raises(UserError, match='nothing'):
         export.main(['/nothing', f'{tmp_path}/new', '--format=stablehlo'])
+    needs = (('onnx', 'jax2onnx', 'onnx'), ('savedmodel', 'tensorflow', 'tensorflow'))
+    for form, package, extra in needs:
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            with pytest.raises(UserError, match=rf'albert_jax\[{extra}\]'):
+                export.main([f'{tmp_path}/m', f'{tmp_path}/new', f'--format={form}'])
     (tmp_path / 'm/results.json').write_text('{')
     with pytest.raises(UserError, match=r'results\.json is damaged'):
         export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])

@@ -50,6 +50,7 @@ def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int
       Places in `waiting`, the first being 0, and the size.
     """
     best: tuple[float, list[int], int] = (math.inf, [0], sizes[0])
+    total = sum(waiting)
     for length in sorted({each for each in waiting if each >= waiting[0]}):
         others = [place for place in range(1, len(waiting)) if waiting[place] <= length]
         # The longest first, and among those whoever waits longest.
@@ -57,7 +58,7 @@ def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int
         for size in sizes:
             taken = [0, *others[: size - 1]]
             num_left = len(waiting) - len(taken)
-            left = sum(waiting) - sum(waiting[place] for place in taken)
+            left = total - sum(waiting[place] for place in taken)
             num_batches = 1 + (max(1, num_left / _USUAL_ROWS) if num_left else 0)
             cost = size * length + left + num_batches * _BATCH_COST
             if cost <= best[0]:
