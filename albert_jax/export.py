@@ -114,20 +114,23 @@ _EXAMPLES = {
 from jax import export
 
 call = export.deserialize(open('model.stablehlo', 'rb').read()).call
-outputs = call({inputs})  # int32 arrays; outputs by name, float32""",
+outputs = call({inputs})  # int32 arrays; outputs by name""",
     'savedmodel': """\
 import tensorflow as tf
 
 call = tf.saved_model.load('savedmodel').signatures['serving_default']
-outputs = call({named})  # int32 tensors; outputs by name, float32""",
+outputs = call({named})  # int32 tensors; outputs by name""",
     'onnx': """\
 import onnxruntime
 
 session = onnxruntime.InferenceSession('model.onnx')
 names = [output.name for output in session.get_outputs()]
-found = session.run(names, dict({named}))  # int32 arrays; float32
+found = session.run(names, dict({named}))  # int32 arrays
 outputs = dict(zip(names, found))""",
 }
+
+
+_UNCHECKED = {'onnx': 'ONNX Runtime does not check it: longer ones give not-a-number.'}
 
 
 def _card(model: 'Pretrained', origin: str, form: str, signature: dict[str, Any]) -> str:
@@ -150,7 +153,12 @@ def _card(model: 'Pretrained', origin: str, form: str, signature: dict[str, Any]
     named = ', '.join(f'{name}={name}' for name in inputs)
     example = _EXAMPLES[form].format(inputs=', '.join(inputs), named=named)
     lines += ['', '## Example', '', '```python', example, '```', '']
-    lines.append('`signature.json` has shapes, labels, special pieces and how text is normalised.')
+    shortest, longest = signature['min_length'], signature['max_length']
+    lines.append(
+        f'Texts of {shortest} to {longest} pieces, with [CLS] and [SEP]; pad shorter ones. '
+        f'{_UNCHECKED.get(form, "Other lengths are refused.")} Outputs are float32, positions '
+        f'int32. `signature.json` has shapes, labels, special pieces and how text is normalised.'
+    )
     return '\n'.join(lines) + '\n'
 
 

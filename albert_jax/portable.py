@@ -11,6 +11,7 @@ from jax import export
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
+from albert_jax import onnx_graph
 from albert_jax.errors import UserError
 from albert_jax.heads import POOLED, apply_head
 from albert_jax.model import PretrainingModel
@@ -19,8 +20,8 @@ from albert_jax.pretrained import Pretrained, complete
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 # The beams of the end-conditioned head need so many places.
 _SHORTEST = 8
-# Bytes of a protocol buffer, with room for the graph.
-_MOST_ONNX = 2**31 - 2**24
+# Bytes that each of the formats can hold, with room for the program beside the weights.
+_MOST_BYTES = 2**31 - 2**24
 
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 # Where an answer may be: 1 for the pieces of the passage.
@@ -30,7 +31,10 @@ _QUESTIONS = ('question_answering', 'conditional_question_answering')
 
 @dataclasses.dataclass(frozen=True)
 class Portable:
-    """A model as a function: arrays by name → float32 arrays by name, in any batch and length."""
+    """A model as a function: arrays by name → arrays by name, in any batch and length.
+
+    All outputs are float32 but positions, which are int32.
+    """
 
     # Of int32 inputs, all [batch, length], or [batch, choices, length] with four choices.
     inputs: tuple[str, ...]
@@ -43,13 +47,24 @@ def portable(model: Pretrained) -> Portable:
 
     Without a head: `last_hidden_state`, `pooled_output`, `mlm_logits`, `sop_logits`. In float32, by
     plain products, which every platform has.
+
+    Raises:
+      UserError: if the model is too large for a file.
     """
+    params = complete(model).params if model.head is None else model.params
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    if size > _MOST_BYTES:
+        raise UserError(
+            f'The model has {size / 1e9:.1f} GB in float32; a file of any of these formats holds '
+            f'less than {_MOST_BYTES / 1e9:.1f}. Take it to Hugging Face with albert_jax.convert.'
+        )
     albert = PretrainingModel(model.config.plain)
     if model.head is None:
-        whole = complete(model).params
 
         def pretrained(input_ids: Array, attention_mask: Array, token_type_ids: Array) -> Any:
-            output: Any = albert.apply({'params': whole}, input_ids, attention_mask, token_type_ids)
+            output: Any = albert.apply(
+                {'params': params}, input_ids, attention_mask, token_type_ids
+            )
             return {
                 'last_hidden_state': output.last_hidden_state,
                 'pooled_output': output.pooled_output,
@@ -59,7 +74,7 @@ def portable(model: Pretrained) -> Portable:
 
         return Portable(_INPUTS, ('batch', 'length'), pretrained)
 
-    kind, params = model.head.kind, model.params
+    kind = model.head.kind
     is_choice, is_question = kind == 'multiple_choice', kind in _QUESTIONS
 
     def fine_tuned(
@@ -150,41 +165,29 @@ def onnx(model: Pretrained, file: Path) -> None:
     """Writes an ONNX model whose inputs and outputs have the names of `portable`'s.
 
     Raises:
-      UserError: if jax2onnx is not installed, or the model is too large for one file.
+      UserError: if jax2onnx is not installed.
     """
     import logging
 
     try:
-        import onnx_ir
         from jax2onnx import to_onnx
     except ImportError as error:
         raise UserError(
             "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an "
             'environment of its own.'
         ) from error
-    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    if size >= _MOST_ONNX:
-        raise UserError(
-            f'The model has {size / 1e9:.1f} GB in float32, and an ONNX file holds less than 2; '
-            f'export it with --format=stablehlo.'
-        )
     # One line for every shape that a loop leaves open; ONNX Runtime works them out.
     logging.getLogger('onnx_ir').setLevel(logging.ERROR)
     found = portable(model)
     shapes = _symbolic(found, model)
     # Traced here: while the exporter converts, it has its own jnp, which wants fixed lengths.
     traced, outputs = jax.make_jaxpr(found.call, return_shape=True)(*shapes)
-    written: Any = to_onnx(
+    converted: Any = to_onnx(
         jaxpr_as_fun(traced),
         inputs=shapes,
         model_name='albert_jax',
         input_names=found.inputs,
         output_names=sorted(outputs),
     )
-    converted = onnx_ir.from_proto(written)
-    # What the exporter left over; ONNX Runtime would warn of each.
-    for graph in (converted.graph, *converted.graph.subgraphs()):
-        for name, value in list(graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del graph.initializers[name]
-    onnx_ir.save(converted, file)
+    onnx_graph.tidy(converted)
+    file.write_bytes(converted.SerializeToString())

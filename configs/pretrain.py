@@ -196,8 +196,8 @@ def _make_mini(config: ConfigDict) -> None:
     E is half of H, heads are of 32, inside it is four times as wide. No dropout, as in v2: so
     short a run does not learn its text by heart. LAMB, whose one rate serves every depth and
     sharing: AdamW at 0.002 lost six layers to the frequencies of pieces. With bias correction:
-    without it, biases and norms take steps three times too large at first, and sentence order is
-    not learnt (docs/RESULTS.md).
+    without it, biases and norms take steps three to six times as large for a hundred steps, and
+    sentence order was not learnt (docs/RESULTS.md).
     """
     config.model.update(
         vocab_size=8000,

@@ -166,7 +166,7 @@ class LocalRunner:
         )
         log = (folder / LOG_FILE).open('ab')
         with warnings.catch_warnings():
-            # The child calls prctl and nothing of JAX, whose threads this is about.
+            # JAX's threads, which this is about, do not matter to a child that calls prctl alone.
             warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
             popen = subprocess.Popen(
                 python_line(stage, str(self._root)),
@@ -176,7 +176,7 @@ class LocalRunner:
                 env=self._env,
                 # Ctrl-C is for the sweep, which passes it on once.
                 start_new_session=True,
-                # Nothing here runs in another thread.
+                # No thread of ours holds a lock that the child would wait for.
                 preexec_fn=_die_with_parent,  # noqa: PLW1509
             )
         first = int(last_line(self._root, stage.key).get('step', 0))

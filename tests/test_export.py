@@ -25,17 +25,19 @@ SHAPES = [(1, 8), (3, 31), (2, 48)]
 
 _CHILD = """
 import json, sys
+from pathlib import Path
 sys.modules['albert_jax'] = None
 import numpy as np
 for folder in sys.argv[1:]:
     signature = json.load(open(folder + '/signature.json'))
     names = list(signature['inputs'])
     arrays = np.load(folder + '.npz')
-    if 'stablehlo' in folder:
+    form = Path(folder).name
+    if 'stablehlo' in form:
         from jax import export
         call = export.deserialize(open(folder + '/model.stablehlo', 'rb').read()).call
         run = lambda inputs: call(*[inputs[name] for name in names])
-    elif 'onnx' in folder:
+    elif 'onnx' in form:
         import onnxruntime
         session = onnxruntime.InferenceSession(folder + '/model.onnx')
         given = [output.name for output in session.get_outputs()]
@@ -59,15 +61,19 @@ for folder in sys.argv[1:]:
 """
 
 
-@pytest.fixture(scope='module')
-def encoder(vocabulary):
-    config = AlbertConfig(
-        vocab_size=1000, embedding_size=16, hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=64, max_position_embeddings=48,
-        initializer_range=0.2,
-    )  # fmt: skip
+def make_encoder(vocabulary, **changes):
+    config = AlbertConfig(**{
+        'vocab_size': 1000, 'embedding_size': 16, 'hidden_size': 32, 'num_hidden_layers': 2,
+        'num_attention_heads': 2, 'intermediate_size': 64, 'max_position_embeddings': 48,
+        'initializer_range': 0.2, **changes,
+    })  # fmt: skip
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
     return Pretrained(config, dict(params), Tokenizer(vocabulary))
+
+
+@pytest.fixture(scope='module')
+def encoder(vocabulary):
+    return make_encoder(vocabulary)
 
 
 def with_head(encoder: Pretrained, kind: str) -> Pretrained:
@@ -166,11 +172,42 @@ def test_savedmodel_of_every_head(encoder, tmp_path):
     check(encoder, 'savedmodel', [None, *HEAD_KINDS], tmp_path)
 
 
+def states_of_loops(file):
+    import onnx
+
+    model = onnx.load(file)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    loops = [node for node in model.graph.node if node.op_type == 'Loop']
+    assert loops
+    return {name for node in loops for name in node.input[2:]}, weights
+
+
 @pytest.mark.slow
 def test_onnx_of_every_head(encoder, tmp_path):
     """In an environment with jax2onnx: see the Makefile."""
     pytest.importorskip('jax2onnx')
     check(encoder, 'onnx', [None, *HEAD_KINDS], tmp_path)
+    states, weights = states_of_loops(tmp_path / 'onnx-None/model.onnx')
+    # The layers share what they read: a weight that is a state is copied for each.
+    assert len(states) <= 5 and not states & weights
+
+
+_OTHERS = [
+    {
+        'sharing': 'none', 'hidden_act': 'gelu_erf', 'embedding_size': 32,
+        'use_embedding_projection': False,
+    },
+    {
+        'sharing': 'ffn', 'hidden_act': 'relu', 'num_hidden_groups': 2, 'inner_group_num': 2,
+    },
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('changes', _OTHERS, ids=('bert', 'groups'))
+def test_onnx_of_other_models(changes, vocabulary, tmp_path):
+    pytest.importorskip('jax2onnx')
+    check(make_encoder(vocabulary, **changes), 'onnx', ['sequence_classification'], tmp_path)
 
 
 def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
@@ -197,6 +234,10 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
             without.setitem(sys.modules, package, None)
             with pytest.raises(UserError, match=rf'albert_jax\[{extra}\]'):
                 export.main([f'{tmp_path}/m', f'{tmp_path}/new', f'--format={form}'])
+    with monkeypatch.context() as small:
+        small.setattr('albert_jax.portable._MOST_BYTES', 1000)
+        with pytest.raises(UserError, match='holds less than'):
+            export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])
     (tmp_path / 'm/results.json').write_text('{')
     with pytest.raises(UserError, match=r'results\.json is damaged'):
         export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import functools
 import http.client
 import json
 import signal
@@ -246,16 +245,17 @@ def test_a_fault_is_a_sentence_and_its_text_stays_out_of_the_log(monkeypatch, ca
 PASSAGE = 'returns an index of the list when the value is found in it ' * 6
 QUESTIONS = [{'question': 'what', 'passage': PASSAGE}, {'question': 'a', 'passage': 'b c'}]
 CHOICE = {'question': 'a _ b', 'passage': PASSAGE, 'options': ['w', 'x', 'y', 'z']}
+SHORT_CHOICE = {**CHOICE, 'passage': 'b c'}
 HEADS = {
     'question_answering': (2, QUESTIONS),
     'conditional_question_answering': (2, QUESTIONS),
-    'multiple_choice': (1, [CHOICE, CHOICE]),
+    'multiple_choice': (1, [CHOICE, SHORT_CHOICE]),
     'token_classification': (3, ['returns an index', 'value']),
     'sequence_classification': (1, ['returns an index', PASSAGE]),
 }
 
 
-@pytest.mark.parametrize('sharing', ['all', 'attention', 'none'])
+@pytest.mark.parametrize('sharing', ['all', 'attention', 'ffn', 'none'])
 def test_rounded_kernels_change_nothing(sharing):
     """Every product would round them; those of several layers travel as bits."""
     config = dataclasses.replace(CONFIG, sharing=sharing, compute_dtype='bfloat16')
@@ -264,11 +264,10 @@ def test_rounded_kernels_change_nothing(sharing):
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(small.params)}
     assert kinds == {'float32', 'bfloat16'} | ({'uint16'} if sharing != 'all' else set())
     ids = np.arange(24, dtype=np.int32).reshape(2, 12) + 5
-    encode = jax.jit(
-        functools.partial(PretrainingModel(config).apply, method=PretrainingModel.encode)
-    )
-    wanted, found = encode({'params': model.params}, ids), encode({'params': small.params}, ids)
-    np.testing.assert_array_equal(found[0], wanted[0])
+    apply = jax.jit(PretrainingModel(config).apply)
+    wanted, found = apply({'params': model.params}, ids), apply({'params': small.params}, ids)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize('kind', HEADS)

@@ -50,20 +50,26 @@ def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int
       Places in `waiting`, the first being 0, and the size.
     """
     best: tuple[float, list[int], int] = (math.inf, [0], sizes[0])
-    total = sum(waiting)
     for length in sorted({each for each in waiting if each >= waiting[0]}):
         others = [place for place in range(1, len(waiting)) if waiting[place] <= length]
         # The longest first, and among those whoever waits longest.
         others.sort(key=lambda place: -waiting[place])
         for size in sizes:
             taken = [0, *others[: size - 1]]
-            num_left = len(waiting) - len(taken)
-            left = total - sum(waiting[place] for place in taken)
-            num_batches = 1 + (max(1, num_left / _USUAL_ROWS) if num_left else 0)
-            cost = size * length + left + num_batches * _BATCH_COST
+            chosen = set(taken)
+            left = [each for place, each in enumerate(waiting) if place not in chosen]
+            cost = size * length + _BATCH_COST + _cost_of(left, sizes[0])
             if cost <= best[0]:
                 best = (cost, taken, size)
     return best[1], best[2]
+
+
+def _cost_of(left: Sequence[int], least: int) -> float:
+    """Of rows in later batches, about: their tokens, or those of the smallest batch."""
+    if not left:
+        return 0.0
+    num_batches = max(1.0, len(left) / max(_USUAL_ROWS, least))
+    return max(sum(left), least * max(left)) + num_batches * _BATCH_COST
 
 
 def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:

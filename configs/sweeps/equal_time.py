@@ -27,7 +27,7 @@ def get_sweep(scale: str = 'base') -> Sweep:
         'pretrain.model.hidden_size': 256,
         'pretrain.model.num_attention_heads': 8,
         'pretrain.model.intermediate_size': 1024,
-        'pretrain.loop.num_steps': 307,
+        'pretrain.loop.num_steps': 337,
     }
     base = [Change('bert-large', bert_large), Change('albert-xxlarge')]
     mini = [Change('bert', bert_mini), Change('albert', wide_mini)]

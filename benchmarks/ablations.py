@@ -1,0 +1,76 @@
+"""Draws finished sweeps beside the paper: learning curves, and our numbers against the published.
+
+    python -m benchmarks.ablations --output=docs/ablations.png \
+        runs/sentence_loss runs/sharing runs/embedding runs/depth
+
+A row for each folder of launch.sweep: training loss of masked-LM by step, our held-out accuracy of
+masked-LM and of sentence order, and what the paper reports for the same members.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from launch import results
+
+_OURS = ('MLM', 'SOP')
+
+
+def main() -> None:
+    """Reads the folders and writes the picture."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument('--output', type=Path, required=True, help='the PNG to write')
+    parser.add_argument('folders', nargs='+', type=Path, help='workdirs of launch.sweep')
+    flags = parser.parse_args()
+
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    num = len(flags.folders)
+    figure, axes = pyplot.subplots(
+        num, 3, figsize=(10, 2.4 * num), dpi=100, layout='constrained', squeeze=False
+    )
+    for row, folder in zip(axes, flags.folders, strict=True):
+        found = results.read(folder)
+        _curves(row[0], found)
+        rows = [each for each in found.rows if each.cells]
+        titles = [title for title in _OURS if title in found.titles]
+        ours = {title: [each.cells[title].mean for each in rows] for title in titles}
+        _values(row[1], [each.name for each in rows], ours, 'here')
+        # Where the paper's members are others (other sizes of E), all of its own.
+        like = [each for each in rows if each.published] or found.rows
+        like = [each for each in like if each.published]
+        titles = [title for title in found.published_titles if title in ('Avg', *_OURS)]
+        published = {t: [each.published.get(t, math.nan) for each in like] for t in titles}
+        _values(row[2], [each.name for each in like], published, 'published')
+    figure.savefig(flags.output)
+    print(f'Wrote {flags.output}.')
+
+
+def _curves(axis, found: results.Results) -> None:
+    for curve in found.curves:
+        if (curve.stage, curve.split, curve.metric) == ('pretrain', 'train', 'mlm_loss'):
+            # What all members fall from at first would flatten the rest.
+            points = [point for point in curve.points if point[0] >= 200]
+            axis.plot([p[0] for p in points], [p[1] for p in points], label=curve.member, lw=1)
+    axis.set_title(f'{found.title}: masked-LM loss in training', fontsize=9)
+    axis.set_xlabel('step', fontsize=8)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+
+
+def _values(axis, names: list[str], columns: dict[str, list[float]], where: str) -> None:
+    for title, values in columns.items():
+        axis.plot(names, values, marker='o', linewidth=1, label=title)
+    axis.set_title(f'{where}, per cent', fontsize=9)
+    axis.tick_params(axis='x', labelsize=8)
+    axis.grid(alpha=0.3)
+    if columns:
+        axis.legend(fontsize=7)
+
+
+if __name__ == '__main__':
+    main()
