@@ -86,8 +86,10 @@ class LocalRunner:
           write_plan: called once this process alone has the folder.
 
         Raises:
-          UserError: if another process runs this sweep.
+          UserError: if another process runs this sweep, or a member starts from one that is not
+            here and not finished.
         """
+        self._check_needs()
         for key in self._stages:
             record = read_record(self._root, key)
             # What failed or was stopped before is tried again.
@@ -113,6 +115,17 @@ class LocalRunner:
                 self._end_all()
         self._console.print(self.table())
         return self._report()
+
+    def _check_needs(self) -> None:
+        for stage in self._stages.values():
+            for need in stage.needs:
+                if need in self._stages or read_record(self._root, need).state == FINISHED:
+                    continue
+                first = need.partition('/')[0]
+                raise UserError(
+                    f'{stage.member} starts from {first}, which is not finished in {self._root}; '
+                    f'run --only={first} first, or all members without --only.'
+                )
 
     def _wait_for_orphans(self) -> None:
         """A process whose sweep was killed still saves; it holds the lock of its folder."""
@@ -154,7 +167,8 @@ class LocalRunner:
             for key, stage in self._stages.items():
                 if len(self._running) >= self._num_jobs:
                     break
-                is_ready = all(self._states.get(need) == FINISHED for need in stage.needs)
+                # What is not of this run was finished before it.
+                is_ready = all(self._states.get(need, FINISHED) == FINISHED for need in stage.needs)
                 if self._states[key] == WAITING and is_ready:
                     self._start(stage)
         return bool(self._running)

@@ -186,6 +186,17 @@ def test_others_go_on_when_one_fails_and_it_is_tried_again(tmp_path, capsys):
     assert started(tmp_path)[3:] == ['a/pretrain', 'a/sst2']
 
 
+def test_one_alone_that_starts_from_another(tmp_path):
+    (tmp_path / 'how.json').write_text('{}')
+    deeper = Member(Change('b', after='a'), (stage('b', 'pretrain', 'a/pretrain'),), None)
+    with pytest.raises(UserError, match='b starts from a, which is not finished .* --only=a first'):
+        LocalRunner(tmp_path, [deeper], 1, 'b').run()
+    assert started(tmp_path) == []
+    LocalRunner(tmp_path, members('a'), 1, 'a').run()
+    assert LocalRunner(tmp_path, [deeper], 1, 'b').run() == 0
+    assert started(tmp_path)[-1] == 'b/pretrain'
+
+
 def test_a_finished_stage_keeps_its_settings(tmp_path):
     (tmp_path / 'how.json').write_text('{}')
     LocalRunner(tmp_path, members('a'), 1).run()
