@@ -17,9 +17,16 @@ from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
 
+_MORE_LENGTHS = (24, 40, 56)
 MOST_MASKS = 8
 MOST_PIECES = 20
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
+
+
+def served_lengths(max_length: int) -> tuple[int, ...]:
+    """The lengths that rows may have: fine-tuning's, and more of the short ones, as texts are."""
+    short = (length for length in _MORE_LENGTHS if length < max_length)
+    return tuple(sorted({*bucket_lengths(max_length), *short}))
 
 
 class Encoded(NamedTuple):
@@ -60,7 +67,7 @@ class Predict:
 
     def __init__(self, answerer: Answerer) -> None:
         self._answerer = answerer
-        self.lengths = bucket_lengths(answerer.family.settings.max_length)
+        self.lengths = served_lengths(answerer.family.settings.max_length)
 
     @property
     def num_compiled(self) -> int:
@@ -135,7 +142,7 @@ class _OfPretrained:
     def __init__(self, model: Pretrained, max_length: int) -> None:
         self._model = model
         positions = model.config.max_position_embeddings
-        self.lengths = bucket_lengths(min(max_length or 512, positions))
+        self.lengths = served_lengths(min(max_length or 512, positions))
 
     def _row(self, ids: Sequence[int], number: int, **more: np.ndarray) -> Row:
         if len(ids) > self.lengths[-1]:
