@@ -56,7 +56,7 @@ def _curves(axis, found: results.Results) -> None:
             # What all members fall from at first would flatten the rest.
             points = [point for point in curve.points if point[0] >= 200]
             axis.plot([p[0] for p in points], [p[1] for p in points], label=curve.member, lw=1)
-    axis.set_title(f'{found.title}: masked-LM loss in training', fontsize=9)
+    axis.set_title(f'{found.title}: training loss', fontsize=9)
     axis.set_xlabel('step', fontsize=8)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
@@ -66,7 +66,7 @@ def _values(axis, names: list[str], columns: dict[str, list[float]], where: str)
     for title, values in columns.items():
         axis.plot(names, values, marker='o', linewidth=1, label=title)
     axis.set_title(f'{where}, per cent', fontsize=9)
-    axis.tick_params(axis='x', labelsize=8)
+    axis.tick_params(axis='x', labelsize=8, rotation=30 if len(names) > 5 else 0)
     axis.grid(alpha=0.3)
     if columns:
         axis.legend(fontsize=7)
