@@ -292,6 +292,7 @@ def evaluated(workdir):
     return [line for line in lines if line['split'] == 'train']
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, capsys):  # noqa: F811
     more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
             '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
@@ -323,6 +324,7 @@ def other_words(text_file):
     return vocabulary_for([Source('jsonl', str(text_file))], PreparationSettings(), 700)
 
 
+@pytest.mark.slow
 def test_another_vocabulary_where_only_answers_are_compared(
     teacher, mood_files, tmp_path, other_words  # noqa: F811
 ):  # fmt: skip

@@ -677,6 +677,7 @@ def test_a_run_that_was_cut_in_its_last_evaluation_still_gets_it(
     assert 'accuracy' in saved.read_text()
 
 
+@pytest.mark.slow
 def test_seeds_from_scratch_draw_encoders_of_their_own(checkpoint, mood_files, tmp_path):
     arguments = flags(
         checkpoint, mood_files, tmp_path / 'cache', '--config.from_scratch=True',
