@@ -397,6 +397,7 @@ def test_a_teacher_that_is_not_fine_tuned_or_answers_otherwise(
         distill.main(['--config=configs/finetune.py:sst2', workdir])
 
 
+@pytest.mark.slow
 def test_raw_text(corpus_directory, vocabulary, tmp_path):
     config = dataclasses.replace(TEACHER, vocab_size=1000, max_position_embeddings=128)
     folder = tmp_path / 'teacher'
