@@ -11,6 +11,7 @@ import argparse
 import math
 from pathlib import Path
 
+from albert_jax.errors import UserError
 from launch import results
 
 _OURS = ('MLM', 'SOP')
@@ -29,20 +30,23 @@ def main() -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    num = len(flags.folders)
+    try:
+        sweeps = [results.read(folder) for folder in flags.folders]
+    except UserError as error:
+        raise SystemExit(f'error: {error}') from error
+    num = len(sweeps)
     figure, axes = pyplot.subplots(
         num, 3, figsize=(10, 2.4 * num), dpi=100, layout='constrained', squeeze=False
     )
-    for row, folder in zip(axes, flags.folders, strict=True):
-        found = results.read(folder)
+    for row, found in zip(axes, sweeps, strict=True):
         _curves(row[0], found)
         rows = [each for each in found.rows if each.cells]
         titles = [title for title in _OURS if title in found.titles]
         ours = {title: [each.cells[title].mean for each in rows] for title in titles}
         _values(row[1], [each.name for each in rows], ours, 'here')
         # Where the paper's members are others (other sizes of E), all of its own.
-        like = [each for each in rows if each.published] or found.rows
-        like = [each for each in like if each.published]
+        published_rows = [each for each in found.rows if each.published]
+        like = [each for each in published_rows if each.cells] or published_rows
         titles = [title for title in found.published_titles if title in ('Avg', *_OURS)]
         published = {t: [each.published.get(t, math.nan) for each in like] for t in titles}
         _values(row[2], [each.name for each in like], published, 'published')
