@@ -25,12 +25,13 @@ from albert_jax.heads import init_head
 from albert_jax.interop.source import load
 from albert_jax.model import PretrainingModel, init_params
 from albert_jax.pretrained import Pretrained
-from albert_jax.service.abilities import Predict
+from albert_jax.service.abilities import Embed, FillMask, Predict
 from albert_jax.service.app import Limits, Service, make_app
 from albert_jax.service.batching import SIZES, Batcher, Busy, Row, choose, together
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
 from albert_jax.service.models import rounded
+from albert_jax.sharding import make_mesh
 from albert_jax.tasks.answering import Answerer
 from tests.conftest import ROOT
 from tests.test_finetune import CLASSES, CONFIG, random_tree
@@ -418,6 +419,19 @@ def test_answers_are_the_commands(server, checkpoints):
         np.testing.assert_allclose(found, vector, atol=1e-5, rtol=0)
         found = server.ask('/v1/embed', asked | {'normalize': True})[1]['output']
         np.testing.assert_allclose(found, vector / np.linalg.norm(vector), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('kind', [FillMask, Embed])
+def test_who_is_beside_changes_no_mask_and_no_vector(kind, checkpoints):
+    ability = kind(pretrained.read(checkpoints / 'base'), make_mesh(1))
+    texts = ['[MASK] value', f'a [MASK] {TEXTS[3]}', f'{TEXTS[4]} [MASK]']
+    rows = ability.encode(texts).rows
+    assert len({row.length for row in rows}) == 3
+    mixed = ability.run(together(rows, 4))
+    for number, row in enumerate(rows):
+        alone = ability.run(together([row], 1))
+        for name, found in alone.items():
+            np.testing.assert_allclose(mixed[name][number], found[0], atol=1e-5, rtol=0)
 
 
 def test_many_at_once_share_batches_and_nothing_compiles(server):
