@@ -123,9 +123,14 @@ def _transposed_in_memory(x: Array) -> Array:
     """Transposes by XLA's blocked copy, of which a branch keeps all fusions away.
 
     Fused with its neighbours, the transposition would go through memory one column after the other,
-    ten times slower (docs/RESULTS.md). The other branch, for a NaN, gives the same.
+    ten times slower (docs/RESULTS.md). The other branch, for a NaN, gives the same. XLA makes the
+    operand of a product float32 where it comes straight from a branch; from a slice it does not,
+    and all of an array is a slice of it, wherever it is said to begin.
     """
-    return jax.lax.cond(jnp.isnan(x.ravel()[0]), _swapped_in_turns, _swapped, x)
+    is_nan = jnp.isnan(x.ravel()[0])
+    swapped = jax.lax.cond(is_nan, _swapped_in_turns, _swapped, x)
+    starts = (is_nan.astype(jnp.int32),) * x.ndim
+    return jax.lax.dynamic_slice(swapped, starts, swapped.shape)
 
 
 def _swapped_in_turns(x: Array) -> Array:
