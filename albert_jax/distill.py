@@ -53,6 +53,11 @@ def main(arguments: Sequence[str]) -> int:
             f'--config={flags.config} has no {" and no ".join(missing)}; give '
             f'configs/distill.py:NAME.'
         )
+    if config['init_from'] and config['distillation']['words_from_teacher']:
+        raise UserError(
+            f'init_from={config["init_from"]} has word embeddings already; set '
+            f'distillation.words_from_teacher to False, or leave init_from empty.'
+        )
     if 'task' in config:
         if flags.coordinator or flags.num_processes or flags.process_id is not None:
             raise UserError(

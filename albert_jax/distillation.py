@@ -54,6 +54,8 @@ class DistillationSettings(Settings):
     relation_weight: float = 0.0
     relation_heads: int = 16
     relation_layer: int = 0
+    # Whether a random student's word embeddings start from the teacher's, as far as it has room.
+    words_from_teacher: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -208,6 +210,24 @@ def attention_vectors(
         product = products.dense(states.astype(dtype), kernel, dtype)
         found.append(product + bias.reshape(1, 1, -1))
     return found
+
+
+def principal_words(
+    table: Float[np.ndarray, 'vocab teacher'], width: int
+) -> Float[np.ndarray, 'vocab width']:
+    """A table of embeddings in fewer numbers: its principal components, in their own units.
+
+    No other linear map to this width keeps more of the differences between words (Eckart and
+    Young, 1936).
+
+    Args:
+      table: the teacher's.
+      width: of the student's, at most the table's.
+    """
+    centered = table.astype(np.float64) - table.mean(0, dtype=np.float64)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    # The largest last.
+    return (centered @ axes[:, : -width - 1 : -1]).astype(np.float32)
 
 
 def teacher_layers(num_student: int, num_teacher: int, which: str) -> tuple[list[int], list[int]]:
@@ -404,10 +424,21 @@ class Lesson:
     frozen: Mapping[str, Any]
     # What has to be the same for a training to go on.
     identity: Mapping[str, Any]
+    # What the student's word embeddings start from; None for its own.
+    words: Float[np.ndarray, 'vocab embedding'] | None = None
 
-    def with_scaffold(self, init: Callable[..., Any]) -> Callable[..., Any]:
-        """The parameters' initialisation, with those that only the lesson needs."""
-        return lambda key, *start: {**init(key, *start), **self.guide.scaffold(key)}
+    def started(self, init: Callable[..., Any]) -> Callable[..., Any]:
+        """The parameters' initialisation with what the student has from its teacher, and with
+        those parameters that only the lesson needs."""
+
+        def init_with_teacher(key: Key[Array, ''], *start: Any) -> dict[str, Any]:
+            params = {**init(key, *start), **self.guide.scaffold(key)}
+            if self.words is None:
+                return params
+            words = {'word': {'embedding': jnp.asarray(self.words)}}
+            return params | {'embeddings': params['embeddings'] | words}
+
+        return init_with_teacher
 
 
 def _sequence_weights(batch: Batch) -> Float[Array, 'sequences']:

@@ -259,7 +259,7 @@ def make_task(
         init = functools.partial(continuation.init_with, model)
     lesson = teach(sections, corpus.tokenizer) if teach else None
     if lesson is not None:
-        init = lesson.with_scaffold(init)
+        init = lesson.started(init)
 
     task = Task(
         objective=objectives.pretraining(

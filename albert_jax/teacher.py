@@ -13,7 +13,14 @@ from albert_jax.about import Head
 from albert_jax.config import AlbertConfig
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.digests import digest_of_all
-from albert_jax.distillation import PREFIX, TEACHER, DistillationSettings, Guide, Lesson
+from albert_jax.distillation import (
+    PREFIX,
+    TEACHER,
+    DistillationSettings,
+    Guide,
+    Lesson,
+    principal_words,
+)
 from albert_jax.errors import UserError
 from albert_jax.finetune import encoded
 from albert_jax.interop import source
@@ -110,6 +117,12 @@ def lesson_for_task(
                 f'relations are compared token by token: set distillation.hidden_weight and '
                 f'distillation.relation_weight to 0, or give the student the same vocabulary.'
             )
+        if settings.words_from_teacher:
+            raise UserError(
+                f'teacher={name} has another vocabulary than the student, whose words it has no '
+                f'embeddings for; set distillation.words_from_teacher to False, or give the '
+                f'student the same vocabulary.'
+            )
     order = tuple(teacher.head.labels.index(label) for label in head.labels)
     is_ordered = order == tuple(range(len(order)))
     parts = ('embeddings', 'encoder', 'pooler', 'head')
@@ -170,10 +183,22 @@ def _lesson(
     kept = {part: teacher.params[part] for part in parts if part in teacher.params}
     # On the host: every process of a pod has the same.
     params = jax.tree.map(np.asarray, kept)
+    words = None
+    if settings.words_from_teacher:
+        table = params['embeddings']['word']['embedding']
+        if table.shape[1] < student.embedding_size or len(table) != student.vocab_size:
+            raise UserError(
+                f'distillation.words_from_teacher is True, but the teacher has {len(table)} '
+                f'embeddings of {table.shape[1]} numbers, the student {student.vocab_size} of '
+                f'{student.embedding_size}; set --config.model.vocab_size={len(table)} and an '
+                f'embedding_size of at most {table.shape[1]}.'
+            )
+        words = principal_words(table, student.embedding_size)
     return Lesson(
         Guide(settings, student, config, head, order),
         {TEACHER: params},
         {'distillation': settings.to_dict() | {'teacher': digest_of_all(params)}},
+        words,
     )
 
 

@@ -37,6 +37,8 @@ def get_config(name: str = 'sst2+small') -> ConfigDict:
     config.distillation.relation_weight = 0.0  # of self-attention relations, MiniLM v2
     config.distillation.relation_heads = 16  # divides both widths
     config.distillation.relation_layer = 0  # of the teacher; 0 for its last
+    # A random student's word embeddings start from the teacher's principal components.
+    config.distillation.words_from_teacher = False
     return config
 
 

@@ -15,8 +15,10 @@ from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.distillation import (
     DistillationSettings,
     Guide,
+    Lesson,
     attention_vectors,
     hidden_loss,
+    principal_words,
     relation_loss,
     soft_answer_loss,
     soft_loss,
@@ -173,6 +175,40 @@ def test_layers_are_spread_evenly():
     assert teacher_layers(4, 6, 'last') == ([4], [6])
 
 
+def test_words_in_fewer_numbers_keep_the_most():
+    table = normal(50, 12) * np.linspace(1, 3, 12, dtype=np.float32) + 5
+    centered = table - table.mean(0)
+    values = np.linalg.svd(centered, compute_uv=False)
+    for width in (1, 5, 12):
+        words = principal_words(table, width)
+        assert words.shape == (50, width) and words.dtype == np.float32
+        # Eckart and Young: what the best approximation of this rank leaves out, and no more.
+        onto = np.linalg.lstsq(words, centered, rcond=None)[0]
+        left_out = np.linalg.norm(centered - words @ onto)
+        np.testing.assert_allclose(left_out, np.linalg.norm(values[width:]), rtol=1e-5, atol=1e-4)
+    # At full width nothing is lost: words are as far from each other as they were.
+    np.testing.assert_allclose(words @ words.T, centered @ centered.T, atol=1e-3)
+
+
+def test_a_student_starts_from_its_teachers_words():
+    words = normal(STUDENT.vocab_size, STUDENT.embedding_size)
+    guide = Guide(ALL, STUDENT, TEACHER, None)
+    key = jax.random.key(1)
+
+    def init(key):
+        return dict(init_params(STUDENT, key))
+
+    own, given = (
+        Lesson(guide, {}, {}).started(init)(key),
+        Lesson(guide, {}, {}, words).started(init)(key),
+    )
+    np.testing.assert_array_equal(given['embeddings']['word']['embedding'], words)
+    given['embeddings']['word'] = own['embeddings']['word']
+    for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(given), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert jax.tree.structure(own) == jax.tree.structure(given)
+
+
 def test_a_student_that_is_its_teacher_has_nothing_to_learn():
     settings = dataclasses.replace(ALL, label_weight=0.0)
     guide = Guide(settings, TEACHER, TEACHER, None)
@@ -296,7 +332,8 @@ def evaluated(workdir):
 def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, capsys):  # noqa: F811
     more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
             '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
-            '--config.distillation.relation_heads=4', '--config.loop.log_every=10']  # fmt: skip
+            '--config.distillation.relation_heads=4', '--config.loop.log_every=10',
+            '--config.distillation.words_from_teacher=True']  # fmt: skip
     arguments = [*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "student"}']
     assert distill.main(arguments) == 0
     assert 'teacher' in capsys.readouterr().out
@@ -342,10 +379,14 @@ def test_another_vocabulary_where_only_answers_are_compared(
     found = json.loads((tmp_path / 'student' / 'distilled.json').read_text())
     assert found['teacher']['metrics']['accuracy'] > 0.9
     assert found['student']['metrics']['accuracy'] > 0.7
-    with pytest.raises(UserError, match='compared token by token'):
-        distill.main(
-            [*arguments, '--config.distillation.hidden_weight=1', f'--workdir={tmp_path / "x"}']
-        )
+    for more, message in (
+        ('hidden_weight=1', 'compared token by token'),
+        ('words_from_teacher=True', 'has another vocabulary than the student, whose words'),
+    ):
+        with pytest.raises(UserError, match=message):
+            distill.main(
+                [*arguments, f'--config.distillation.{more}', f'--workdir={tmp_path / "x"}']
+            )
 
 
 @pytest.mark.parametrize(
@@ -372,11 +413,19 @@ def test_another_vocabulary_where_only_answers_are_compared(
         (['--config.robust.adversarial_steps=2'], 'adversarial_steps is 2'),
         (['--config.task.labels=yes,no,perhaps'], 'answers with no, yes, the task with'),
         (['--config.task.max_length=100'], '64 positions'),
+        (
+            ['--config.distillation.words_from_teacher=True', '--config.model.embedding_size=999'],
+            '1000 embeddings of 8 numbers, the student 1000 of 999',
+        ),
+        (
+            ['--config.distillation.words_from_teacher=True', '--config.init_from=runs/small'],
+            'init_from=runs/small has word embeddings already',
+        ),
     ],
 )
 def test_refused(teacher, mood_files, tmp_path, more, message):  # noqa: F811
     with pytest.raises(UserError, match=message):
-        distill.main([*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "w"}'])
+        distill.main([*student_flags(teacher, mood_files), *more, f'--workdir={tmp_path / "w"}'])
     assert not (tmp_path / 'w').exists()
 
 

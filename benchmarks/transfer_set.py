@@ -1,0 +1,43 @@
+"""Texts for a student to hear its teacher on: phrases of a training file, and pairs of them joined.
+
+    python -m benchmarks.transfer_set GLUE/SST-2/train.tsv transfer.tsv
+
+A teacher labels any text, so a student need not stop at those that have labels. SST-2's phrases are
+short (half of them have at most 7 words) and its dev set's sentences are long; here each phrase is
+kept, and as many texts of 12 to 40 words are made of two phrases and a joint. The label column is a
+0 that a distillation with `label_weight=0` never looks at.
+"""
+
+import argparse
+import csv
+import random
+from pathlib import Path
+
+_JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
+_WORDS = range(12, 41)
+
+
+def main() -> None:
+    """Writes the file."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument('train', type=Path, help='a TSV with a column sentence')
+    parser.add_argument('output', type=Path, help='a TSV with columns sentence and label')
+    flags = parser.parse_args()
+    with flags.train.open(encoding='utf-8') as stream:
+        rows = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
+        phrases = [row['sentence'].strip() for row in rows]
+    draw = random.Random(0)
+    joined: set[str] = set()
+    while len(joined) < len(phrases):
+        first, second = draw.choices(phrases, k=2)
+        text = f'{first} {draw.choice(_JOINTS)} {second}'
+        if len(text.split()) in _WORDS:
+            joined.add(text)
+    texts = phrases + sorted(joined)
+    flags.output.write_text('sentence\tlabel\n' + ''.join(f'{text}\t0\n' for text in texts))
+    print(f'Wrote {len(texts)} texts to {flags.output}, {len(joined)} of them joined.')
+
+
+if __name__ == '__main__':
+    main()
