@@ -4,8 +4,8 @@
 
 A teacher labels any text, so a student need not stop at those that have labels. SST-2's phrases are
 short (half of them have at most 7 words) and its dev set's sentences are long; here each phrase is
-kept, and as many texts of 12 to 40 words are made of two phrases and a joint. The label column is a
-0 that a distillation with `label_weight=0` never looks at.
+kept, and up to as many texts of 12 to 40 words are made of two phrases and a joint. The label
+column is a 0 that a distillation with `label_weight=0` never looks at.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 _JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
 _WORDS = range(12, 41)
+_TRIES = 20
 
 
 def main() -> None:
@@ -26,14 +27,18 @@ def main() -> None:
     flags = parser.parse_args()
     with flags.train.open(encoding='utf-8') as stream:
         rows = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
+        if 'sentence' not in (rows.fieldnames or ()):
+            raise SystemExit(f'error: {flags.train} has no column sentence.')
         phrases = [row['sentence'].strip() for row in rows]
     draw = random.Random(0)
     joined: set[str] = set()
-    while len(joined) < len(phrases):
+    for _ in range(_TRIES * len(phrases)):
         first, second = draw.choices(phrases, k=2)
         text = f'{first} {draw.choice(_JOINTS)} {second}'
         if len(text.split()) in _WORDS:
             joined.add(text)
+        if len(joined) == len(phrases):
+            break
     texts = phrases + sorted(joined)
     flags.output.write_text('sentence\tlabel\n' + ''.join(f'{text}\t0\n' for text in texts))
     print(f'Wrote {len(texts)} texts to {flags.output}, {len(joined)} of them joined.')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ from albert_jax.optimizer import OptimizerSettings, make_optimizer
 from albert_jax.pretrained import Pretrained
 from albert_jax.sharding import make_mesh, put_batch, shardings
 from albert_jax.step import init_state, make_train_step, state_shardings
+from benchmarks import transfer_set
 from tests.test_finetune import checkpoint, flags, mood_files  # noqa: F401
 from tests.test_step import CONFIG as STUDENT
 from tests.test_step import batches
@@ -297,6 +299,31 @@ def test_the_teachers_own_tokens():
     found = guide.sums({'teacher': params}, given, seen)['soft_loss']
     expected = soft_loss(seen.logits['logits'], logits, 2.0, np.ones(4, np.float32))
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
+
+
+def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
+    phrases = [f'{word} ' * 4 + 'film' for word in ('dull', 'fine', 'long', 'odd')]
+    (tmp_path / 'train.tsv').write_text(
+        'sentence\tlabel\n' + ''.join(f'{phrase}\t1\n' for phrase in [*phrases, 'short'])
+    )
+    arguments = ['', str(tmp_path / 'train.tsv'), str(tmp_path / 'out.tsv')]
+    monkeypatch.setattr(sys, 'argv', arguments)
+    transfer_set.main()
+    header, *rows = (tmp_path / 'out.tsv').read_text().splitlines()
+    assert header == 'sentence\tlabel' and all(row.endswith('\t0') for row in rows)
+    texts = [row[:-2] for row in rows]
+    assert texts[:5] == [*phrases, 'short'] and len(texts) == 10
+    for text in texts[5:]:
+        assert 12 <= len(text.split()) <= 40
+        assert any(text.startswith(phrase) for phrase in phrases)
+        assert any(text.endswith(phrase) for phrase in phrases)
+    # Where nothing can be joined, it ends all the same.
+    (tmp_path / 'train.tsv').write_text('sentence\tlabel\nshort\t1\n')
+    transfer_set.main()
+    assert 'Wrote 1 texts' in capsys.readouterr().out
+    (tmp_path / 'train.tsv').write_text('text\nshort\n')
+    with pytest.raises(SystemExit, match='no column sentence'):
+        transfer_set.main()
 
 
 # Whole runs.
