@@ -10,6 +10,7 @@ from albert_jax import command, distributed
 from albert_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from albert_jax.distillation import DistillationSettings
     from albert_jax.teacher import Measured
 
 _DESCRIPTION = """\
@@ -53,11 +54,6 @@ def main(arguments: Sequence[str]) -> int:
             f'--config={flags.config} has no {" and no ".join(missing)}; give '
             f'configs/distill.py:NAME.'
         )
-    if config['init_from'] and config['distillation']['words_from_teacher']:
-        raise UserError(
-            f'init_from={config["init_from"]} has word embeddings already; set '
-            f'distillation.words_from_teacher to False, or leave init_from empty.'
-        )
     if 'task' in config:
         if flags.coordinator or flags.num_processes or flags.process_id is not None:
             raise UserError(
@@ -76,11 +72,10 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
       UserError: if the config, the data, teacher, student or workdir cannot be used.
     """
     from albert_jax import finetune, teacher
-    from albert_jax.distillation import DistillationSettings
     from albert_jax.pretrained import read
     from albert_jax.train import LoopSettings
 
-    settings = DistillationSettings.from_dict(config['distillation'])
+    settings = _settings(config)
     name = config['teacher']
     model = teacher.read_teacher(name)
     assert model.tokenizer is not None
@@ -121,6 +116,19 @@ def run_task(config: Mapping[str, Any], workdir: Path) -> int:
     return 0
 
 
+def _settings(config: Mapping[str, Any]) -> 'DistillationSettings':
+    """The section `distillation`, which must not be at odds with where the student starts."""
+    from albert_jax.distillation import DistillationSettings
+
+    settings = DistillationSettings.from_dict(config['distillation'])
+    if settings.words_from_teacher and config['init_from']:
+        raise UserError(
+            f'init_from={config["init_from"]} has word embeddings already; set '
+            f'distillation.words_from_teacher to False, or leave init_from empty.'
+        )
+    return settings
+
+
 def _without_teacher(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the student's training alone."""
     return {part: section for part, section in config.items() if part not in _OF_TEACHER}
@@ -155,9 +163,10 @@ def run_text(config: Mapping[str, Any], workdir: Path) -> int:
       UserError: if the config, the corpus, teacher, student or workdir cannot be used.
     """
     from albert_jax import pretrain, teacher
-    from albert_jax.distillation import DistillationSettings, Lesson
+    from albert_jax.digests import digest_of_all
+    from albert_jax.distillation import Lesson
 
-    settings = DistillationSettings.from_dict(config['distillation'])
+    settings = _settings(config)
     ways = _without_teacher(config)
 
     def teach(sections: pretrain.Sections, tokenizer: Any) -> Lesson:
@@ -166,7 +175,8 @@ def run_text(config: Mapping[str, Any], workdir: Path) -> int:
         lesson = teacher.lesson_for_text(
             config['teacher'], model, settings, sections.model, tokenizer, length
         )
-        distributed.check_same(lesson.identity)
+        words = {} if lesson.words is None else {'words': digest_of_all(lesson.words)}
+        distributed.check_same({**lesson.identity, **words})
         return lesson
 
     return pretrain.run(ways, workdir, teach=teach)

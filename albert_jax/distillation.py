@@ -54,7 +54,7 @@ class DistillationSettings(Settings):
     relation_weight: float = 0.0
     relation_heads: int = 16
     relation_layer: int = 0
-    # Whether a random student's word embeddings start from the teacher's, as far as it has room.
+    # Whether a random student's word embeddings start from the teacher's principal components.
     words_from_teacher: bool = False
 
     def __post_init__(self) -> None:
@@ -227,7 +227,10 @@ def principal_words(
     centered = table.astype(np.float64) - table.mean(0, dtype=np.float64)
     _, axes = np.linalg.eigh(centered.T @ centered)
     # The largest last.
-    return (centered @ axes[:, : -width - 1 : -1]).astype(np.float32)
+    axes = axes[:, : -width - 1 : -1]
+    # An axis has two directions; the same one everywhere.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(width)])
+    return (centered @ axes).astype(np.float32)
 
 
 def teacher_layers(num_student: int, num_teacher: int, which: str) -> tuple[list[int], list[int]]:
@@ -427,9 +430,15 @@ class Lesson:
     # What the student's word embeddings start from; None for its own.
     words: Float[np.ndarray, 'vocab embedding'] | None = None
 
-    def started(self, init: Callable[..., Any]) -> Callable[..., Any]:
-        """The parameters' initialisation with what the student has from its teacher, and with
-        those parameters that only the lesson needs."""
+    def with_teacher(self, init: Callable[..., Any]) -> Callable[..., Any]:
+        """The initialisation of the parameters, also of those that only the lesson needs.
+
+        Args:
+          init: (key, …) → the student's parameters.
+
+        Returns:
+          The same with the scaffold, and with the teacher's words where there are `words`.
+        """
 
         def init_with_teacher(key: Key[Array, ''], *start: Any) -> dict[str, Any]:
             params = {**init(key, *start), **self.guide.scaffold(key)}

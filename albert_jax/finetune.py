@@ -416,7 +416,7 @@ def _train_one(
     work = Work(int(mean_length), train_flops(start.config, int(mean_length), 0))
     init, identity, frozen, guide = start_from(head, start.config, init_head), {}, {}, None
     if lesson is not None:
-        init, identity = lesson.started(init), lesson.identity
+        init, identity = lesson.with_teacher(init), lesson.identity
         guide, frozen = lesson.guide, lesson.frozen
     objective = fine_tuning(
         start.config, head, family.settings.head_dropout, robust, special, guide

@@ -259,7 +259,7 @@ def make_task(
         init = functools.partial(continuation.init_with, model)
     lesson = teach(sections, corpus.tokenizer) if teach else None
     if lesson is not None:
-        init = lesson.started(init)
+        init = lesson.with_teacher(init)
 
     task = Task(
         objective=objectives.pretraining(

@@ -124,8 +124,9 @@ def _transposed_in_memory(x: Array) -> Array:
 
     Fused with its neighbours, the transposition would go through memory one column after the other,
     ten times slower (docs/RESULTS.md). The other branch, for a NaN, gives the same. XLA makes the
-    operand of a product float32 where it comes straight from a branch; from a slice it does not,
-    and all of an array is a slice of it, wherever it is said to begin.
+    operand of a product float32 where it comes straight from a branch, but not where it is sliced.
+    A slice of full size is all of the array, whatever start it is given; this start depends on the
+    data, so that XLA keeps the slice.
     """
     is_nan = jnp.isnan(x.ravel()[0])
     swapped = jax.lax.cond(is_nan, _swapped_in_turns, _swapped, x)

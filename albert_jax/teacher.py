@@ -183,21 +183,29 @@ def _lesson(
     kept = {part: teacher.params[part] for part in parts if part in teacher.params}
     # On the host: every process of a pod has the same.
     params = jax.tree.map(np.asarray, kept)
-    words = None
-    if settings.words_from_teacher:
+    named, words = settings.to_dict(), None
+    if not settings.words_from_teacher:
+        # Runs from before there was a choice go on.
+        del named['words_from_teacher']
+    else:
         table = params['embeddings']['word']['embedding']
-        if table.shape[1] < student.embedding_size or len(table) != student.vocab_size:
+        if len(table) != student.vocab_size:
             raise UserError(
-                f'distillation.words_from_teacher is True, but the teacher has {len(table)} '
-                f'embeddings of {table.shape[1]} numbers, the student {student.vocab_size} of '
-                f'{student.embedding_size}; set --config.model.vocab_size={len(table)} and an '
-                f'embedding_size of at most {table.shape[1]}.'
+                f'distillation.words_from_teacher is True, but the teacher has {len(table)} word '
+                f'embeddings, the student {student.vocab_size}; set --config.model.vocab_size='
+                f'{len(table)}.'
+            )
+        if table.shape[1] < student.embedding_size:
+            raise UserError(
+                f"distillation.words_from_teacher is True, but the teacher's word embeddings are "
+                f"of {table.shape[1]} numbers, the student's of {student.embedding_size}; set "
+                f'--config.model.embedding_size={table.shape[1]} or less.'
             )
         words = principal_words(table, student.embedding_size)
     return Lesson(
         Guide(settings, student, config, head, order),
         {TEACHER: params},
-        {'distillation': settings.to_dict() | {'teacher': digest_of_all(params)}},
+        {'distillation': named | {'teacher': digest_of_all(params)}},
         words,
     )
 

@@ -10,12 +10,29 @@ column is a 0 that a distillation with `label_weight=0` never looks at.
 
 import argparse
 import csv
+import io
 import random
 from pathlib import Path
 
 _JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
 _WORDS = range(12, 41)
 _TRIES = 20
+
+
+def _phrases(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f'error: {path} cannot be read: {error}.') from error
+    rows = csv.DictReader(io.StringIO(text), delimiter='\t', quoting=csv.QUOTE_NONE)
+    if 'sentence' not in (rows.fieldnames or ()):
+        raise SystemExit(f'error: {path} has no column sentence.')
+    phrases = []
+    for number, row in enumerate(rows, 2):
+        if not (row['sentence'] or '').strip():
+            raise SystemExit(f'error: line {number} of {path} has no sentence.')
+        phrases.append(row['sentence'].strip())
+    return phrases
 
 
 def main() -> None:
@@ -25,11 +42,9 @@ def main() -> None:
     parser.add_argument('train', type=Path, help='a TSV with a column sentence')
     parser.add_argument('output', type=Path, help='a TSV with columns sentence and label')
     flags = parser.parse_args()
-    with flags.train.open(encoding='utf-8') as stream:
-        rows = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
-        if 'sentence' not in (rows.fieldnames or ()):
-            raise SystemExit(f'error: {flags.train} has no column sentence.')
-        phrases = [row['sentence'].strip() for row in rows]
+    if flags.output.absolute() == flags.train.absolute():
+        raise SystemExit(f'error: {flags.output} is the training file; give another name.')
+    phrases = _phrases(flags.train)
     draw = random.Random(0)
     joined: set[str] = set()
     for _ in range(_TRIES * len(phrases)):
@@ -40,7 +55,8 @@ def main() -> None:
         if len(joined) == len(phrases):
             break
     texts = phrases + sorted(joined)
-    flags.output.write_text('sentence\tlabel\n' + ''.join(f'{text}\t0\n' for text in texts))
+    content = ''.join(f'{text}\t0\n' for text in texts)
+    flags.output.write_text('sentence\tlabel\n' + content, encoding='utf-8')
     print(f'Wrote {len(texts)} texts to {flags.output}, {len(joined)} of them joined.')
 
 

@@ -33,6 +33,7 @@ from albert_jax.optimizer import OptimizerSettings, make_optimizer
 from albert_jax.pretrained import Pretrained
 from albert_jax.sharding import make_mesh, put_batch, shardings
 from albert_jax.step import init_state, make_train_step, state_shardings
+from albert_jax.teacher import lesson_for_task, lesson_for_text
 from benchmarks import transfer_set
 from tests.test_finetune import checkpoint, flags, mood_files  # noqa: F401
 from tests.test_step import CONFIG as STUDENT
@@ -201,8 +202,8 @@ def test_a_student_starts_from_its_teachers_words():
         return dict(init_params(STUDENT, key))
 
     own, given = (
-        Lesson(guide, {}, {}).started(init)(key),
-        Lesson(guide, {}, {}, words).started(init)(key),
+        Lesson(guide, {}, {}).with_teacher(init)(key),
+        Lesson(guide, {}, {}, words).with_teacher(init)(key),
     )
     np.testing.assert_array_equal(given['embeddings']['word']['embedding'], words)
     given['embeddings']['word'] = own['embeddings']['word']
@@ -301,6 +302,33 @@ def test_the_teachers_own_tokens():
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
 
 
+def test_the_option_gives_the_teachers_words(vocabulary):
+    tokenizer = Tokenizer(vocabulary)
+    config = dataclasses.replace(TEACHER, vocab_size=tokenizer.vocab_size, embedding_size=24)
+    student = dataclasses.replace(STUDENT, vocab_size=tokenizer.vocab_size)
+    params = params_of(config)
+    wanted = principal_words(
+        np.asarray(params['embeddings']['word']['embedding']), student.embedding_size
+    )
+    params['head'] = init_head('sequence_classification', 2, config, jax.random.key(0))
+    head = Head('sequence_classification', ('no', 'yes'))
+    model = Pretrained(config, params, tokenizer, head)
+    for settings, words in (
+        (dataclasses.replace(ALL, words_from_teacher=True), wanted),
+        (ALL, None),
+    ):
+        of_task = lesson_for_task('it', model, settings, student, tokenizer, head, 16)
+        of_text = lesson_for_text('it', model, settings, student, tokenizer, 16)
+        for lesson in (of_task, of_text):
+            np.testing.assert_array_equal(lesson.words, words)
+            # What is not chosen is not part of what a run is, as before there was the choice.
+            assert ('words_from_teacher' in lesson.identity['distillation']) == (words is not None)
+    other = dataclasses.replace(student, vocab_size=500)
+    with pytest.raises(UserError, match='the student 500; set --config.model.vocab_size='):
+        chosen = dataclasses.replace(ALL, words_from_teacher=True, soft_weight=0.0)
+        lesson_for_text('it', model, chosen, other, tokenizer, 16)
+
+
 def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
     phrases = [f'{word} ' * 4 + 'film' for word in ('dull', 'fine', 'long', 'odd')]
     (tmp_path / 'train.tsv').write_text(
@@ -321,8 +349,18 @@ def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
     (tmp_path / 'train.tsv').write_text('sentence\tlabel\nshort\t1\n')
     transfer_set.main()
     assert 'Wrote 1 texts' in capsys.readouterr().out
-    (tmp_path / 'train.tsv').write_text('text\nshort\n')
-    with pytest.raises(SystemExit, match='no column sentence'):
+    for content, message in (
+        ('text\nshort\n', 'has no column sentence'),
+        ('label\tsentence\n1\n', 'line 2 of .* has no sentence'),
+    ):
+        (tmp_path / 'train.tsv').write_text(content)
+        with pytest.raises(SystemExit, match=message):
+            transfer_set.main()
+    monkeypatch.setattr(sys, 'argv', ['', str(tmp_path / 'no.tsv'), arguments[2]])
+    with pytest.raises(SystemExit, match='cannot be read'):
+        transfer_set.main()
+    monkeypatch.setattr(sys, 'argv', ['', arguments[1], arguments[1]])
+    with pytest.raises(SystemExit, match='is the training file'):
         transfer_set.main()
 
 
@@ -442,7 +480,7 @@ def test_another_vocabulary_where_only_answers_are_compared(
         (['--config.task.max_length=100'], '64 positions'),
         (
             ['--config.distillation.words_from_teacher=True', '--config.model.embedding_size=999'],
-            '1000 embeddings of 8 numbers, the student 1000 of 999',
+            "the teacher's word embeddings are of 8 numbers, the student's of 999; set",
         ),
         (
             ['--config.distillation.words_from_teacher=True', '--config.init_from=runs/small'],
@@ -490,7 +528,8 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
         '--config.loop.eval_every=6', '--config.loop.checkpoint_every=6',
         '--config.loop.num_eval_batches=2', '--config.optimizer.warmup_steps=2',
         '--config.distillation.hidden_weight=1', '--config.distillation.relation_weight=1',
-        '--config.distillation.relation_heads=4', f'--workdir={tmp_path / "student"}',
+        '--config.distillation.relation_heads=4', '--config.distillation.words_from_teacher=True',
+        f'--workdir={tmp_path / "student"}',
     ]  # fmt: skip
     assert distill.main(arguments) == 0
     lines = [
