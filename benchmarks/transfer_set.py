@@ -32,6 +32,8 @@ def _phrases(path: Path) -> list[str]:
         if not (row['sentence'] or '').strip():
             raise SystemExit(f'error: line {number} of {path} has no sentence.')
         phrases.append(row['sentence'].strip())
+    if not phrases:
+        raise SystemExit(f'error: {path} has no sentences.')
     return phrases
 
 
@@ -56,7 +58,10 @@ def main() -> None:
             break
     texts = phrases + sorted(joined)
     content = ''.join(f'{text}\t0\n' for text in texts)
-    flags.output.write_text('sentence\tlabel\n' + content, encoding='utf-8')
+    try:
+        flags.output.write_text('sentence\tlabel\n' + content, encoding='utf-8')
+    except OSError as error:
+        raise SystemExit(f'error: {flags.output} cannot be written: {error}.') from error
     print(f'Wrote {len(texts)} texts to {flags.output}, {len(joined)} of them joined.')
 
 

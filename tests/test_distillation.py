@@ -352,12 +352,18 @@ def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
     for content, message in (
         ('text\nshort\n', 'has no column sentence'),
         ('label\tsentence\n1\n', 'line 2 of .* has no sentence'),
+        ('sentence\tlabel\n', 'has no sentences'),
+        ('', 'has no column sentence'),
     ):
         (tmp_path / 'train.tsv').write_text(content)
         with pytest.raises(SystemExit, match=message):
             transfer_set.main()
     monkeypatch.setattr(sys, 'argv', ['', str(tmp_path / 'no.tsv'), arguments[2]])
     with pytest.raises(SystemExit, match='cannot be read'):
+        transfer_set.main()
+    (tmp_path / 'train.tsv').write_text('sentence\tlabel\nshort\t1\n')
+    monkeypatch.setattr(sys, 'argv', [*arguments[:2], str(tmp_path / 'no' / 'out.tsv')])
+    with pytest.raises(SystemExit, match='cannot be written'):
         transfer_set.main()
     monkeypatch.setattr(sys, 'argv', ['', arguments[1], arguments[1]])
     with pytest.raises(SystemExit, match='is the training file'):
