@@ -399,7 +399,6 @@ def evaluated(workdir):
     return [line for line in lines if line['split'] == 'train']
 
 
-@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, capsys):  # noqa: F811
     more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
             '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
