@@ -1,7 +1,9 @@
 """Reads and writes everyone's checkpoints: `python -m albert_jax.convert --help`."""
 
 import contextlib
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,16 +103,33 @@ def whole_directory(destination: Path) -> Iterator[Path]:
     parent = destination.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{destination.name}-', dir=parent) as folder:
-            whole = Path(folder) / 'whole'
+        folder = Path(tempfile.mkdtemp(prefix=f'.{destination.name}-', dir=parent))
+        try:
+            whole = folder / 'whole'
             whole.mkdir()
             yield whole
             whole.rename(destination)
+        except BaseException:
+            _remove(folder)
+            raise
+        folder.rmdir()
     except UserError:
         raise
     except Exception as error:  # each writer has errors of its own for a full disk
         reason = getattr(error, 'strerror', None) or str(error).strip().split('\n')[0][:200]
         raise UserError(f'{destination} cannot be written: {reason}.') from error
+
+
+def _remove(folder: Path) -> None:
+    """Removes a directory that failed writes may still be making files in, for ten seconds.
+
+    The first of Orbax's writes to fail ends its saving; the others go on beside us, and make the
+    directories that they miss.
+    """
+    end = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.2)
 
 
 def _report(model: 'Pretrained', destination: Path, to: str) -> None:
