@@ -1,22 +1,37 @@
-"""Texts for a student to hear its teacher on: phrases of a training file, and pairs of them joined.
+"""Texts for a student to hear its teacher on: phrases of a training file, and more like them.
 
-    python -m benchmarks.transfer_set GLUE/SST-2/train.tsv transfer.tsv
+    python -m benchmarks.transfer_set GLUE/SST-2/train.tsv transfer.tsv \\
+        --vocabulary=vocab.txt --input=jsonl:books.jsonl.gz --input=jsonl:c4_sample.jsonl.gz
 
 A teacher labels any text, so a student need not stop at those that have labels. SST-2's phrases are
-short (half of them have at most 7 words) and its dev set's sentences are long; here each phrase is
-kept, and up to as many texts of 12 to 40 words are made of two phrases and a joint. The label
-column is a 0 that a distillation with `label_weight=0` never looks at.
+short (half of them have at most 7 words), its dev set's sentences are long, and three in five of
+those hold a word that the phrases have fewer than three times. Here each phrase is kept, up to as
+many texts of 12 to 40 words are made of two phrases and a joint, each word of a vocabulary is a
+text of its own, and sentences are drawn from what `albert_jax.prepare` reads, the same number from
+each input where it has them. The label column is a 0 that a distillation with `label_weight=0`
+never looks at.
 """
 
 import argparse
 import csv
 import io
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from albert_jax.data.corpus import parse_source
+from albert_jax.errors import UserError
 
 _JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
 _WORDS = range(12, 41)
 _TRIES = 20
+# What a sentence may have of words; a word of the vocabulary has three letters at least.
+_SENTENCE = range(5, 37)
+_WORD = re.compile('[a-z]{3,}')
+_END = re.compile(r'(?<=[.!?])["”’\']* +')
+_MARKS = re.compile("([^a-z0-9' -])")
+_QUOTES = str.maketrans('“”‘’', '""\'\'')
 
 
 def _phrases(path: Path) -> list[str]:
@@ -37,17 +52,7 @@ def _phrases(path: Path) -> list[str]:
     return phrases
 
 
-def main() -> None:
-    """Writes the file."""
-    form = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument('train', type=Path, help='a TSV with a column sentence')
-    parser.add_argument('output', type=Path, help='a TSV with columns sentence and label')
-    flags = parser.parse_args()
-    if flags.output.absolute() == flags.train.absolute():
-        raise SystemExit(f'error: {flags.output} is the training file; give another name.')
-    phrases = _phrases(flags.train)
-    draw = random.Random(0)
+def _joined(phrases: list[str], draw: random.Random) -> list[str]:
     joined: set[str] = set()
     for _ in range(_TRIES * len(phrases)):
         first, second = draw.choices(phrases, k=2)
@@ -56,13 +61,60 @@ def main() -> None:
             joined.add(text)
         if len(joined) == len(phrases):
             break
-    texts = phrases + sorted(joined)
+    return sorted(joined)
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return [word for word in path.read_text().split('\n') if _WORD.fullmatch(word)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f'error: {path} cannot be read: {error}.') from error
+
+
+def _sentences(spec: str) -> Iterator[str]:
+    """Written as SST-2 writes them: small letters, and spaces around each mark."""
+    for document in parse_source(spec).documents():
+        text = ' '.join(document.translate(_QUOTES).split())
+        for sentence in _END.split(text):
+            words = _MARKS.sub(r' \1 ', sentence.lower()).split()
+            if len(words) in _SENTENCE:
+                yield ' '.join(words)
+
+
+def main() -> None:
+    """Writes the file."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument('train', type=Path, help='a TSV with a column sentence')
+    parser.add_argument('output', type=Path, help='a TSV with columns sentence and label')
+    parser.add_argument('--vocabulary', type=Path, help="the teacher's pieces, one on a line")
+    parser.add_argument('--input', action='append', default=[], help='text:GLOB, jsonl:GLOB')
+    parser.add_argument('--sentences', type=int, default=100_000, help='from all inputs together')
+    flags = parser.parse_args()
+    if flags.output.absolute() == flags.train.absolute():
+        raise SystemExit(f'error: {flags.output} is the training file; give another name.')
+    if flags.sentences < 1:
+        raise SystemExit(f'error: --sentences={flags.sentences}: give at least 1.')
+    draw = random.Random(0)
+    phrases = _phrases(flags.train)
+    parts = {'phrases': phrases, 'joined': _joined(phrases, draw)}
+    parts['words'] = _words(flags.vocabulary) if flags.vocabulary else []
+    parts['sentences'] = []
+    for spec in flags.input:
+        try:
+            found = sorted(set(_sentences(spec)))
+        except UserError as error:
+            raise SystemExit(f'error: {error}') from error
+        share = flags.sentences // len(flags.input)
+        parts['sentences'] += draw.sample(found, min(share, len(found)))
+    texts = list(dict.fromkeys(text for part in parts.values() for text in part))
     content = ''.join(f'{text}\t0\n' for text in texts)
     try:
         flags.output.write_text('sentence\tlabel\n' + content, encoding='utf-8')
     except OSError as error:
         raise SystemExit(f'error: {flags.output} cannot be written: {error}.') from error
-    print(f'Wrote {len(texts)} texts to {flags.output}, {len(joined)} of them joined.')
+    counts = ', '.join(f'{len(part)} {name}' for name, part in parts.items())
+    print(f'Wrote {len(texts)} texts to {flags.output}: {counts}.')
 
 
 if __name__ == '__main__':

@@ -370,6 +370,42 @@ def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
         transfer_set.main()
 
 
+def test_words_and_sentences_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'train.tsv').write_text('sentence\tlabel\nshort\t1\n')
+    (tmp_path / 'vocab.txt').write_text('[PAD]\n##ing\nof\ngood\nfilm\n2nd\nshort\n')
+    said = '“Was It good, then?” He’s asked us twice. Yes. ' + 'word ' * 37 + 'ends.'
+    lines = [said, 'It rained in the town.\nIt rained in the town.']
+    path = tmp_path / 'text.jsonl'
+    path.write_text(''.join(json.dumps({'text': line}) + '\n' for line in lines))
+    out = tmp_path / 'out.tsv'
+    arguments = ['', str(tmp_path / 'train.tsv'), str(out), f'--input=jsonl:{path}']
+    monkeypatch.setattr(sys, 'argv', [*arguments, f'--vocabulary={tmp_path / "vocab.txt"}'])
+    transfer_set.main()
+    texts = [row[:-2] for row in out.read_text().splitlines()[1:]]
+    # Each text once, words whole, sentences neither short nor long and written as the task's are.
+    assert texts[:3] == ['short', 'good', 'film']
+    assert sorted(texts[3:]) == [
+        '" was it good , then ?',
+        "he's asked us twice .",
+        'it rained in the town .',
+    ]
+    assert '1 phrases, 0 joined, 3 words, 3 sentences' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [*arguments, '--sentences=1'])
+    transfer_set.main()
+    assert len(out.read_text().splitlines()) == 3
+    before = out.read_text()
+    for flag, message in (
+        ('--vocabulary=no.txt', 'no.txt cannot be read'),
+        ('--input=no.txt', 'is not a source'),
+        ('--input=text:no.txt', 'No file matches'),
+        ('--sentences=0', 'at least 1'),
+    ):
+        monkeypatch.setattr(sys, 'argv', [*arguments, flag])
+        with pytest.raises(SystemExit, match=message):
+            transfer_set.main()
+    assert out.read_text() == before
+
+
 # Whole runs.
 
 
