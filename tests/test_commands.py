@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, xla_flags
 
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
@@ -19,7 +19,7 @@ COMMANDS = (
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0', 'COLUMNS': '100'}
+    env = os.environ | {'XLA_FLAGS': xla_flags(1), 'COLUMNS': '100'}
     return subprocess.run(
         [sys.executable, '-m', *arguments],
         cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False, **options,

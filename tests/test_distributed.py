@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, xla_flags
 
 
 def free_port():
@@ -38,13 +38,10 @@ def command(corpus, workdir, *overrides):
 
 
 def start(arguments, num_devices, *flags):
-    flags_of_xla = (
-        f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0'
-    )
     return subprocess.Popen(
         [*arguments, *flags],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': flags_of_xla},
+        env={**os.environ, 'XLA_FLAGS': xla_flags(num_devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,7 +12,7 @@ import pytest
 
 import albert_jax
 from albert_jax.telemetry import read_lines
-from tests.conftest import ROOT
+from tests.conftest import ROOT, xla_flags
 
 NUM_STEPS = 40
 
@@ -32,8 +32,7 @@ def command(corpus, workdir) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    flags = '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0'
-    return os.environ | {'XLA_FLAGS': flags}
+    return os.environ | {'XLA_FLAGS': xla_flags(2)}
 
 
 def start(corpus, workdir, **options) -> subprocess.Popen:
