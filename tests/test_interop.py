@@ -1,6 +1,8 @@
 """Other people's formats: there and back, what is said, what is refused."""
 
+import contextlib
 import dataclasses
+import errno
 import io
 import json
 import resource
@@ -8,6 +10,8 @@ import shutil
 import signal
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -404,6 +408,25 @@ def test_a_full_disk_leaves_nothing(to, model, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert '\n' not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writes_that_go_on_after_the_first_failure_leave_nothing(tmp_path):
+    def go_on(folder):
+        for number in range(20):
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f'{number}').write_text('late')
+            time.sleep(0.02)
+
+    with (
+        pytest.raises(UserError, match='out cannot be written: full'),
+        convert.whole_directory(tmp_path / 'out') as folder,
+    ):
+        thread = threading.Thread(target=go_on, args=[folder / 'params'])
+        thread.start()
+        raise OSError(errno.ENOSPC, 'full')
+    thread.join()
     assert not list(tmp_path.iterdir())
 
 
