@@ -4,12 +4,11 @@
         --vocabulary=vocab.txt --input=jsonl:books.jsonl.gz --input=jsonl:c4_sample.jsonl.gz
 
 A teacher labels any text, so a student need not stop at those that have labels. SST-2's phrases are
-short (half of them have at most 7 words), its dev set's sentences are long, and three in five of
-those hold a word that the phrases have fewer than three times. Here each phrase is kept, up to as
-many texts of 12 to 40 words are made of two phrases and a joint, each word of a vocabulary is a
-text of its own, and sentences are drawn from what `albert_jax.prepare` reads, the same number from
-each input where it has them. The label column is a 0 that a distillation with `label_weight=0`
-never looks at.
+mostly short; its dev set's sentences are long and hold words that the phrases hardly have. Here
+each phrase is kept, up to as many texts of 12 to 40 words are made of two phrases and a joint, each
+word of a vocabulary is a text of its own, and sentences are drawn from what `albert_jax.prepare`
+reads, the same number from each input where it has them. The label column is a 0 that a
+distillation with `label_weight=0` never looks at.
 """
 
 import argparse
@@ -66,9 +65,13 @@ def _joined(phrases: list[str], draw: random.Random) -> list[str]:
 
 def _words(path: Path) -> list[str]:
     try:
-        return [word for word in path.read_text().split('\n') if _WORD.fullmatch(word)]
+        pieces = path.read_text(encoding='utf-8').split('\n')
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f'error: {path} cannot be read: {error}.') from error
+    words = [piece for piece in pieces if _WORD.fullmatch(piece)]
+    if not words:
+        raise SystemExit(f'error: {path} has no words; give a file with a piece on each line.')
+    return words
 
 
 def _sentences(spec: str) -> Iterator[str]:
@@ -93,8 +96,8 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.output.absolute() == flags.train.absolute():
         raise SystemExit(f'error: {flags.output} is the training file; give another name.')
-    if flags.sentences < 1:
-        raise SystemExit(f'error: --sentences={flags.sentences}: give at least 1.')
+    if flags.sentences < max(1, len(flags.input)):
+        raise SystemExit(f'error: --sentences={flags.sentences}: give at least 1 for each --input.')
     draw = random.Random(0)
     phrases = _phrases(flags.train)
     parts = {'phrases': phrases, 'joined': _joined(phrases, draw)}
@@ -105,6 +108,8 @@ def main() -> None:
             found = sorted(set(_sentences(spec)))
         except UserError as error:
             raise SystemExit(f'error: {error}') from error
+        if not found:
+            raise SystemExit(f'error: --input={spec} has no sentences of 5 to 36 words.')
         share = flags.sentences // len(flags.input)
         parts['sentences'] += draw.sample(found, min(share, len(found)))
     texts = list(dict.fromkeys(text for part in parts.values() for text in part))

@@ -7,8 +7,8 @@ from pathlib import Path
 def xla_flags(num_devices: int) -> str:
     """For a process of a test.
 
-    Without LLVM's optimisation, and by the older emitters of loops, programs compile much faster (a
-    gradient in 2.3 s and not in 6.4 s) and compute the same.
+    Without LLVM's optimisation, and by the older emitters of loops, programs compile several
+    times faster and compute the same.
     """
     return (
         f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0'

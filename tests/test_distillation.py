@@ -394,11 +394,17 @@ def test_words_and_sentences_for_a_teacher_to_label(tmp_path, monkeypatch, capsy
     transfer_set.main()
     assert len(out.read_text().splitlines()) == 3
     before = out.read_text()
+    (tmp_path / 'empty').write_text('')
+    monkeypatch.setattr(sys, 'argv', [*arguments, arguments[-1], '--sentences=1'])
+    with pytest.raises(SystemExit, match='at least 1 for each'):
+        transfer_set.main()
     for flag, message in (
         ('--vocabulary=no.txt', 'no.txt cannot be read'),
         ('--input=no.txt', 'is not a source'),
         ('--input=text:no.txt', 'No file matches'),
         ('--sentences=0', 'at least 1'),
+        (f'--vocabulary={tmp_path / "empty"}', 'empty has no words'),
+        (f'--input=text:{tmp_path / "empty"}', 'empty has no sentences'),
     ):
         monkeypatch.setattr(sys, 'argv', [*arguments, flag])
         with pytest.raises(SystemExit, match=message):
