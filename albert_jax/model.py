@@ -29,9 +29,15 @@ Index = Int[Array, ''] | None
 # What the remat policies save.
 _DENSE_OUTPUT = 'dense_output'
 
+
+def _gelu_erf(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    # jax.nn.gelu takes 1 + erf(x) as erfc(-x), which XLA computes in more than twice the time.
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
-    'gelu_erf': lambda x: jax.nn.gelu(x, approximate=False),
+    'gelu_erf': _gelu_erf,
     'relu': jax.nn.relu,
 }
 
