@@ -168,6 +168,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def put_batch(mesh: Mesh, local_batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The global batch from this process's rows of it, split over the devices."""
     sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(dict(local_batch), sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, rows)
         for name, rows in local_batch.items()
