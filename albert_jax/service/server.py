@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Seconds until a new connection, or one that has begun to ask, must have sent a whole head.
 _PATIENCE = 30.0
@@ -13,10 +13,15 @@ _PATIENCE = 30.0
 _KEEP_ALIVE = 620
 
 
-class _Impatient(H11Protocol):
-    """Closes connections that say nothing, or say it too slowly."""
+# Bytes of a head; the parser itself would take any number.
+_MOST_HEAD = 1 << 16
+
+
+class _Impatient(HttpToolsProtocol):
+    """Closes connections that say nothing, say it too slowly, or come to no end of their head."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _head_size = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -29,14 +34,17 @@ class _Impatient(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         is_head = self.cycle is None or self.cycle.response_complete
-        if is_head and self._deadline is None and not self.transport.is_closing():
+        if not is_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
             self._wait_for_head()
+        self._head_size += len(data)
+        if self._head_size > _MOST_HEAD:
+            self.send_400_response('The head of the request is too large.')
 
-    def handle_events(self) -> None:
-        cycle = self.cycle
-        super().handle_events()
-        if self.cycle is not cycle:
-            self._stop_waiting()
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
 
     def _wait_for_head(self) -> None:
         self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
@@ -45,6 +53,7 @@ class _Impatient(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        self._head_size = 0
 
 
 def run(app: Any, host: str, port: int, seconds: float) -> None:
