@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from albert_jax import command
@@ -52,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise UserError(_MISSING) from error
     from albert_jax.service import models
+    from albert_jax.service.batching import Device
 
     limits = app.Limits(
         flags.max_body, flags.max_texts, flags.max_characters, flags.max_waiting, flags.timeout
@@ -59,43 +59,42 @@ def main(arguments: Sequence[str]) -> int:
     _check_address(flags.host, flags.port)
     counted = figures.Figures()
     service = app.Service(limits, counted)
-    with ThreadPoolExecutor(1, 'device') as executor:
-        loaded = models.load(
-            flags.checkpoint, executor, flags.max_waiting, flags.max_length, counted.batch
-        )
-        is_closing = threading.Event()
+    loaded = models.load(
+        flags.checkpoint, Device(), flags.max_waiting, flags.max_length, counted.batch
+    )
+    is_closing = threading.Event()
 
-        def compile_all() -> None:
-            def tell(what: str) -> None:
-                if is_closing.is_set():
-                    raise SystemExit
-                if flags.verbose:
-                    print(f'Compiled {what}.', flush=True)
+    def compile_all() -> None:
+        def tell(what: str) -> None:
+            if is_closing.is_set():
+                raise SystemExit
+            if flags.verbose:
+                print(f'Compiled {what}.', flush=True)
 
-            try:
-                service.compile(loaded, tell)
-                print(f'Ready with {service.num_compiled} programs.', flush=True)
-            except SystemExit:
-                pass
-            except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                print(f'error: a model cannot be run here: {reason}', file=sys.stderr, flush=True)
-                os._exit(2)
+        try:
+            service.compile(loaded, tell)
+            print(f'Ready with {service.num_compiled} programs.', flush=True)
+        except SystemExit:
+            pass
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            print(f'error: a model cannot be run here: {reason}', file=sys.stderr, flush=True)
+            os._exit(2)
 
-        print(f'Listening on http://{flags.host}:{flags.port}; compiling …', flush=True)
-        # Nonsense that is sent by strangers is no news.
-        logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
-        logging.basicConfig(format='%(asctime)s %(message)s', stream=sys.stderr)
-        logging.getLogger('albert_jax.service').setLevel(
-            logging.INFO if flags.verbose else logging.WARNING
-        )
+    print(f'Listening on http://{flags.host}:{flags.port}; compiling …', flush=True)
+    # Nonsense that is sent by strangers is no news.
+    logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
+    logging.basicConfig(format='%(asctime)s %(message)s', stream=sys.stderr)
+    logging.getLogger('albert_jax.service').setLevel(
+        logging.INFO if flags.verbose else logging.WARNING
+    )
 
-        def start() -> None:
-            threading.Thread(target=compile_all, name='compile', daemon=True).start()
+    def start() -> None:
+        threading.Thread(target=compile_all, name='compile', daemon=True).start()
 
-        server.run(
-            app.make_app(service, start, is_closing.set, key), flags.host, flags.port, flags.timeout
-        )
+    server.run(
+        app.make_app(service, start, is_closing.set, key), flags.host, flags.port, flags.timeout
+    )
     return 0
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
+import uvicorn
 
 from albert_jax import pretrained, serve
 from albert_jax.about import Head
@@ -25,9 +26,19 @@ from albert_jax.heads import init_head
 from albert_jax.interop.source import load
 from albert_jax.model import PretrainingModel, init_params
 from albert_jax.pretrained import Pretrained
+from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
 from albert_jax.service.app import Limits, Service, make_app
-from albert_jax.service.batching import SIZES, Batcher, Busy, Row, choose, together
+from albert_jax.service.batching import (
+    SIZES,
+    Batcher,
+    Busy,
+    Device,
+    Row,
+    choose,
+    stretched,
+    together,
+)  # fmt: skip
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
 from albert_jax.service.models import rounded
@@ -79,11 +90,68 @@ def test_rows_are_filled_up():
     assert batch['x'][:2].tolist() == [[1, 1, 1, 1, 0, 0], [2] * 6]
 
 
-def batcher(run, **more):
-    executor = ThreadPoolExecutor(1)
+def test_only_what_is_as_long_as_a_row_is_stretched():
+    """Here two sequences a row; a number a row, and places in it, are not stretched."""
+
+    def pair(value, length):
+        sequences = np.full((2, length), value)
+        return Row(
+            {'x': sequences, 'label': np.array([value]), 'at': np.full((1, 3), value)}, length
+        )
+
+    batch = together([pair(1, 2), pair(2, 4)], 3)
+    assert batch['x'].tolist() == [[1, 1, 0, 0]] * 2 + [[2] * 4] * 2 + [[1, 1, 0, 0]] * 2
+    assert batch['label'].tolist() == [1, 2, 1] and batch['at'].tolist() == [
+        [1] * 3,
+        [2] * 3,
+        [1] * 3,
+    ]
+    longer, shorter = stretched(pair(1, 2), 3), stretched(pair(1, 4), 2)
+    assert longer.arrays['x'].tolist() == [[1, 1, 0]] * 2 and longer.length == 3
+    assert shorter.arrays['x'].tolist() == [[1, 1]] * 2 and shorter.arrays['at'].shape == (1, 3)
+
+
+def batcher(start, **more):
     seen = []
-    made = Batcher(run, executor, more.pop('max_waiting', 100), lambda *x: seen.append(x), **more)
+    made = Batcher(start, Device(), more.pop('max_waiting', 100), lambda *x: seen.append(x), **more)
     return made, seen
+
+
+class Later:
+    """An output that is still being computed."""
+
+    def __init__(self, values, is_done):
+        self.values, self.is_done = values, is_done
+
+    def __array__(self, dtype=None, copy=None):
+        self.is_done.wait(10)
+        return self.values
+
+
+def test_the_next_batch_is_given_to_the_device_while_it_computes():
+    started, starting, is_done = [], [0], threading.Event()
+
+    def start(batch):
+        starting[0] += 1
+        time.sleep(0.02)
+        # One after the other, so that all chips have them in the same order.
+        assert starting[0] == 1
+        starting[0] -= 1
+        started.append(int(batch['x'][0, 0]))
+        return {'y': Later(batch['x'].sum(1), is_done)}
+
+    async def story():
+        made, _ = batcher(start, sizes=(1,))
+        asked = [asyncio.ensure_future(made([row(n)])) for n in range(5)]
+        await asyncio.sleep(0.5)
+        first = list(started)
+        is_done.set()
+        return first, made.num_waiting, await asyncio.gather(*asked)
+
+    first, num_waiting, found = asyncio.run(story())
+    # Two are under way, and no more: the rest may still be joined by others.
+    assert sorted(first) == [0, 1] and num_waiting == 3
+    assert [int(x[0]['y']) for x in found] == [0, 4, 8, 12, 16] and len(started) == 5
 
 
 def test_what_waits_goes_together():
@@ -125,27 +193,26 @@ def test_a_full_queue_is_refused_and_whoever_gives_up_is_not_computed():
     computed = []
     release = threading.Event()
 
-    def run(batch):
-        release.wait(10)
+    def start(batch):
         computed.extend(batch['x'][:, 0].tolist())
-        return {'y': batch['x']}
+        return {'y': Later(batch['x'], release)}
 
     async def story():
-        made, _ = batcher(run, max_waiting=3, sizes=(1,))
-        first = asyncio.ensure_future(made([row(1)]))
-        await asyncio.sleep(0.05)
-        waiting = [asyncio.ensure_future(made([row(n)])) for n in (2, 3, 4)]
-        await asyncio.sleep(0.05)
+        made, _ = batcher(start, max_waiting=3, sizes=(1,))
+        under_way = [asyncio.ensure_future(made([row(n)])) for n in (1, 2)]
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.ensure_future(made([row(n)])) for n in (3, 4, 5)]
+        await asyncio.sleep(0.1)
         with pytest.raises(Busy):
-            await made([row(5)])
+            await made([row(6)])
         waiting[1].cancel()
         await asyncio.sleep(0.05)
         release.set()
-        await asyncio.gather(first, waiting[0], waiting[2])
+        await asyncio.gather(*under_way, waiting[0], waiting[2])
         return made.num_waiting
 
     assert asyncio.run(story()) == 0
-    assert computed == [1, 2, 4]
+    assert sorted(computed) == [1, 2, 3, 5]
 
 
 # The gate, with applications of its own.
@@ -241,6 +308,69 @@ def test_a_fault_is_a_sentence_and_its_text_stays_out_of_the_log(monkeypatch, ca
     assert 'ValueError in' in caplog.text and 'secret' not in caplog.text
 
 
+# Connections.
+
+
+@pytest.mark.parametrize(
+    ('sent', 'replied'),
+    [
+        # Nothing, half a head, a head that comes too slowly, and bytes that begin none.
+        ([b''], b''),
+        ([b'POST / HTTP/1.1\r\nHost: x\r\n'], b''),
+        ([b'GET / HTTP/1.1\r\n', *[b'A: b\r\n'] * 9], b''),
+        ([b'\r\n'] * 9, b''),
+        ([b'GET / HTTP/1.1\r\nA: ' + b'b' * 70_000], b'HTTP/1.1 400'),
+        ([b'\0\r\n\r\n'], b'HTTP/1.1 400'),
+        # After an answer, too.
+        ([b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', b'GET', b' / HTT'], b'HTTP/1.1 200'),
+        # A body may take its time, and so may the next request.
+        ([b'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n', *[b'x'] * 9], b'HTTP/1.1 200'),
+    ],
+)
+def test_a_head_must_come_whole_and_in_time(sent, replied, monkeypatch):
+    monkeypatch.setattr(http_server, '_PATIENCE', 0.3)
+
+    async def app(scope, receive, send):
+        while (await receive()).get('more_body'):
+            pass
+        headers = [(b'content-length', b'0')]
+        await send({'type': 'http.response.start', 'status': 200, 'headers': headers})
+        await send({'type': 'http.response.body', 'body': b''})
+
+    async def story():
+        config = uvicorn.Config(app, http=http_server._Impatient, ws='none', lifespan='off')
+        config.load()
+        state = uvicorn.server.ServerState()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: http_server._Impatient(config, state, {}), '127.0.0.1', 0
+        )
+        port = listening.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection('127.0.0.1', port)
+        started = time.monotonic()
+        found = b''
+        try:
+            for part in sent:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.1)
+            async with asyncio.timeout(2):
+                while part := await reader.read(1000):
+                    found += part
+        except TimeoutError:
+            return found, None
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            listening.close()
+        return found, time.monotonic() - started
+
+    found, seconds = asyncio.run(story())
+    assert found.startswith(replied) and bool(found) == bool(replied)
+    is_kept = sent[-1] == b'x'
+    assert seconds is None if is_kept else seconds < 1.5
+
+
 # Every head.
 
 PASSAGE = 'returns an index of the list when the value is found in it ' * 6
@@ -289,10 +419,10 @@ def test_the_answers_of_every_head(kind, checkpoints):
 
     # What comes is of the shapes that were compiled.
     assert all(shapes(row) == shapes(example) for row in encoded.rows)
-    found = [ability.run(together([row], 1)) for row in encoded.rows]
+    found = [ability.start(together([row], 1)) for row in encoded.rows]
     answers = encoded.answers([{name: x[0] for name, x in row.items()} for row in found])
     # Nor does it matter how long the others of its batch are.
-    beside = ability.run(together([*encoded.rows, example], len(encoded.rows) + 1))
+    beside = ability.start(together([*encoded.rows, example], len(encoded.rows) + 1))
     mixed = [{name: x[n] for name, x in beside.items()} for n in range(len(encoded.rows))]
     for mine, other in zip(answers, encoded.answers(mixed), strict=True):
         assert mine['prediction'] == pytest.approx(other['prediction'], abs=1e-5)
@@ -427,9 +557,9 @@ def test_who_is_beside_changes_no_mask_and_no_vector(kind, checkpoints):
     texts = ['[MASK] value', f'a [MASK] {TEXTS[3]}', f'{TEXTS[4]} [MASK]']
     rows = ability.encode(texts).rows
     assert len({row.length for row in rows}) == 3
-    mixed = ability.run(together(rows, 4))
+    mixed = ability.start(together(rows, 4))
     for number, row in enumerate(rows):
-        alone = ability.run(together([row], 1))
+        alone = ability.start(together([row], 1))
         for name, found in alone.items():
             np.testing.assert_allclose(mixed[name][number], found[0], atol=1e-5, rtol=0)
 

@@ -20,6 +20,8 @@ from albert_jax.tasks.features import bucket_lengths
 _MORE_LENGTHS = (24, 40, 56)
 MOST_MASKS = 8
 MOST_PIECES = 20
+# A name and an array for each output.
+DeviceArrays = Mapping[str, jax.Array]
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
 
 
@@ -53,8 +55,8 @@ class Ability(Protocol):
         """The rows of some texts."""
         ...
 
-    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
-        """The outputs of a batch."""
+    def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
+        """The outputs of a batch, which may still be under way."""
         ...
 
     def example(self, length: int) -> Row:
@@ -100,9 +102,9 @@ class Predict:
 
         return Encoded(rows, answers)
 
-    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+    def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """The head's outputs."""
-        return self._answerer.predictor.rows(self._answerer.params, batch)
+        return self._answerer.predictor.start(self._answerer.params, batch)
 
     def example(self, length: int) -> Row:
         """Any row of a length."""
@@ -110,10 +112,7 @@ class Predict:
         texts: dict[str, Any] = dict.fromkeys(fields, 'a')
         if 'options' in fields:
             texts['options'] = ['a'] * 4
-        row = self.encode([texts or 'a']).rows[0]
-        return Row(
-            {name: stretched(x, row.length, length) for name, x in row.arrays.items()}, length
-        )
+        return stretched(self.encode([texts or 'a']).rows[0], length)
 
 
 class _Mapped:
@@ -132,8 +131,8 @@ class _Mapped:
     def num_compiled(self) -> int:
         return self._function._cache_size()
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> Arrays:
-        return jax.device_get(self._function(self._params, put_batch(self._mesh, batch)))
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
+        return self._function(self._params, put_batch(self._mesh, batch))
 
 
 class _OfPretrained:
@@ -229,7 +228,7 @@ class FillMask(_OfPretrained):
 
         return Encoded(rows, answers)
 
-    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+    def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """The likeliest pieces and their probabilities."""
         return self._fill(batch)
 
@@ -278,7 +277,7 @@ class Embed(_OfPretrained):
         ]
         return Encoded(rows, list)
 
-    def run(self, batch: Mapping[str, np.ndarray]) -> Arrays:
+    def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """Both kinds of vectors."""
         return self._embed(batch)
 

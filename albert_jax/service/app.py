@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from albert_jax.errors import UserError
+from albert_jax.service.abilities import Ability, Encoded
 from albert_jax.service.batching import Busy
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
@@ -33,6 +34,8 @@ PATHS = frozenset(
 
 # Requests whose texts are being cut into pieces.
 _MOST_ENCODING = 256
+# Texts that are cut at once: the way to another thread and back would take longer.
+_FEW_CHARACTERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,17 +206,8 @@ class Service:
         return served.name, await self._in_time(self._ask(served, ability, texts))
 
     async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> list[Any]:
-        if self._num_encoding >= _MOST_ENCODING:
-            raise Busy
-        loop = asyncio.get_running_loop()
-        self._num_encoding += 1
-        try:
-            encode = served.abilities[ability].encode
-            encoded = await loop.run_in_executor(self._encoders, encode, texts)
-        except UserError as error:
-            raise HTTPException(422, str(error)) from error
-        finally:
-            self._num_encoding -= 1
+        is_short = sum(len(part) for text in texts for part in _texts_in(text)) <= _FEW_CHARACTERS
+        encoded = await self._encoded(served.abilities[ability], texts, is_short)
         if len(encoded.rows) > self.limits.waiting:
             raise HTTPException(
                 413,
@@ -221,7 +215,31 @@ class Service:
                 f'taken at once.',
             )
         outputs = await served.batchers[ability](encoded.rows)
+        if is_short:
+            return encoded.answers(outputs)
+        loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._encoders, encoded.answers, outputs)
+
+    async def _encoded(self, ability: Ability, texts: Sequence[Any], is_short: bool) -> Encoded:
+        """The rows of texts.
+
+        Raises:
+          Busy: if too many others are being encoded.
+          HTTPException: if they are not what the ability wants.
+        """
+        try:
+            if is_short:
+                return ability.encode(texts)
+            if self._num_encoding >= _MOST_ENCODING:
+                raise Busy
+            loop = asyncio.get_running_loop()
+            self._num_encoding += 1
+            try:
+                return await loop.run_in_executor(self._encoders, ability.encode, texts)
+            finally:
+                self._num_encoding -= 1
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
 
     async def inspect(self, request: InspectRequest) -> dict[str, Any]:
         """What a model does inside with a text.
@@ -245,7 +263,8 @@ class Service:
 
     async def _in_time(self, answer: Any) -> Any:
         try:
-            return await asyncio.wait_for(answer, self.limits.seconds)
+            async with asyncio.timeout(self.limits.seconds):
+                return await answer
         except Busy as error:
             raise HTTPException(
                 503, 'Too many texts are waiting; try again.', {'Retry-After': '1'}
@@ -340,28 +359,30 @@ def make_app(
         status, sentence = _complaint(error)
         return JSONResponse({'error': sentence}, status)
 
-    @app.post('/v1/predict', summary="The head's own answer")
-    async def predict(request: PredictRequest) -> Answer:
+    @app.post('/v1/predict', summary="The head's own answer", response_model=Answer)
+    async def predict(request: PredictRequest) -> JSONResponse:
         """Labels with probabilities, spans, tags or scores, as the checkpoint's task has them."""
         given: Any = request.model_dump()['input']
         name, found = await service.ask(request.model, 'predict', given)
-        return Answer(model=name, output=_shaped(request.input, found))
+        return _answer(name, request.input, found)
 
-    @app.post('/v1/fill-mask', summary='The likeliest pieces for every [MASK]')
-    async def fill_mask(request: FillMaskRequest) -> Answer:
+    @app.post(
+        '/v1/fill-mask', summary='The likeliest pieces for every [MASK]', response_model=Answer
+    )
+    async def fill_mask(request: FillMaskRequest) -> JSONResponse:
         """For each mask a list of pieces with their probabilities, best first."""
         name, found = await service.ask(request.model, 'fill-mask', request.input)
         cut = [[mask[: request.top] for mask in masks] for masks in found]
-        return Answer(model=name, output=_shaped(request.input, cut))
+        return _answer(name, request.input, cut)
 
-    @app.post('/v1/embed', summary='A vector for each text')
-    async def embed(request: EmbedRequest) -> Answer:
+    @app.post('/v1/embed', summary='A vector for each text', response_model=Answer)
+    async def embed(request: EmbedRequest) -> JSONResponse:
         """The mean of the last layer over a text's pieces, or that of [CLS]."""
         name, found = await service.ask(request.model, 'embed', request.input)
         vectors = [row[request.pooling] for row in found]
         if request.normalize:
             vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
-        return Answer(model=name, output=_shaped(request.input, [v.tolist() for v in vectors]))
+        return _answer(name, request.input, [vector.tolist() for vector in vectors])
 
     @app.post('/v1/inspect', summary='What a model does inside with a text')
     async def inspect(request: InspectRequest) -> dict[str, Any]:
@@ -407,9 +428,10 @@ def make_app(
     return Gate(app, figures, api_key, limits.body, limits.seconds, PATHS)
 
 
-def _shaped(given: Any, found: list[Any]) -> Any:
-    """A list for a list, one for one."""
-    return found if isinstance(given, list) else found[0]
+def _answer(model: str, given: Any, found: list[Any]) -> JSONResponse:
+    """A list for a list, one for one; as it is, for it need not be checked again."""
+    output = found if isinstance(given, list) else found[0]
+    return JSONResponse({'model': model, 'output': output})
 
 
 def _complaint(error: RequestValidationError) -> tuple[int, str]:

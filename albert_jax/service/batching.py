@@ -4,9 +4,12 @@ import asyncio
 import collections
 import dataclasses
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import jax
 import numpy as np
 
 # Rows of a batch; a model compiles each of them for each length.
@@ -14,8 +17,12 @@ SIZES = (1, 2, 4, 8, 16, 32)
 # Tokens that cost about as much as a batch does besides them.
 _BATCH_COST = 128
 _USUAL_ROWS = 16
+# Batches under way at once: while the device computes one, it is given the next.
+_NUM_AT_ONCE = 2
 
 Arrays = Mapping[str, np.ndarray]
+# (batch) → outputs with a row for each of the batch's, which may still be under way.
+Start = Callable[[dict[str, np.ndarray]], Mapping[str, Any]]
 
 
 class Busy(Exception):
@@ -73,21 +80,60 @@ def _cost_of(left: Sequence[int], least: int) -> float:
 
 
 def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
-    """A batch of some rows at the length of the longest, filled up to a size with the first."""
+    """A batch of some rows at the length of the longest, filled up to a size with the first.
+
+    What is added to a shorter row is 0, which no answer depends on.
+    """
     length = max(row.length for row in rows)
     filled = [*rows, *[rows[0]] * (size - len(rows))]
-    return {
-        name: np.concatenate([stretched(row.arrays[name], row.length, length) for row in filled])
-        for name in filled[0].arrays
-    }
+    batch = {}
+    for name, first in rows[0].arrays.items():
+        shape = _shape(first, rows[0].length, length)
+        batch[name] = np.zeros((size, *shape), first.dtype)
+        for place, row in zip(batch[name], filled, strict=True):
+            array = row.arrays[name]
+            # Of several sequences, each is as long as the row.
+            place[tuple(map(slice, array.shape))] = array
+        batch[name] = batch[name].reshape(size * shape[0], *shape[1:])
+    return batch
 
 
-def stretched(array: np.ndarray, before: int, after: int) -> np.ndarray:
-    """A row's array at another length; what is added is 0, which no answer depends on."""
+def stretched(row: Row, length: int) -> Row:
+    """A row at another length."""
+    arrays = {}
+    for name, array in row.arrays.items():
+        shape = _shape(array, row.length, length)
+        arrays[name] = np.zeros(shape, array.dtype)
+        both = tuple(slice(min(pair)) for pair in zip(shape, array.shape, strict=True))
+        arrays[name][both] = array[both]
+    return Row(arrays, length)
+
+
+def _shape(array: np.ndarray, before: int, after: int) -> tuple[int, ...]:
+    """Of a row's array at another length, if it is as long as the row."""
     if array.ndim < 2 or array.shape[1] != before:
-        return array
-    kept = array[:, : min(before, after)]
-    return np.pad(kept, ((0, 0), (0, after - kept.shape[1])))
+        return array.shape
+    return array.shape[0], after, *array.shape[2:]
+
+
+class Device:
+    """Computes batches of all models, some at once, so that it never waits for the next one."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(_NUM_AT_ONCE, 'device')
+        self._order = threading.Lock()
+
+    async def __call__(self, start: Start, rows: Sequence[Row], size: int) -> Arrays:
+        """The outputs of some rows as one batch."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._compute, start, rows, size)
+
+    def _compute(self, start: Start, rows: Sequence[Row], size: int) -> Arrays:
+        batch = together(rows, size)
+        # All chips must be given the programs in the same order, or two would wait for each other.
+        with self._order:
+            outputs = start(batch)
+        return jax.device_get(outputs)
 
 
 class Batcher:
@@ -96,8 +142,8 @@ class Batcher:
     While the device computes, more come in. To be used from one event loop.
 
     Args:
-      run: (batch) → outputs with a row for each of the batch's; called in the executor.
-      executor: with one thread, which all models share, as they share the device.
+      start: called for every batch, in a thread of the device's.
+      device: which all models share.
       max_waiting: rows; above it `Busy` is raised.
       observe: told of every batch: rows, and places computed.
       sizes: of batches.
@@ -105,16 +151,16 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[dict[str, np.ndarray]], Arrays],
-        executor: Executor,
+        start: Start,
+        device: Device,
         max_waiting: int,
         observe: Callable[[int, int], None],
         sizes: Sequence[int] = SIZES,
     ) -> None:
-        self._run, self._executor, self._observe = run, executor, observe
+        self._start, self._device, self._observe = start, device, observe
         self._max_waiting, self.sizes = max_waiting, tuple(sizes)
         self._waiting: collections.deque[tuple[Row, asyncio.Future[Arrays]]] = collections.deque()
-        self._task: asyncio.Task[None] | None = None
+        self._workers: list[asyncio.Task[None]] = []
 
     @property
     def num_waiting(self) -> int:
@@ -132,26 +178,30 @@ class Batcher:
         loop = asyncio.get_running_loop()
         places = [(row, loop.create_future()) for row in rows]
         self._waiting.extend(places)
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._work())
+        self._employ()
         try:
             return [await future for _, future in places]
         finally:
             for _, future in places:
                 future.cancel()
 
+    def _employ(self) -> None:
+        """One more worker, if the device takes one more batch."""
+        self._workers = [worker for worker in self._workers if not worker.done()]
+        if len(self._workers) < _NUM_AT_ONCE:
+            self._workers.append(asyncio.get_running_loop().create_task(self._work()))
+
     async def _work(self) -> None:
         """Batches until nothing waits."""
-        loop = asyncio.get_running_loop()
         # Those that arrive in the same turn of the loop go together.
         await asyncio.sleep(0)
         while found := self._take():
             taken, size = found
+            if self._waiting:
+                self._employ()
             rows = [row for row, _ in taken]
             try:
-                outputs = await loop.run_in_executor(
-                    self._executor, lambda rows=rows, size=size: self._run(together(rows, size))
-                )
+                outputs = await self._device(self._start, rows, size)
             except Exception as error:
                 for _, future in taken:
                     if not future.done():

@@ -99,7 +99,8 @@ class Gate:
         body: bytes | None = None
         if not length.isdigit() or int(length) <= self._most_read:
             try:
-                body = await asyncio.wait_for(self._body(receive), self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    body = await self._body(receive)
             except TimeoutError:
                 await refuse(
                     send, 408, f'The request was not there whole after {self._timeout:g} s.',

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from albert_jax.interop import source
 from albert_jax.optimizer import path_name
 from albert_jax.pretrained import Pretrained
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
-from albert_jax.service.batching import SIZES, Batcher, together
+from albert_jax.service.batching import SIZES, Batcher, Device, together
 from albert_jax.sharding import make_mesh, replicated
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
@@ -70,7 +69,7 @@ class Served:
         for name, ability in self.abilities.items():
             for length in ability.lengths:
                 for size in self.batchers[name].sizes:
-                    ability.run(together([ability.example(length)], size))
+                    jax.device_get(ability.start(together([ability.example(length)], size)))
                     yield f'{self.name}: {name}, {size} × {length}'
         for length in self.inspector.lengths:
             self.inspector.compile(length)
@@ -139,7 +138,7 @@ def _packed(shares: np.ndarray) -> dict[str, Any]:
 
 def load(
     checkpoints: Sequence[str],
-    executor: Executor,
+    device: Device,
     max_waiting: int,
     max_length: int,
     observe: Callable[[str, str, int, int], None],
@@ -148,7 +147,7 @@ def load(
 
     Args:
       checkpoints: NAME=PATH, or PATH whose last part is the name.
-      executor: that everything is computed in.
+      device: that everything is computed on.
       max_waiting: rows for each ability.
       max_length: tokens; 0 for the task's or the model's.
       observe: told of every batch: model, ability, rows, and places computed.
@@ -166,14 +165,14 @@ def load(
             raise UserError(
                 f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'
             )
-        found[name] = _load(name, path, executor, max_waiting, max_length, observe)
+        found[name] = _load(name, path, device, max_waiting, max_length, observe)
     return found
 
 
 def _load(
     name: str,
     path: str,
-    executor: Executor,
+    device: Device,
     max_waiting: int,
     max_length: int,
     observe: Callable[[str, str, int, int], None],
@@ -198,7 +197,7 @@ def _load(
         def of_ability(rows: int, size: int) -> None:
             observe(name, ability, rows, size)
 
-        return Batcher(abilities[ability].run, executor, max_waiting, of_ability, sizes)
+        return Batcher(abilities[ability].start, device, max_waiting, of_ability, sizes)
 
     return Served(
         name,

@@ -70,9 +70,12 @@ class Predictor:
         """How many shapes have been compiled."""
         return self._answer._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def rows(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The head's outputs for one batch, whose rows must divide by the devices."""
-        return jax.device_get(self._answer(params, put_batch(self._mesh, batch)))
+    def start(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The head's outputs for one batch, whose rows must divide by the devices.
+
+        They may still be under way.
+        """
+        return self._answer(params, put_batch(self._mesh, batch))
 
     def __call__(
         self,
