@@ -43,6 +43,9 @@ def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
     page.wait_for_selector('#inside:not([hidden])', timeout=30_000)
     assert page.inner_text('.answer') in ('yes', 'no')
     assert page.locator('#output .bar').count() == 2
+    # A figure stays on its line.
+    figures = page.locator('#output .bar span')
+    assert all(figures.nth(n).bounding_box()['height'] < 30 for n in range(2))
     assert page.locator('#words span').count() > 5
 
     # Attention, at every depth and head.
