@@ -1,6 +1,5 @@
 """SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
 
-import bisect
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from albert_jax import metrics
 from albert_jax.about import Head
@@ -135,7 +135,7 @@ class SquadTask:
         targets: dict[str, list[int]] = {
             name: [] for name in ('example', 'start', 'end', 'is_impossible')
         }
-        token_targets: dict[str, list[int]] = {
+        token_targets: dict[str, list[np.ndarray]] = {
             name: [] for name in ('can_answer', 'owns', 'begin_character', 'end_character')
         }
         numbers = {passage: i for i, passage in enumerate({e.passage: 0 for e in examples})}
@@ -146,6 +146,7 @@ class SquadTask:
             ids, offsets = passages[numbers[example.passage]]
             answer = self._answer_tokens(example, offsets)
             windows = _windows(len(ids), settings.max_length - len(question) - 3, settings.stride)
+            owners, characters = _owners(windows), np.array(offsets, np.int32).reshape(-1, 2)
             for place, (begin, end) in enumerate(windows):
                 has_answer = answer is not None and begin <= answer[0] and answer[1] < end
                 if is_training and not has_answer and not self.has_impossible:
@@ -157,20 +158,22 @@ class SquadTask:
                 targets['start'].append(before + span[0] - begin if span else 0)
                 targets['end'].append(before + span[1] - begin if span else 0)
                 targets['is_impossible'].append(0 if span else 1)
-                inside = range(begin, end)
-                token_targets['can_answer'] += [
-                    int(self.has_impossible), *[0] * (before - 1), *[1] * (end - begin), 0,
-                ]  # fmt: skip
-                token_targets['owns'] += [
-                    *[0] * before, *(int(_owner(windows, t) == place) for t in inside), 0,
-                ]  # fmt: skip
-                for name, side in (('begin_character', 0), ('end_character', 1)):
-                    token_targets[name] += [
-                        *[0] * before, *(offsets[t][side] for t in inside), 0,
-                    ]  # fmt: skip
+                of_passage = {
+                    'can_answer': np.ones(end - begin),
+                    'owns': owners[begin:end] == place,
+                    'begin_character': characters[begin:end, 0],
+                    'end_character': characters[begin:end, 1],
+                }
+                for name, values in of_passage.items():
+                    # Nothing of the question, nor of the last [SEP].
+                    token_targets[name].append(np.pad(values, (before, 1)).astype(np.int32))
+                token_targets['can_answer'][-1][0] = self.has_impossible
         return writer.finish(
             {name: np.array(values, np.int32) for name, values in targets.items()},
-            {name: np.array(values, np.int32) for name, values in token_targets.items()},
+            {
+                name: np.concatenate([np.zeros(0, np.int32), *values])
+                for name, values in token_targets.items()
+            },
         )
 
     def _answer_tokens(
@@ -221,7 +224,8 @@ class SquadTask:
             spans = self._spans(outputs, row, len(owns))
             best = all_found[number]
             for start, end, score in spans:
-                is_inside = start <= end < start + self.settings.max_answer_length
+                # A beam of a short text reaches into its padding.
+                is_inside = start <= end < min(len(owns), start + self.settings.max_answer_length)
                 if not (is_inside and can_answer[start] and can_answer[end] and owns[start]):
                     continue
                 text = self._text(examples[number], features, row, start, end)
@@ -327,16 +331,15 @@ def _windows(num_tokens: int, size: int, stride: int) -> list[tuple[int, int]]:
         begin += min(size, stride)
 
 
-def _owner(windows: Sequence[tuple[int, int]], token: int) -> int:
-    """The window in which the token has the most context (Google's max-context rule)."""
-
-    def context(number: int) -> float:
-        begin, end = windows[number]
-        return min(token - begin, end - 1 - token) + 0.01 * (end - begin)
-
-    # Those that hold it are neighbours; a long passage has many others.
-    last = bisect.bisect_right(windows, token, key=lambda window: window[0])
-    first = last
-    while first > 0 and windows[first - 1][1] > token:
-        first -= 1
-    return max(range(first, last), key=context)
+def _owners(windows: Sequence[tuple[int, int]]) -> Int[np.ndarray, 'tokens']:
+    """For each token the window in which it has the most context (Google's max-context rule)."""
+    num_tokens = windows[-1][1]
+    owners, most = np.zeros(num_tokens, np.int64), np.full(num_tokens, -np.inf)
+    for number, (begin, end) in enumerate(windows):
+        before = np.arange(end - begin)
+        context = np.minimum(before, before[::-1]) + 0.01 * (end - begin)
+        # Of equals the first.
+        is_better = context > most[begin:end]
+        most[begin:end][is_better] = context[is_better]
+        owners[begin:end][is_better] = number
+    return owners
