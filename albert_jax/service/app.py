@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import generate_latest
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from albert_jax.errors import UserError
@@ -23,6 +22,15 @@ from albert_jax.service.batching import Busy
 from albert_jax.service.figures import Figures
 from albert_jax.service.gate import Gate
 from albert_jax.service.models import Served
+from albert_jax.service.schema import (
+    REFUSALS,
+    Answer,
+    EmbedRequest,
+    FillMaskRequest,
+    InspectRequest,
+    PredictRequest,
+    complaint,
+)  # fmt: skip
 
 PATHS = frozenset(
     {
@@ -35,7 +43,7 @@ PATHS = frozenset(
 # Requests whose texts are being cut into pieces.
 _MOST_ENCODING = 256
 # Texts that are cut at once: the way to another thread and back would take longer.
-_FEW_CHARACTERS = 1000
+_FEW_TEXTS, _FEW_CHARACTERS = 8, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,82 +63,6 @@ class Limits:
     characters: int = 20_000
     waiting: int = 1024
     seconds: float = 30.0
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra='forbid')
-
-
-class Item(_Strict):
-    """An example of a task with several fields."""
-
-    model_config = ConfigDict(extra='allow')
-    __pydantic_extra__: dict[str, str | int | float | list[str]]
-
-
-_MODEL = Field(default=None, description='Name of a checkpoint; needed where several can answer.')
-
-
-class PredictRequest(_Strict):
-    """One text or several, or objects with the fields that /v1/models names."""
-
-    input: Annotated[
-        str | Item | list[str | Item],
-        Field(examples=['A gripping, beautiful film.', ['Good.', 'Dull.']]),
-    ]
-    model: str | None = _MODEL
-
-
-class FillMaskRequest(_Strict):
-    """One text or several, with [MASK] where a piece is missing."""
-
-    input: Annotated[str | list[str], Field(examples=['The [MASK] barked all night.'])]
-    top: Annotated[int, Field(ge=1, le=20, description='Pieces for each mask.')] = 5
-    model: str | None = _MODEL
-
-
-class EmbedRequest(_Strict):
-    """One text or several."""
-
-    input: Annotated[str | list[str], Field(examples=[['A cat.', 'A dog.']])]
-    pooling: Annotated[Literal['mean', 'cls'], Field(description='Of the last layer.')] = 'mean'
-    normalize: Annotated[bool, Field(description='To length 1.')] = False
-    model: str | None = _MODEL
-
-
-class InspectRequest(_Strict):
-    """A text, or a pair, to look inside the model with."""
-
-    text: Annotated[str, Field(examples=['A dull, loud film.'])]
-    text_pair: str | None = None
-    model: str | None = _MODEL
-
-
-class Answer(BaseModel):
-    """`output` is a list where `input` was one."""
-
-    model: str
-    output: Any
-
-
-class Refusal(BaseModel):
-    """What went wrong, in one sentence."""
-
-    error: str
-
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {'model': Refusal, 'description': 'The body is not JSON in UTF-8.'},
-    401: {'model': Refusal, 'description': 'The API key is missing or wrong.'},
-    404: {'model': Refusal, 'description': 'There is no such model or path.'},
-    405: {'model': Refusal, 'description': 'The path is for another method.'},
-    408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
-    413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
-    422: {'model': Refusal, 'description': 'A field is missing, unknown or of the wrong type.'},
-    500: {'model': Refusal, 'description': 'A fault of the service.'},
-    503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
-    504: {'model': Refusal, 'description': 'No answer in time.'},
-}
 
 
 class Service:
@@ -206,7 +138,10 @@ class Service:
         return served.name, await self._in_time(self._ask(served, ability, texts))
 
     async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> list[Any]:
-        is_short = sum(len(part) for text in texts for part in _texts_in(text)) <= _FEW_CHARACTERS
+        is_short = (
+            len(texts) <= _FEW_TEXTS
+            and sum(len(part) for text in texts for part in _texts_in(text)) <= _FEW_CHARACTERS
+        )
         encoded = await self._encoded(served.abilities[ability], texts, is_short)
         if len(encoded.rows) > self.limits.waiting:
             raise HTTPException(
@@ -215,7 +150,7 @@ class Service:
                 f'taken at once.',
             )
         outputs = await served.batchers[ability](encoded.rows)
-        if is_short:
+        if is_short and len(encoded.rows) <= _FEW_TEXTS:
             return encoded.answers(outputs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._encoders, encoded.answers, outputs)
@@ -338,7 +273,7 @@ def make_app(
         redoc_url=None,
         # They would point to whatever host a client names.
         redirect_slashes=False,
-        responses=_REFUSALS,
+        responses=REFUSALS,
     )
 
     @app.exception_handler(HTTPException)
@@ -356,14 +291,13 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        status, sentence = _complaint(error)
+        status, sentence = complaint(error)
         return JSONResponse({'error': sentence}, status)
 
     @app.post('/v1/predict', summary="The head's own answer", response_model=Answer)
     async def predict(request: PredictRequest) -> JSONResponse:
         """Labels with probabilities, spans, tags or scores, as the checkpoint's task has them."""
-        given: Any = request.model_dump()['input']
-        name, found = await service.ask(request.model, 'predict', given)
+        name, found = await service.ask(request.model, 'predict', request.input)
         return _answer(name, request.input, found)
 
     @app.post(
@@ -432,19 +366,3 @@ def _answer(model: str, given: Any, found: list[Any]) -> JSONResponse:
     """A list for a list, one for one; as it is, for it need not be checked again."""
     output = found if isinstance(given, list) else found[0]
     return JSONResponse({'model': model, 'output': output})
-
-
-def _complaint(error: RequestValidationError) -> tuple[int, str]:
-    """The status of an invalid body, and what is wrong with it; never its content."""
-    first = error.errors()[0]
-    if first['type'] == 'json_invalid':
-        return 400, 'The body is not JSON.'
-    places = [str(part) for part in first['loc'] if part != 'body']
-    place = places[0] if places else 'the body'
-    if first['type'] == 'missing' and places:
-        return 422, f'{place} is missing.'
-    if first['type'] == 'extra_forbidden':
-        return 422, 'There is a field that nobody knows; see /openapi.json.'
-    if not places:
-        return 422, 'The body must be a JSON object, sent as application/json.'
-    return 422, f'{place} is not as it must be; see /openapi.json.'

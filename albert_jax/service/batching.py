@@ -17,6 +17,8 @@ SIZES = (1, 2, 4, 8, 16, 32)
 # Tokens that cost about as much as a batch does besides them.
 _BATCH_COST = 128
 _USUAL_ROWS = 16
+# Rows of the queue that are looked at for a batch: choosing takes time too.
+_MOST_CONSIDERED = 256
 # Batches under way at once: while the device computes one, it is given the next.
 _NUM_AT_ONCE = 2
 
@@ -202,15 +204,14 @@ class Batcher:
             rows = [row for row, _ in taken]
             try:
                 outputs = await self._device(self._start, rows, size)
+                self._observe(len(rows), size)
+                for number, (_, future) in enumerate(taken):
+                    if not future.done():
+                        future.set_result({name: x[number] for name, x in outputs.items()})
             except Exception as error:
                 for _, future in taken:
                     if not future.done():
                         future.set_exception(error)
-                continue
-            self._observe(len(rows), size)
-            for number, (_, future) in enumerate(taken):
-                if not future.done():
-                    future.set_result({name: x[number] for name, x in outputs.items()})
 
     def _take(self) -> tuple[list[tuple[Row, asyncio.Future[Arrays]]], int] | None:
         """The rows of the next batch and its size; None where nothing waits."""
@@ -218,7 +219,8 @@ class Batcher:
         self._waiting = collections.deque(waiting)
         if not waiting:
             return None
-        places, size = choose([row.length for row, _ in waiting], self.sizes)
+        considered = [row.length for row, _ in waiting[:_MOST_CONSIDERED]]
+        places, size = choose(considered, self.sizes)
         chosen = set(places)
         self._waiting = collections.deque(x for n, x in enumerate(waiting) if n not in chosen)
         return [waiting[place] for place in places], size

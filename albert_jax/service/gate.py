@@ -86,27 +86,29 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope['headers'])
+        is_known = True
         if self._key and scope['path'].startswith('/v1/'):
             given = headers.get(b'authorization', b'')
             # In constant time, so that the key cannot be guessed letter by letter.
-            if not hmac.compare_digest(given, b'Bearer ' + self._key):
-                await refuse(
-                    send, 401, 'Give the API key as Authorization: Bearer KEY.',
-                    (b'www-authenticate', b'Bearer'),
-                )  # fmt: skip
-                return
+            is_known = hmac.compare_digest(given, b'Bearer ' + self._key)
         length = headers.get(b'content-length', b'0')
         body: bytes | None = None
         if not length.isdigit() or int(length) <= self._most_read:
             try:
                 async with asyncio.timeout(self._timeout):
-                    body = await self._body(receive)
+                    body = await self._body(receive, self._max_body if is_known else 0)
             except TimeoutError:
                 await refuse(
                     send, 408, f'The request was not there whole after {self._timeout:g} s.',
                     (b'connection', b'close'),
                 )  # fmt: skip
                 return
+        if not is_known:
+            await refuse(
+                send, 401, 'Give the API key as Authorization: Bearer KEY.',
+                (b'www-authenticate', b'Bearer'), (b'connection', b'close'),
+            )  # fmt: skip
+            return
         if body is None:
             await refuse(
                 send, 413, f'The body is larger than {self._max_body} bytes.',
@@ -115,8 +117,8 @@ class Gate:
             return
         await self._unless_vanished(scope, receive, send, body)
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large.
+    async def _body(self, receive: Receive, most_kept: int) -> bytes | None:
+        """The whole body; None if it has more bytes than are to be kept.
 
         What is a little too large is read to its end: a client that is still writing when the
         connection is closed would not see why.
@@ -129,12 +131,12 @@ class Gate:
                 raise _Vanished
             part = message.get('body', b'')
             size += len(part)
-            if size <= self._max_body:
+            if size <= most_kept:
                 parts.append(part)
             elif size > self._most_read:
                 return None
             is_more = message.get('more_body', False)
-        return b''.join(parts) if size <= self._max_body else None
+        return b''.join(parts) if size <= most_kept else None
 
     async def _unless_vanished(
         self, scope: Scope, receive: Receive, send: Send, body: bytes

@@ -1,11 +1,13 @@
 """The HTTP server: uvicorn, with a limit on how long a request's head may take to arrive."""
 
 import asyncio
+import json
 import math
 from typing import Any
 
+import h11
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Seconds until a new connection, or one that has begun to ask, must have sent a whole head.
 _PATIENCE = 30.0
@@ -13,15 +15,11 @@ _PATIENCE = 30.0
 _KEEP_ALIVE = 620
 
 
-# Bytes of a head; the parser itself would take any number.
-_MOST_HEAD = 1 << 16
-
-
-class _Impatient(HttpToolsProtocol):
-    """Closes connections that say nothing, say it too slowly, or come to no end of their head."""
+class _Impatient(H11Protocol):
+    """Closes connections that say nothing, say it too slowly, or take no answer."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _head_size = 0
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -29,31 +27,81 @@ class _Impatient(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        is_head = self.cycle is None or self.cycle.response_complete
-        if not is_head or self.transport.is_closing():
-            return
-        if self._deadline is None:
-            self._wait_for_head()
-        self._head_size += len(data)
-        if self._head_size > _MOST_HEAD:
-            self.send_400_response('The head of the request is too large.')
+        self._wait_for_head()
 
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        super().on_headers_complete()
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # Half a head may have come with the request before.
+        if self.conn.trailing_data[0]:
+            self._wait_for_head()
+
+    def handle_events(self) -> None:
+        cycle = self.cycle
+        super().handle_events()
+        if self.cycle is not cycle:
+            self._stop_waiting()
 
     def _wait_for_head(self) -> None:
-        self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not is_answering and self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._head_size = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch(self, num_bytes: int) -> None:
+        """Gives up if a client has not taken any of so many bytes after some time."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < num_bytes:
+                self._watch(left)
+            else:
+                self.transport.abort()
+
+        self._stop_watching()
+        self._taking = self.loop.call_later(_PATIENCE, look)
+
+    def _stop_watching(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        # What is left of the last answer would be waited for, for ever.
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        del msg
+        content = json.dumps({'error': 'This is not HTTP, or its head is too large.'}).encode()
+        headers = [
+            (b'content-type', b'application/json'),
+            (b'content-length', str(len(content)).encode()),
+            (b'connection', b'close'),
+        ]
+        events = (
+            h11.Response(status_code=400, headers=headers, reason=b'Bad Request'),
+            h11.Data(data=content),
+            h11.EndOfMessage(),
+        )
+        for event in events:
+            self.transport.write(self.conn.send(event) or b'')
+        self.transport.close()
 
 
 def run(app: Any, host: str, port: int, seconds: float) -> None:

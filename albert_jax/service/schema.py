@@ -1,0 +1,138 @@
+"""What a request and an answer look like, and what is said of one that does not look so."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+# An example of a task with several fields.
+Item = dict[str, str | int | float | list[str]]
+
+
+def _checked(given: Any, kinds: type | tuple[type, ...]) -> Any:
+    """The same, if every item is of these kinds and so is all that is in it.
+
+    Stops at the first mistake. Pydantic would go on, and make several errors of every item: half a
+    million of them within the limit of a body take it ten seconds.
+    """
+    for item in given if isinstance(given, list) else [given]:
+        parts: Iterable[Any] = item.values() if isinstance(item, dict) else ()
+        if not isinstance(item, kinds) or not all(map(_is_part, parts)):
+            raise PydanticCustomError('input', 'input is not as it must be')
+    return given
+
+
+def _is_part(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(text, str) for text in value)
+    return isinstance(value, str | int | float)
+
+
+def _checked_items(given: Any) -> Any:
+    return _checked(given, (str, dict))
+
+
+def _checked_texts(given: Any) -> Any:
+    return _checked(given, str)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid')
+
+    @model_validator(mode='before')
+    @classmethod
+    def _check_names(cls, content: Any) -> Any:
+        """Stops at the first unknown field, too."""
+        if isinstance(content, dict) and any(name not in cls.model_fields for name in content):
+            raise PydanticCustomError('extra_forbidden', 'a field that nobody knows')
+        return content
+
+
+_MODEL = Field(default=None, description='Name of a checkpoint; needed where several can answer.')
+
+
+class PredictRequest(_Strict):
+    """One text or several, or objects with the fields that /v1/models names."""
+
+    input: Annotated[
+        str | Item | list[str | Item],
+        BeforeValidator(_checked_items),
+        Field(examples=['A gripping, beautiful film.', ['Good.', 'Dull.']]),
+    ]
+    model: str | None = _MODEL
+
+
+class FillMaskRequest(_Strict):
+    """One text or several, with [MASK] where a piece is missing."""
+
+    input: Annotated[
+        str | list[str],
+        BeforeValidator(_checked_texts),
+        Field(examples=['The [MASK] barked all night.']),
+    ]
+    top: Annotated[int, Field(ge=1, le=20, description='Pieces for each mask.')] = 5
+    model: str | None = _MODEL
+
+
+class EmbedRequest(_Strict):
+    """One text or several."""
+
+    input: Annotated[
+        str | list[str], BeforeValidator(_checked_texts), Field(examples=[['A cat.', 'A dog.']])
+    ]
+    pooling: Annotated[Literal['mean', 'cls'], Field(description='Of the last layer.')] = 'mean'
+    normalize: Annotated[bool, Field(description='To length 1.')] = False
+    model: str | None = _MODEL
+
+
+class InspectRequest(_Strict):
+    """A text, or a pair, to look inside the model with."""
+
+    text: Annotated[str, Field(examples=['A dull, loud film.'])]
+    text_pair: str | None = None
+    model: str | None = _MODEL
+
+
+class Answer(BaseModel):
+    """`output` is a list where `input` was one."""
+
+    model: str
+    output: Any
+
+
+class Refusal(BaseModel):
+    """What went wrong, in one sentence."""
+
+    error: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {'model': Refusal, 'description': 'The body is not JSON in UTF-8.'},
+    401: {'model': Refusal, 'description': 'The API key is missing or wrong.'},
+    404: {'model': Refusal, 'description': 'There is no such model or path.'},
+    405: {'model': Refusal, 'description': 'The path is for another method.'},
+    408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
+    413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
+    422: {'model': Refusal, 'description': 'A field is missing, unknown or of the wrong type.'},
+    500: {'model': Refusal, 'description': 'A fault of the service.'},
+    503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
+    504: {'model': Refusal, 'description': 'No answer in time.'},
+}
+
+
+def complaint(error: RequestValidationError) -> tuple[int, str]:
+    """The status of an invalid body, and what is wrong with it; never its content."""
+    first = error.errors()[0]
+    if first['type'] == 'json_invalid':
+        return 400, 'The body is not JSON.'
+    places = [str(part) for part in first['loc'] if part != 'body']
+    place = places[0] if places else 'the body'
+    if first['type'] == 'missing' and places:
+        return 422, f'{place} is missing.'
+    if first['type'] == 'extra_forbidden':
+        return 422, 'There is a field that nobody knows; see /openapi.json.'
+    if not places:
+        return 422, 'The body must be a JSON object, sent as application/json.'
+    return 422, f'{place} is not as it must be; see /openapi.json.'
