@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,14 +66,15 @@ def main(arguments: Sequence[str]) -> int:
     is_closing = threading.Event()
 
     def compile_all() -> None:
-        def tell(what: str) -> None:
-            if is_closing.is_set():
-                raise SystemExit
-            if flags.verbose:
-                print(f'Compiled {what}.', flush=True)
-
         try:
-            service.compile(loaded, tell)
+            with _Progress(flags.verbose) as progress:
+
+                def tell(what: str, num_shapes: int) -> None:
+                    if is_closing.is_set():
+                        raise SystemExit
+                    progress.advance(what, num_shapes)
+
+                service.compile(loaded, tell)
             print(f'Ready with {service.num_compiled} programs.', flush=True)
         except SystemExit:
             pass
@@ -96,6 +98,45 @@ def main(arguments: Sequence[str]) -> int:
         app.make_app(service, start, is_closing.set, key), flags.host, flags.port, flags.timeout
     )
     return 0
+
+
+class _Progress:
+    """Of compiling: a bar with ETA on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, is_verbose: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        console = Console()
+        self._is_terminal, self._is_verbose = console.is_terminal, is_verbose
+        self._bar = Progress(
+            TextColumn('compiling'), BarColumn(), MofNCompleteColumn(), Remaining(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task('compiling', total=None)
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> '_Progress':
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, what: str, num_shapes: int) -> None:
+        """Counts one shape of so many."""
+        self._done += 1
+        self._bar.update(self._task, advance=1, total=num_shapes)
+        if self._is_verbose:
+            self._bar.console.print(f'Compiled {what}.', markup=False, soft_wrap=True)
+            return
+        now = time.monotonic()
+        if not self._is_terminal and now - self._last_line > 10:
+            self._last_line = now
+            left = (now - self._started) / self._done * (num_shapes - self._done)
+            print(f'compiled {self._done} of {num_shapes} shapes, ETA {left:.0f} s', flush=True)
 
 
 def _keep_memory() -> None:

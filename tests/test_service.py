@@ -817,6 +817,17 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
 # The command.
 
 
+def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
+    times = iter([0.0, 4.0, 11.0, 12.0, 22.0])
+    monkeypatch.setattr(serve.time, 'monotonic', lambda: next(times, 30.0))
+    with serve._Progress(False) as progress:
+        for _ in range(4):
+            progress.advance('x', 8)
+    assert capsys.readouterr().out.splitlines() == [
+        'compiled 2 of 8 shapes, ETA 33 s', 'compiled 4 of 8 shapes, ETA 22 s',
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [

@@ -83,12 +83,18 @@ class Service:
         self._encoders: Executor = ThreadPoolExecutor(2, 'encode')
         self._num_encoding = 0
 
-    def compile(self, models: Mapping[str, Served], tell: Callable[[str], None]) -> None:
-        """Takes the models and compiles everything, then is ready."""
+    def compile(self, models: Mapping[str, Served], tell: Callable[[str, int], None]) -> None:
+        """Takes the models and compiles everything, then is ready.
+
+        Args:
+          models: by name.
+          tell: told of every shape that has been compiled: its name, and how many there are in all.
+        """
         self.models = models
-        for served in models.values():
-            for what in served.compile():
-                tell(what)
+        shapes = [shape for served in models.values() for shape in served.shapes()]
+        for what, compile_it in shapes:
+            compile_it()
+            tell(what, len(shapes))
         self.is_ready = True
         self.figures.is_ready.set(1)
 

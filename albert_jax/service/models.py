@@ -2,7 +2,8 @@
 
 import base64
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,26 @@ class Served:
             'heads': config.num_attention_heads,
         }
 
-    def compile(self) -> Iterator[str]:
-        """Compiles every shape, one after the other, and tells which."""
-        for name, ability in self.abilities.items():
-            for length in ability.lengths:
-                for size in self.batchers[name].sizes:
-                    jax.device_get(ability.start(together([ability.example(length)], size)))
-                    yield f'{self.name}: {name}, {size} × {length}'
-        for length in self.inspector.lengths:
-            self.inspector.compile(length)
-            yield f'{self.name}: inside, {length}'
+    def shapes(self) -> list[tuple[str, Callable[[], Any]]]:
+        """All that there is to compile: for each shape its name, and what compiles it."""
+        of_abilities = [
+            (
+                f'{self.name}: {name}, {size} × {length}',
+                functools.partial(self._compile, ability, length, size),
+            )
+            for name, ability in self.abilities.items()
+            for length in ability.lengths
+            for size in self.batchers[name].sizes
+        ]
+        inside = [
+            (f'{self.name}: inside, {length}', functools.partial(self.inspector.compile, length))
+            for length in self.inspector.lengths
+        ]
+        return of_abilities + inside
+
+    @staticmethod
+    def _compile(ability: Ability, length: int, size: int) -> None:
+        jax.device_get(ability.start(together([ability.example(length)], size)))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and which words moved the answer where there is one.
