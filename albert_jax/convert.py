@@ -1,6 +1,7 @@
 """Reads and writes everyone's checkpoints: `python -m albert_jax.convert --help`."""
 
 import contextlib
+import json
 import shutil
 import tempfile
 import time
@@ -160,7 +161,8 @@ def _report(model: 'Pretrained', destination: Path, to: str) -> None:
     table.add_row('vocabulary', words)
     Console().print(table)
     if to == 'huggingface':
-        print(f"Next, in transformers: AutoModel.from_pretrained('{destination}')")
+        name = json.loads((destination / 'config.json').read_text())['architectures'][0]
+        print(f"Next, in Python: transformers.{name}.from_pretrained('{destination}')")
     elif 'mlm' in model.initialised or model.tokenizer is None:
         print(f"Next, in Python: albert_jax.load('{destination}')")
     else:

@@ -27,8 +27,8 @@ formats:
 example:
   python -m albert_jax.export runs/sst2 runs/sst2-stablehlo --format=stablehlo
 
-Beside the model lie its vocabulary, signature.json (inputs, outputs, labels, how text is made
-lower case) and README.md, a card with the numbers of its evaluation and an example.
+Beside the model lie its vocabulary, signature.json (inputs, labels, special pieces) and README.md,
+a card with the numbers of its evaluation, an example that runs, and how text becomes pieces.
 """
 
 
@@ -67,10 +67,10 @@ def run(flags: argparse.Namespace) -> int:
         else:
             portable.onnx(model, partial / 'model.onnx')
         found = portable.portable(model)
-        _write_vocabulary(model, partial)
+        vocabulary = _write_vocabulary(model, partial)
         signature = _signature(model, found)
         (partial / 'signature.json').write_text(json.dumps(signature, indent=2) + '\n')
-        card = _card(model, flags.checkpoint, flags.format, signature)
+        card = _card(model, flags.checkpoint, flags.format, signature, vocabulary)
         (partial / 'README.md').write_text(card, encoding='utf-8')
         partial.replace(output)
     except OSError as error:
@@ -83,13 +83,17 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _write_vocabulary(model: 'Pretrained', folder: Path) -> None:
+def _write_vocabulary(model: 'Pretrained', folder: Path) -> list[str]:
+    """Gives the names of the files: one, or none where the model has no vocabulary."""
     from albert_jax.data.tokenizer import Tokenizer
 
     if isinstance(model.tokenizer, Tokenizer):
         (folder / 'vocabulary.model').write_bytes(model.tokenizer.model)
-    elif model.tokenizer is not None:
+        return ['vocabulary.model']
+    if model.tokenizer is not None:
         (folder / 'tokenizer.json').write_text(model.tokenizer.definition, encoding='utf-8')
+        return ['tokenizer.json']
+    return []
 
 
 def _signature(model: 'Pretrained', found: Any) -> dict[str, Any]:
@@ -109,31 +113,68 @@ def _signature(model: 'Pretrained', found: Any) -> dict[str, Any]:
     }
 
 
+_TEXT = 'A text of a few words, to try the model with.'
 _EXAMPLES = {
     'stablehlo': """\
 from jax import export
 
 call = export.deserialize(open('model.stablehlo', 'rb').read()).call
-outputs = call({inputs})  # int32 arrays; outputs by name""",
+outputs = call(*inputs.values())  # by name""",
     'savedmodel': """\
 import tensorflow as tf
 
 call = tf.saved_model.load('savedmodel').signatures['serving_default']
-outputs = call({named})  # int32 tensors; outputs by name""",
+outputs = call(**{name: tf.constant(array) for name, array in inputs.items()})""",
     'onnx': """\
 import onnxruntime
 
 session = onnxruntime.InferenceSession('model.onnx')
 names = [output.name for output in session.get_outputs()]
-found = session.run(names, dict({named}))  # int32 arrays
-outputs = dict(zip(names, found))""",
+outputs = dict(zip(names, session.run(names, inputs)))""",
 }
+_WAYS_TO_IDS = {
+    'tokenizer.json': 'The pieces of a text, by the package tokenizers: '
+    "`Tokenizer.from_file('tokenizer.json')`, then its `no_padding()` and `no_truncation()`, or it "
+    'may fill texts up and cut them; normalising is part of it.',
+    'vocabulary.model': 'The pieces of a text, by the package sentencepiece: '
+    "`SentencePieceProcessor(model_file='vocabulary.model')`, for text normalised as "
+    '`signature.json` says.',
+}
+
+
+def _example(model: 'Pretrained', form: str, signature: dict[str, Any]) -> list[str]:
+    """A program that asks the model for one text, whose pieces are written out."""
+    ids = list(range(1, 1 + signature['min_length']))
+    lines = ['import numpy as np', '']
+    if model.tokenizer is not None:
+        tokenizer = model.tokenizer
+        pieces = tokenizer.encode([_TEXT])[0][: signature['max_length'] - 2]
+        ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
+        lines.append(f"# '{_TEXT}' as pieces, with [CLS] and [SEP]")
+    lines += [f'ids = np.array([{ids}], np.int32)', 'inputs = {']
+    # Of one segment; where there can be an answer, it can be anywhere.
+    values = {'input_ids': 'ids', 'token_type_ids': 'np.zeros_like(ids)'}
+    for name in signature['inputs']:
+        lines.append(f"    '{name}': {values.get(name, 'np.ones_like(ids)')},")
+    lines.append('}')
+    if '4' in signature['inputs']['input_ids']['shape']:
+        lines += [
+            '# Four options, here the same',
+            'inputs = {name: np.repeat(array[:, None], 4, 1) for name, array in inputs.items()}',
+        ]
+    return [*lines, *_EXAMPLES[form].splitlines(), 'print(outputs)']
 
 
 _UNCHECKED = {'onnx': 'ONNX Runtime does not check it: longer ones give not-a-number.'}
 
 
-def _card(model: 'Pretrained', origin: str, form: str, signature: dict[str, Any]) -> str:
+def _card(
+    model: 'Pretrained',
+    origin: str,
+    form: str,
+    signature: dict[str, Any],
+    vocabulary: Sequence[str],
+) -> str:
     config = model.config
     kind = model.head.kind.replace('_', ' ') if model.head else 'pretraining heads'
     rows = [
@@ -149,15 +190,13 @@ def _card(model: 'Pretrained', origin: str, form: str, signature: dict[str, Any]
     lines = ['# An ALBERT model', '', '| | |', '|---|---|']
     lines += [f'| {name} | {value} |' for name, value in rows]
     lines += ['', '## Evaluation', '', *_evaluation(origin)]
-    inputs = list(signature['inputs'])
-    named = ', '.join(f'{name}={name}' for name in inputs)
-    example = _EXAMPLES[form].format(inputs=', '.join(inputs), named=named)
-    lines += ['', '## Example', '', '```python', example, '```', '']
+    lines += ['', '## Example', '', '```python', *_example(model, form, signature), '```', '']
+    lines += [_WAYS_TO_IDS[file] + '\n' for file in vocabulary]
     shortest, longest = signature['min_length'], signature['max_length']
     lines.append(
         f'Texts of {shortest} to {longest} pieces, with [CLS] and [SEP]; pad shorter ones. '
         f'{_UNCHECKED.get(form, "Other lengths are refused.")} Outputs are float32, positions '
-        f'int32. `signature.json` has shapes, labels, special pieces and how text is normalised.'
+        f'int32. `signature.json` has shapes, labels and special pieces.'
     )
     return '\n'.join(lines) + '\n'
 

@@ -24,7 +24,7 @@ from tests.conftest import documents
 SHAPES = [(1, 8), (3, 31), (2, 48)]
 
 _CHILD = """
-import json, sys
+import contextlib, io, json, os, sys
 from pathlib import Path
 sys.modules['albert_jax'] = None
 import numpy as np
@@ -57,6 +57,14 @@ for folder in sys.argv[1:]:
                 assert found.shape == arrays[key].shape, (folder, key)
                 worst = max(worst, np.abs(found - arrays[key]).max())
                 count += 1
+    # The card's own program.
+    os.chdir(folder)
+    example = Path('README.md').read_text().split('```')[1].removeprefix('python')
+    told, known = io.StringIO(), {}
+    with contextlib.redirect_stdout(told):
+        exec(example, known)
+    assert set(known['outputs']) == set(outputs) and told.getvalue()
+    assert all(np.isfinite(np.asarray(x)).all() for x in known['outputs'].values())
     print(json.dumps([folder, float(worst), count]))
 """
 

@@ -620,7 +620,7 @@ def test_the_command_says_what_it_read_and_wrote(directory, model, tmp_path, cap
     assert f'{count:,}' in said and 'sentence-order head' in said and '1,000 pieces' in said
     assert 'Next: python -m albert_jax.fill_mask' in said
     assert convert.main([str(out), str(tmp_path / 'hf2'), '--to=huggingface']) == 0
-    assert 'AutoModel.from_pretrained' in capsys.readouterr().out
+    assert 'transformers.AlbertForPreTraining.from_pretrained' in capsys.readouterr().out
     one, two = (d / 'model.safetensors' for d in (directory, tmp_path / 'hf2'))
     assert one.read_bytes() == two.read_bytes()
 

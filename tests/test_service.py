@@ -281,6 +281,16 @@ def test_the_key_is_wanted_whole():
             assert status == 401 and content['error'].startswith('Give the API key')
 
 
+@pytest.mark.parametrize('key', ['', 'k' * 20])
+def test_the_document_tells_of_the_key(key):
+    app = make_app(Service(Limits(), Figures()), lambda: None, lambda: None, key)._app
+    document = app.openapi()
+    for path, methods in document['paths'].items():
+        for described in methods.values():
+            wanted = [{'HTTPBearer': []}] if key and path.startswith('/v1/') else None
+            assert described.get('security') == wanted, path
+
+
 def test_a_fault_is_a_sentence_and_its_text_stays_out_of_the_log(monkeypatch, caplog):
     async def broken(*_):
         raise ValueError('the secret text')
@@ -699,7 +709,7 @@ MISTAKES = [
     ('/v1/predict', b'{}', 422, 'input is missing'),
     ('/v1/predict', {'input': 3}, 422, 'input is not as it must be'),
     ('/v1/predict', {'input': [None]}, 422, 'input is not as it must be'),
-    ('/v1/predict', {'input': 'a', 'mode': 'b'}, 422, 'nobody knows'),
+    ('/v1/predict', {'input': 'a', 'mode': 'b'}, 422, 'nobody knows; this takes input, model'),
     ('/v1/predict', {'input': 'a', 'model': 'x'}, 404, 'no such model; there are mood, base'),
     ('/v1/predict', {'input': 'a', 'model': 'base'}, 404, 'No model here can do predict'),
     ('/v1/predict', {'input': {'words': 'a'}}, 422, 'lacks text'),
@@ -713,6 +723,7 @@ MISTAKES = [
     ('/v1/fill-mask', {'input': '[MASK]' * 9}, 422, '9 [MASK]s'),
     ('/v1/fill-mask', {'input': '[MASK]', 'top': 0}, 422, 'top is not as it must be'),
     ('/v1/embed', {'input': 'a'}, 422, 'set model to one of mood, base'),
+    ('/v1/embed', {'input': 'a', 'normalize': 'yes'}, 422, 'normalize is not as it must be'),
     ('/v1/embed', {'input': 'word ' * 99, 'model': 'base'}, 422, 'shorten it'),
     ('/v1/nothing', {'input': 'a'}, 404, 'nothing at this path'),
     ('/v1/predict', None, 405, 'another method'),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 
@@ -269,6 +270,8 @@ def make_app(
         yield
         stop()
 
+    # For the document alone: the gate is where the key is compared.
+    secured = [Security(HTTPBearer(auto_error=False))] if api_key else []
     app = FastAPI(
         title='albert_jax',
         description='Answers of trained ALBERT and BERT models.',
@@ -300,14 +303,19 @@ def make_app(
         status, sentence = complaint(error)
         return JSONResponse({'error': sentence}, status)
 
-    @app.post('/v1/predict', summary="The head's own answer", response_model=Answer)
+    @app.post(
+        '/v1/predict', dependencies=secured, summary="The head's own answer", response_model=Answer
+    )
     async def predict(request: PredictRequest) -> JSONResponse:
         """Labels with probabilities, spans, tags or scores, as the checkpoint's task has them."""
         name, found = await service.ask(request.model, 'predict', request.input)
         return _answer(name, request.input, found)
 
     @app.post(
-        '/v1/fill-mask', summary='The likeliest pieces for every [MASK]', response_model=Answer
+        '/v1/fill-mask',
+        dependencies=secured,
+        summary='The likeliest pieces for every [MASK]',
+        response_model=Answer,
     )
     async def fill_mask(request: FillMaskRequest) -> JSONResponse:
         """For each mask a list of pieces with their probabilities, best first."""
@@ -315,7 +323,9 @@ def make_app(
         cut = [[mask[: request.top] for mask in masks] for masks in found]
         return _answer(name, request.input, cut)
 
-    @app.post('/v1/embed', summary='A vector for each text', response_model=Answer)
+    @app.post(
+        '/v1/embed', dependencies=secured, summary='A vector for each text', response_model=Answer
+    )
     async def embed(request: EmbedRequest) -> JSONResponse:
         """The mean of the last layer over a text's pieces, or that of [CLS]."""
         name, found = await service.ask(request.model, 'embed', request.input)
@@ -324,12 +334,12 @@ def make_app(
             vectors = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
         return _answer(name, request.input, [vector.tolist() for vector in vectors])
 
-    @app.post('/v1/inspect', summary='What a model does inside with a text')
+    @app.post('/v1/inspect', dependencies=secured, summary='What a model does inside with a text')
     async def inspect(request: InspectRequest) -> dict[str, Any]:
         """Attention and rollout as bytes (255 is all of it), and which words moved the answer."""
         return await service.inspect(request)
 
-    @app.get('/v1/models', summary='What there is to ask')
+    @app.get('/v1/models', dependencies=secured, summary='What there is to ask')
     async def models() -> dict[str, Any]:
         """Every checkpoint with its abilities."""
         return {'models': [served.describe() for served in service.models.values()]}

@@ -46,7 +46,8 @@ class _Strict(BaseModel):
     def _check_names(cls, content: Any) -> Any:
         """Stops at the first unknown field, too."""
         if isinstance(content, dict) and any(name not in cls.model_fields for name in content):
-            raise PydanticCustomError('extra_forbidden', 'a field that nobody knows')
+            names = ', '.join(cls.model_fields)
+            raise PydanticCustomError('extra_forbidden', 'unknown', {'names': names})
         return content
 
 
@@ -72,7 +73,7 @@ class FillMaskRequest(_Strict):
         BeforeValidator(_checked_texts),
         Field(examples=['The [MASK] barked all night.']),
     ]
-    top: Annotated[int, Field(ge=1, le=20, description='Pieces for each mask.')] = 5
+    top: Annotated[int, Field(ge=1, le=20, strict=True, description='Pieces for each mask.')] = 5
     model: str | None = _MODEL
 
 
@@ -83,7 +84,7 @@ class EmbedRequest(_Strict):
         str | list[str], BeforeValidator(_checked_texts), Field(examples=[['A cat.', 'A dog.']])
     ]
     pooling: Annotated[Literal['mean', 'cls'], Field(description='Of the last layer.')] = 'mean'
-    normalize: Annotated[bool, Field(description='To length 1.')] = False
+    normalize: Annotated[bool, Field(strict=True, description='To length 1.')] = False
     model: str | None = _MODEL
 
 
@@ -132,7 +133,7 @@ def complaint(error: RequestValidationError) -> tuple[int, str]:
     if first['type'] == 'missing' and places:
         return 422, f'{place} is missing.'
     if first['type'] == 'extra_forbidden':
-        return 422, 'There is a field that nobody knows; see /openapi.json.'
+        return 422, f'There is a field that nobody knows; this takes {first["ctx"]["names"]}.'
     if not places:
         return 422, 'The body must be a JSON object, sent as application/json.'
     return 422, f'{place} is not as it must be; see /openapi.json.'
