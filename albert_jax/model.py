@@ -31,7 +31,7 @@ _DENSE_OUTPUT = 'dense_output'
 
 
 def _gelu_erf(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-    # jax.nn.gelu takes 1 + erf(x) as erfc(-x), which XLA computes in more than twice the time.
+    # jax.nn.gelu takes 1 + erf(x) as erfc(-x), which XLA computes more slowly.
     return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 
 
