@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from albert_jax.errors import UserError
 if TYPE_CHECKING:
     from albert_jax.data.corpus import Source
     from albert_jax.data.preparation import PreparationSettings
+    from albert_jax.progress import Progress
 
 _DESCRIPTION = """\
 Turn text into a corpus for pretraining: documents, sentences, piece ids, chunks.
@@ -153,7 +153,7 @@ def run(
         model = vocabulary_for(sources, settings, vocab_size)
     else:
         model = Tokenizer.from_file(vocabulary).model
-    with _Progress(sum(map(_input_bytes, sources))) as progress:
+    with _progress(sum(map(_input_bytes, sources))) as progress:
         manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
     report(manifest, output)
     return 0
@@ -209,52 +209,19 @@ def _input_bytes(source: 'Source') -> int:
     return sum(Path(path).stat().st_size * (3 if path.endswith('.gz') else 1) for path in paths)
 
 
-class _Progress:
-    """A bar with ETA on a terminal; elsewhere a line now and then."""
+def _progress(num_bytes: int) -> 'Progress':
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+    from albert_jax.progress import Progress
 
-        console = Console()
-        self._is_terminal = console.is_terminal
-        self._bar = Progress(
-            TextColumn('preparing'),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._is_terminal,
-        )
-        self._task = self._bar.add_task('preparing', total=total or None)
-        self._done, self._total = 0, total
-        self._started = self._last_line = time.monotonic()
+    def line(done: float, total: float, seconds: float) -> str:
+        speed = done / seconds
+        eta = f', ETA {(total - done) / speed:.0f} s' if total else ''
+        return f'prepared {done / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s{eta}'
 
-    def __enter__(self) -> '_Progress':
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, num_bytes: int) -> None:
-        """Counts text that has been read."""
-        self._done += num_bytes
-        self._bar.update(self._task, advance=num_bytes)
-        now = time.monotonic()
-        if not self._is_terminal and now - self._last_line > 10:
-            self._last_line = now
-            speed = self._done / (now - self._started)
-            eta = f', ETA {(self._total - self._done) / speed:.0f} s' if self._total else ''
-            print(f'prepared {self._done / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s{eta}', flush=True)
+    return Progress(
+        'preparing', DownloadColumn(), TransferSpeedColumn(), line=line, total=num_bytes
+    )
 
 
 def report(manifest: dict[str, Any], output: Path | str) -> None:

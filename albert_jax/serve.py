@@ -8,12 +8,15 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from albert_jax import command
 from albert_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from albert_jax.progress import Progress
 
 _DESCRIPTION = """\
 Serve trained models over HTTP, with a page at / to try them. Needs the extra 'serve'.
@@ -67,12 +70,14 @@ def main(arguments: Sequence[str]) -> int:
 
     def compile_all() -> None:
         try:
-            with _Progress(flags.verbose) as progress:
+            with _progress() as progress:
 
                 def tell(what: str, num_shapes: int) -> None:
                     if is_closing.is_set():
                         raise SystemExit
-                    progress.advance(what, num_shapes)
+                    progress.advance(1, num_shapes, is_quiet=flags.verbose)
+                    if flags.verbose:
+                        progress.console.print(f'Compiled {what}.', markup=False, soft_wrap=True)
 
                 service.compile(loaded, tell)
             print(f'Ready with {service.num_compiled} programs.', flush=True)
@@ -100,43 +105,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-class _Progress:
-    """Of compiling: a bar with ETA on a terminal, elsewhere a line now and then."""
+def _progress() -> 'Progress':
+    from rich.progress import MofNCompleteColumn
 
-    def __init__(self, is_verbose: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
+    from albert_jax.progress import Progress
 
-        console = Console()
-        self._is_terminal, self._is_verbose = console.is_terminal, is_verbose
-        self._bar = Progress(
-            TextColumn('compiling'), BarColumn(), MofNCompleteColumn(), Remaining(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task('compiling', total=None)
-        self._done = 0
-        self._started = self._last_line = time.monotonic()
+    def line(done: float, total: float, seconds: float) -> str:
+        left = seconds / done * (total - done)
+        return f'compiled {done:.0f} of {total:.0f} shapes, ETA {left:.0f} s'
 
-    def __enter__(self) -> '_Progress':
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, what: str, num_shapes: int) -> None:
-        """Counts one shape of so many."""
-        self._done += 1
-        self._bar.update(self._task, advance=1, total=num_shapes)
-        if self._is_verbose:
-            self._bar.console.print(f'Compiled {what}.', markup=False, soft_wrap=True)
-            return
-        now = time.monotonic()
-        if not self._is_terminal and now - self._last_line > 10:
-            self._last_line = now
-            left = (now - self._started) / self._done * (num_shapes - self._done)
-            print(f'compiled {self._done} of {num_shapes} shapes, ETA {left:.0f} s', flush=True)
+    return Progress('compiling', MofNCompleteColumn(), line=line)
 
 
 def _keep_memory() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from albert_jax import pretrained, serve
+from albert_jax import pretrained, progress, serve
 from albert_jax.about import Head
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.errors import UserError
@@ -830,10 +830,10 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
 
 def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
     times = iter([0.0, 4.0, 11.0, 12.0, 22.0])
-    monkeypatch.setattr(serve.time, 'monotonic', lambda: next(times, 30.0))
-    with serve._Progress(False) as progress:
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times, 30.0))
+    with serve._progress() as made:
         for _ in range(4):
-            progress.advance('x', 8)
+            made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [
         'compiled 2 of 8 shapes, ETA 33 s', 'compiled 4 of 8 shapes, ETA 22 s',
     ]  # fmt: skip
