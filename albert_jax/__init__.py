@@ -7,20 +7,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from albert_jax.config import AlbertConfig
+    from albert_jax.cli.errors import UserError
     from albert_jax.data.tokenizer import Tokenizer
-    from albert_jax.errors import UserError
     from albert_jax.interop.source import load
-    from albert_jax.model import PretrainingModel
+    from albert_jax.model.albert import PretrainingModel
+    from albert_jax.model.config import AlbertConfig
 
 __version__ = '0.1.0'
 __all__ = ['AlbertConfig', 'PretrainingModel', 'Tokenizer', 'UserError', 'load']
 
 _HOMES = {
-    'AlbertConfig': 'albert_jax.config',
-    'PretrainingModel': 'albert_jax.model',
+    'AlbertConfig': 'albert_jax.model.config',
+    'PretrainingModel': 'albert_jax.model.albert',
     'Tokenizer': 'albert_jax.data.tokenizer',
-    'UserError': 'albert_jax.errors',
+    'UserError': 'albert_jax.cli.errors',
     'load': 'albert_jax.interop.source',
 }
 

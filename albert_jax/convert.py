@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.pretrained import Pretrained
+    from albert_jax.interop.native import Pretrained
 
 _DESCRIPTION = """\
 Convert a model: from what it holds SRC is recognised as
@@ -83,13 +83,12 @@ def convert(model: 'Pretrained', destination: Path, to: str) -> tuple[str, ...]:
     Raises:
       UserError: if the destination exists, cannot be written, or the format cannot hold the model.
     """
-    from albert_jax import pretrained
-    from albert_jax.interop import huggingface
+    from albert_jax.interop import huggingface, native
 
     with whole_directory(destination) as folder:
         if to == 'huggingface':
             return huggingface.write(model, folder)
-        pretrained.write(model, folder)
+        native.write(model, folder)
         return ()
 
 
@@ -139,7 +138,7 @@ def _report(model: 'Pretrained', destination: Path, to: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from albert_jax.pretrained import OPTIONAL_PARTS
+    from albert_jax.interop.native import OPTIONAL_PARTS
 
     config = model.config
     count = sum(leaf.size for leaf in jax.tree.leaves(model.own_params()))

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 _DESCRIPTION = 'Draw held-out masked-LM loss and accuracy by step, for one or more runs, as a PNG.'
 _EPILOG = """\
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('workdir', nargs='+', type=Path, help='runs')
     flags = parser.parse_args(arguments)
 
-    from albert_jax.telemetry import METRICS_FILE, read_lines
+    from albert_jax.training.telemetry import METRICS_FILE, read_lines
 
     runs = {}
     for workdir in flags.workdir:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax import command, curve, fill_mask, prepare, pretrain
-from albert_jax.errors import UserError
+from albert_jax import curve, fill_mask, prepare, pretrain
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 _TEXTS = (
     'Returns a new [MASK] with the same elements.',
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Any [MASK] you like.'")
     print(f'  tensorboard --logdir={workdir}/tensorboard')
     print('  python -m albert_jax.prepare --help      (your own text)')
-    if not flags.steps and pretrain.last_evaluation(workdir)['mlm_loss'] > _MAX_LOSS:
+    from albert_jax.pretraining.job import last_evaluation
+
+    if not flags.steps and last_evaluation(workdir)['mlm_loss'] > _MAX_LOSS:
         raise UserError(f'The held-out loss is above {_MAX_LOSS} nats; this demo has failed.')
     return 0
 

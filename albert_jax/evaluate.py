@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 _DESCRIPTION = """\
 Score a fine-tuned model with the official metrics of its task, each example once; or a pretrained
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     if is_prepared(Path(flags.data)):
         return _evaluate_pretraining(flags)
 
-    from albert_jax.finetune import write_predictions
     from albert_jax.tasks.answering import Answerer
+    from albert_jax.tasks.job import write_predictions
 
     answerer = Answerer(
         flags.checkpoint,
@@ -67,9 +67,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _evaluate_pretraining(flags: argparse.Namespace) -> int:
-    from albert_jax import intrinsic
     from albert_jax.data.dataset import PreparedCorpus
     from albert_jax.interop import source
+    from albert_jax.pretraining import intrinsic
 
     for name in ('task', 'labels'):
         if getattr(flags, name):

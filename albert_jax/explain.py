@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.inside import Attribution, Inside
+    from albert_jax.interpretability.inspector import Attribution, Inside
 
 _DESCRIPTION = """\
 Show what a model does inside with a text: attention of every depth and head, attention rollout,
@@ -20,8 +20,8 @@ which words moved the answer (integrated gradients), and how much each layer cha
 """
 _EPILOG = """\
 examples:
-  python -m albert_jax.explain --checkpoint=runs/sst2 --output=inside.html 'A dull, loud film.'
-  python -m albert_jax.explain --checkpoint=runs/base --output=inside.png 'The [MASK] barked.'
+  python -m albert_jax.explain --checkpoint=runs/sst2 --output=inspector.html 'A dull, loud film.'
+  python -m albert_jax.explain --checkpoint=runs/base --output=inspector.png 'The [MASK] barked.'
   python -m albert_jax.explain --checkpoint=runs/mrpc --output=pair.html 'One text.' 'Another.'
 
 A classifier's likeliest label is explained, or --label; of a pretrained model the likeliest piece
@@ -50,22 +50,22 @@ def run(flags: argparse.Namespace) -> int:
     Raises:
       UserError: if the checkpoint or the text cannot be used.
     """
-    from albert_jax import inside
     from albert_jax.interop import source
+    from albert_jax.interpretability import inspector
 
     model = source.read(flags.checkpoint)
-    encoded = inside.encode(model, flags.text, flags.pair)
+    encoded = inspector.encode(model, flags.text, flags.pair)
     output = None
     if model.head is not None and model.head.kind == 'sequence_classification':
-        output = inside.class_output(model, encoded, flags.label)
+        output = inspector.class_output(model, encoded, flags.label)
     elif flags.label:
         raise UserError(f'--label={flags.label}: {flags.checkpoint} is no classifier.')
     elif model.tokenizer is not None and model.tokenizer.mask_id in encoded.input_ids:
-        output = inside.masked_output(model, encoded, flags.piece)
+        output = inspector.masked_output(model, encoded, flags.piece)
     if flags.piece and (output is None or model.head is not None):
         raise UserError(f'--piece={flags.piece} is for a text with [MASK] and a pretrained model.')
-    found = inside.look(model, encoded)
-    moved = None if output is None else inside.integrated_gradients(model, encoded, output)
+    found = inspector.look(model, encoded)
+    moved = None if output is None else inspector.integrated_gradients(model, encoded, output)
     text = ' · '.join(part for part in (flags.text, flags.pair) if part)
     try:
         if flags.output.suffix == '.html':
@@ -84,7 +84,7 @@ def _show(moved: 'Attribution') -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from albert_jax.inside import words_of
+    from albert_jax.interpretability.inspector import words_of
 
     words = words_of(moved.encoded.pieces, moved.scores)
     table = Table(title=f'{moved.output!r}: {moved.baseline_value:.3f} → {moved.value:.3f}')
@@ -97,7 +97,7 @@ def _show(moved: 'Attribution') -> None:
 
 def page(found: 'Inside', moved: 'Attribution | None', text: str, origin: str) -> str:
     """One HTML file that needs no network."""
-    from albert_jax.inside import rollout, similarity_by_depth
+    from albert_jax.interpretability.inspector import rollout, similarity_by_depth
 
     distances, angles = similarity_by_depth(found.hidden)
     layers, heads = found.attention.shape[:2]
@@ -124,7 +124,7 @@ def _rounded(values: Any) -> Any:
 
 
 def _words(moved: 'Attribution') -> str:
-    from albert_jax.inside import words_of
+    from albert_jax.interpretability.inspector import words_of
 
     words = words_of(moved.encoded.pieces, moved.scores)
     most = max((abs(score) for _, score in words), default=1.0) or 1.0
@@ -151,7 +151,7 @@ def picture(found: 'Inside', moved: 'Attribution | None', text: str) -> Any:
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    from albert_jax.inside import rollout, similarity_by_depth, words_of
+    from albert_jax.interpretability.inspector import rollout, similarity_by_depth, words_of
 
     layers = found.attention.shape[0]
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 8.5), dpi=110, layout='constrained')

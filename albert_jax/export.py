@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.pretrained import Pretrained
+    from albert_jax.interop.native import Pretrained
 
 FORMATS = ('stablehlo', 'savedmodel', 'onnx')
 _DESCRIPTION = """\
@@ -49,8 +49,7 @@ def run(flags: argparse.Namespace) -> int:
     """
     import shutil
 
-    from albert_jax import portable
-    from albert_jax.interop import source
+    from albert_jax.interop import portable, source
 
     output: Path = flags.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.pretrained import Pretrained
+    from albert_jax.interop.native import Pretrained
 
 _DESCRIPTION = 'Fill every [MASK] of a text with the pieces that a pretrained model finds likely.'
 _EPILOG = """\
@@ -69,7 +69,7 @@ def fill_mask(model: 'Pretrained', text: str, top: int) -> list[list[Candidate]]
     import jax
     import numpy as np
 
-    from albert_jax.model import PretrainingModel
+    from albert_jax.model.albert import PretrainingModel
 
     tokenizer, config = model.tokenizer, model.config
     if tokenizer is None or 'mlm' in model.initialised:

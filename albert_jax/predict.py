@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 _DESCRIPTION = """\
 Answers of a fine-tuned model, a JSON object a line, or in the form of the benchmark's server.
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     if flags.output and flags.output.exists():
         raise UserError(f'{flags.output} exists already; choose another --output or remove it.')
 
-    from albert_jax.finetune import write_predictions
     from albert_jax.tasks.answering import Answerer
+    from albert_jax.tasks.job import write_predictions
 
     answerer = Answerer(
         flags.checkpoint,

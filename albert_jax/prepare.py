@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
+    from albert_jax.cli.progress import Progress
     from albert_jax.data.corpus import Source
     from albert_jax.data.preparation import PreparationSettings
-    from albert_jax.progress import Progress
 
 _DESCRIPTION = """\
 Turn text into a corpus for pretraining: documents, sentences, piece ids, chunks.
@@ -212,7 +212,7 @@ def _input_bytes(source: 'Source') -> int:
 def _progress(num_bytes: int) -> 'Progress':
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    from albert_jax.progress import Progress
+    from albert_jax.cli.progress import Progress
 
     def line(done: float, total: float, seconds: float) -> str:
         speed = done / seconds

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from albert_jax import command, prepare
-from albert_jax.errors import UserError
+from albert_jax import prepare
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 _DESCRIPTION = """\
 Prepare a corpus with Apache Beam (extra `beam`): the same bytes as python -m albert_jax.prepare,

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 if TYPE_CHECKING:
-    from albert_jax.progress import Progress
+    from albert_jax.cli.progress import Progress
 
 _DESCRIPTION = """\
 Serve trained models over HTTP, with a page at / to try them. Needs the extra 'serve'.
@@ -36,7 +36,7 @@ examples:
       -d '{"input": "A gripping, beautiful film."}'
   python -m albert_jax.serve --checkpoint=mood=runs/sst2 --checkpoint=base=runs/base --port=9000
 
-docs/SERVING.md tells of limits, figures, load balancers and TPUs.
+docs/SERVING.md tells of limits, metrics, load balancers and TPUs.
 """
 _MISSING = "The service needs the extra 'serve': install it with pip install 'albert_jax[serve]'."
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(command.cache() / 'compiled'))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     try:
-        from albert_jax.service import app, figures, server
+        from albert_jax.service import app, metrics, server
     except ImportError as error:
         raise UserError(_MISSING) from error
     from albert_jax.service import models
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         flags.max_body, flags.max_texts, flags.max_characters, flags.max_waiting, flags.timeout
     )
     _check_address(flags.host, flags.port)
-    counted = figures.Figures()
+    counted = metrics.Metrics()
     service = app.Service(limits, counted)
     loaded = models.load(
         flags.checkpoint, Device(), flags.max_waiting, flags.max_length, counted.batch
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
 def _progress() -> 'Progress':
     from rich.progress import MofNCompleteColumn
 
-    from albert_jax.progress import Progress
+    from albert_jax.cli.progress import Progress
 
     def line(done: float, total: float, seconds: float) -> str:
         left = seconds / done * (total - done)

@@ -11,7 +11,7 @@ import argparse
 import math
 from pathlib import Path
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch import results
 
 _OURS = ('MLM', 'SOP')

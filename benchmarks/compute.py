@@ -21,13 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax import objectives
-from albert_jax.config import SIZES
-from albert_jax.flops import train_flops
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.optimizer import OptimizerSettings, make_optimizer
-from albert_jax.sharding import make_mesh, put_batch, replicated
-from albert_jax.step import init_state, make_train_step
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.config import SIZES
+from albert_jax.model.flops import train_flops
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.training import objectives
+from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.sharding import make_mesh, put_batch, replicated
+from albert_jax.training.step import init_state, make_train_step
 
 _NUM_TURNS = 4
 _CONFIG = SIZES['albert_base']
@@ -157,10 +158,11 @@ def peak(dtype: str) -> float:
 
 def data_wait() -> float:
     """Share of a small run's time that the loop waited for batches, after compilation."""
-    from albert_jax import pretrain
     from albert_jax.data.corpus import Source
     from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
-    from albert_jax.telemetry import read_lines
+    from albert_jax.pretraining import job
+    from albert_jax.runs.runs import PretrainRun
+    from albert_jax.training.telemetry import read_lines
     from configs.pretrain import get_config
 
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +185,8 @@ def data_wait() -> float:
             checkpoint_every=30,
             num_eval_batches=1,
         )
-        pretrain.run(config.to_dict(), Path(folder) / 'run')
+        run = PretrainRun.from_dict(config.to_dict())
+        job.pretrain(job.prepare(run), Path(folder) / 'run')
         lines = read_lines(Path(folder) / 'run' / 'metrics.jsonl')
         return next(line for line in lines if line['split'] == 'train')['speed']['data_wait']
 

@@ -36,7 +36,8 @@ def main() -> None:
     from albert_jax.data.corpus import parse_source
     from albert_jax.data.dataset import PreparedCorpus
     from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
-    from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
+    from albert_jax.data.pretraining import PretrainingData
+    from albert_jax.runs.pretraining import PretrainingSettings
 
     source = parse_source(f'jsonl:{flags.text}' if flags.text else 'builtin')
     settings = PreparationSettings()

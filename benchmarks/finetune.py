@@ -17,22 +17,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from albert_jax.about import Head
-from albert_jax.config import SIZES
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.heads import init_head
 from albert_jax.interop import huggingface
 from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.table import to_theirs
-from albert_jax.model import init_params
-from albert_jax.optimizer import OptimizerSettings, make_optimizer
-from albert_jax.sharding import make_mesh, put_batch, replicated
-from albert_jax.step import init_state, make_train_step
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import SIZES
+from albert_jax.model.heads import Head, init_head
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.runs.task import FinetuningSettings, TaskSettings
 from albert_jax.tasks.families import make_task
 from albert_jax.tasks.features import Features, TrainBatches
-from albert_jax.tasks.objective import RobustSettings, fine_tuning
+from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
-from albert_jax.tasks.task import TaskSettings
+from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.sharding import make_mesh, put_batch, replicated
+from albert_jax.training.step import init_state, make_train_step
 
 _CONFIG = SIZES['albert_base']
 _HEAD = Head('sequence_classification', ('0', '1'))
@@ -48,7 +48,7 @@ def encoded(folder: Path, vocabulary: Path, count: int) -> Features:
 class Ours:
     def __init__(self, example: dict[str, np.ndarray]) -> None:
         self.mesh = make_mesh(1)
-        objective = fine_tuning(_CONFIG, _HEAD, 0.1, RobustSettings(), (0, 1, 2, 3, 4))
+        objective = fine_tuning(_CONFIG, _HEAD, 0.1, FinetuningSettings(), (0, 1, 2, 3, 4))
         settings = OptimizerSettings(
             name='adamw', schedule='constant', warmup_steps=0, learning_rate=1e-5
         )

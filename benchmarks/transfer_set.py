@@ -19,8 +19,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import parse_source
-from albert_jax.errors import UserError
 
 _JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
 _WORDS = range(12, 41)

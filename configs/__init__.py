@@ -1,1 +1,1 @@
-"""What a run is, as ml_collections. Nothing here imports the package."""
+"""What a run is, as ml_collections: each run as its difference from the defaults in runs/."""

@@ -12,6 +12,8 @@ NAME is a task of configs/finetune.py or a name of configs/pretrain.py (raw text
 
 from ml_collections import ConfigDict
 
+from albert_jax.runs.defaults import defaults
+from albert_jax.runs.runs import TeacherFields
 from configs import finetune, pretrain
 
 
@@ -26,19 +28,7 @@ def get_config(name: str = 'sst2+small') -> ConfigDict:
         config = _task(base)
         if student:
             _make_small(config)
-    config.teacher = ''  # a fine-tuned model, or a pretrained one for raw text
-
-    config.distillation = ConfigDict()
-    config.distillation.label_weight = 0.5  # of the labels' own loss
-    config.distillation.soft_weight = 0.5  # of the softened answers
-    config.distillation.temperature = 2.0
-    config.distillation.hidden_weight = 0.0  # of the hidden states, through a learned map
-    config.distillation.hidden_layers = 'all'  # all or last
-    config.distillation.relation_weight = 0.0  # of self-attention relations, MiniLM v2
-    config.distillation.relation_heads = 16  # divides both widths
-    config.distillation.relation_layer = 0  # of the teacher; 0 for its last
-    # A random student's word embeddings start from the teacher's principal components.
-    config.distillation.words_from_teacher = False
+    config.update(defaults(TeacherFields))
     return config
 
 

@@ -10,38 +10,18 @@ LAMB, section 4.1), bert_base (the paper's baseline: no sharing, no factorised e
 +short trains nine tenths of the steps on sequences of a quarter of the length (base+short, or
 base@1024+short).
 
+`python -m albert_jax.pretrain --help` lists every field with its default.
+
 Published averages over SQuAD, MNLI, SST-2 and RACE after these 125k steps (Table 2): base 80.1,
 large 82.4, xlarge 85.5, xxlarge 88.7, BERT-base 82.3.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from albert_jax.runs.defaults import defaults
+from albert_jax.runs.runs import PretrainRun
 
 NAMES = ('tiny', 'mini', 'base', 'large', 'xlarge', 'xxlarge', 'bert_base')
-
-# Fields of the model that a run may set; those left empty are the size's.
-_MODEL_FIELDS = {
-    'vocab_size': int,
-    'embedding_size': int,
-    'hidden_size': int,
-    'num_hidden_layers': int,
-    'num_attention_heads': int,
-    'intermediate_size': int,
-    'hidden_act': str,
-    'max_position_embeddings': int,
-    'type_vocab_size': int,
-    'hidden_dropout_prob': float,
-    'attention_probs_dropout_prob': float,
-    'initializer_range': float,
-    'layer_norm_eps': float,
-    'num_hidden_groups': int,
-    'inner_group_num': int,
-    'sharing': str,
-    'use_embedding_projection': bool,
-    'compute_dtype': str,
-    'remat': str,
-    'attention': str,
-}
 
 
 def get_config(name: str = 'base') -> ConfigDict:
@@ -81,7 +61,7 @@ def scale_batch(config: ConfigDict, batch_size: int) -> None:
 
 
 def _named(name: str) -> ConfigDict:
-    config = _paper()
+    config = defaults(PretrainRun)  # ALBERT-base as in the paper
     if name == 'tiny':
         _make_tiny(config)
     elif name == 'mini':
@@ -95,73 +75,6 @@ def _named(name: str) -> ConfigDict:
         # v1; its xxlarge and all of v2 train without dropout.
         config.model.hidden_dropout_prob = 0.1
         config.model.attention_probs_dropout_prob = 0.1
-    return config
-
-
-def model_fields() -> ConfigDict:
-    """Every field of the model, empty: its size's value is taken."""
-    return ConfigDict({name: placeholder(kind) for name, kind in _MODEL_FIELDS.items()})
-
-
-def _paper() -> ConfigDict:
-    config = ConfigDict()
-
-    config.init_from = ''  # weights to start from: a run, or anything that albert_jax.load takes
-
-    config.model = model_fields()
-    config.model.size = 'albert_base'  # a name of albert_jax.config.SIZES
-    config.model.compute_dtype = 'bfloat16'  # of the matrix products: float32 or bfloat16
-    config.model.remat = (
-        'full'  # what is kept of a layer: none (of it again), dense, attention, full
-    )
-
-    config.data = ConfigDict()
-    config.data.path = ''  # what python -m albert_jax.prepare has written
-    config.data.short_phase_path = ''  # text of the short phase; the same if empty
-
-    config.pretraining = ConfigDict()
-    config.pretraining.sequence_length = 512  # tokens
-    config.pretraining.sentence_loss = 'sop'  # sop, nsp or none
-    config.pretraining.mlm_weight = 1.0  # factor of the masked-LM loss
-    config.pretraining.sentence_weight = 1.0  # factor of the sentence loss
-    config.pretraining.masked_fraction = 0.15  # of the tokens
-    config.pretraining.max_ngram = 3  # whole words masked together, p(n) ∝ 1/n
-    config.pretraining.short_fraction = 0.1  # of the sequences, cut to a random length
-    config.pretraining.short_phase_steps = 0  # first steps, on shorter sequences
-    config.pretraining.short_phase_length = 128  # tokens
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = 'lamb'  # lamb or adamw
-    config.optimizer.learning_rate = 0.00176  # peak
-    # linear, google_linear, polynomial, cosine, cosine_restarts or constant
-    config.optimizer.schedule = 'linear'
-    config.optimizer.warmup_steps = 3125  # steps
-    config.optimizer.end_learning_rate = 0.0
-    config.optimizer.power = 1.0  # of the polynomial
-    config.optimizer.num_cycles = 1  # of the cosine with restarts
-    config.optimizer.beta1 = 0.9
-    config.optimizer.beta2 = 0.999
-    config.optimizer.eps = 1e-6
-    config.optimizer.weight_decay = 0.01
-    config.optimizer.l1 = 0.0  # decoupled, beside the decay
-    config.optimizer.clip_norm = 1.0  # of the global gradient; 0 for none
-    config.optimizer.bias_correction = False
-
-    config.loop = ConfigDict()
-    config.loop.num_steps = 125_000  # steps
-    config.loop.batch_size = 4096  # sequences, over all devices
-    config.loop.num_microbatches = 1  # parts of a device's rows
-    config.loop.num_devices = 0  # 0 for all
-    config.loop.num_fsdp = 0  # devices that split a copy of the state; 0 chooses by its size
-    config.loop.seed = 0
-    config.loop.log_every = 100  # steps
-    config.loop.eval_every = 1000  # steps
-    config.loop.num_eval_batches = 0  # 0 for the whole held-out split
-    config.loop.checkpoint_every = 1000  # steps
-    config.loop.keep_last = 3  # checkpoints, beside the best
-    config.loop.best_metric = 'mlm_loss'  # over the held-out split
-    config.loop.is_lower_better = True
-    config.loop.max_skipped_in_a_row = 20  # steps that are not finite end the run
     return config
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.errors import UserError
-from launch.changes import Sweep
+from albert_jax.cli.errors import UserError
+from configs.changes import Sweep
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
 
@@ -35,11 +35,10 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from albert_jax import topologies
-    from albert_jax.flops import train_flops
-    from albert_jax.plan import full_steps
-    from albert_jax.planning import on_paper
-    from albert_jax.pretrain import read_sections
+    from albert_jax.model.flops import train_flops
+    from albert_jax.planning import topologies
+    from albert_jax.planning.estimate import on_paper
+    from albert_jax.planning.report import full_steps
 
     where = topologies.parse(topology) if topology else None
     names = ['member', 'parameters', 'steps', 'batch × length', 'FLOP']
@@ -54,11 +53,14 @@ def show(
     for member in members:
         stages = member.stages
         cells = [''] * (len(names) - 2)
-        if member.config is not None:
-            sections = read_sections(member.config)
-            model, pretraining, _, loop = sections
-            length, steps = pretraining.sequence_length, full_steps(sections)
-            flops = train_flops(model, length, pretraining.max_masked) * loop.batch_size * steps
+        if member.run is not None:
+            model, pretraining, loop = member.run.albert, member.run.pretraining, member.run.loop
+            length, steps = pretraining.sequence_length, full_steps(member.run)
+            flops = (
+                train_flops(model, length, pretraining.max_predictions_per_sequence)
+                * loop.batch_size
+                * steps
+            )
             cells = [
                 f'{(num_params(member) or 0) / 1e6:,.2f} M',
                 f'{loop.num_steps:,}',
@@ -69,7 +71,7 @@ def show(
             total_flops += 0 if is_done else flops
             if where:
                 try:
-                    hours = on_paper(sections, where).bound_seconds * steps / _HOUR
+                    hours = on_paper(member.run, where).bound_seconds * steps / _HOUR
                 except UserError as error:
                     raise UserError(f'{member.change.name}: {error}') from error
                 total_hours += 0 if is_done else hours
@@ -97,9 +99,8 @@ def show(
 
 def num_params(member: Member) -> int | None:
     """Of its pretrained model; None if it has none."""
-    from albert_jax.pretrain import read_sections
-    from albert_jax.pretrained import expected_shapes
+    from albert_jax.interop.native import expected_shapes
 
-    if member.config is None:
+    if member.run is None:
         return None
-    return sum(math.prod(x) for x in expected_shapes(read_sections(member.config).model).values())
+    return sum(math.prod(x) for x in expected_shapes(member.run.albert).values())

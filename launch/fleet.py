@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch.stages import Member
 from launch.topology import check_one_host, check_shared_folder, member_command
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 # What gcloud says on stderr, and what it means to a person; the first match counts.
 _REASONS = (

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch.record import (
     FAILED,
     FINISHED,

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.errors import UserError
-from albert_jax.topologies import Slice, parse
+from albert_jax.cli.errors import UserError
+from albert_jax.planning.topologies import Slice, parse
 from launch.gcloud import Gcloud, NotFound
 
 _NAME = r'[a-z]([-a-z0-9]{0,61}[a-z0-9])?'

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch.stages import Member, Stage
 
 PLAN_FILE, STAGE_FILE, LOG_FILE = 'sweep.json', 'stage.json', 'log.txt'

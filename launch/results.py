@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch import record
 from launch.stages import INTRINSIC, PRETRAIN
 

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.errors import UserError
-from albert_jax.topologies import Slice
+from albert_jax.cli.errors import UserError
+from albert_jax.planning.topologies import Slice
 from launch.machine import KINDS
 from launch.stages import Member
 from launch.topology import check_one_host, check_shared_folder, member_command

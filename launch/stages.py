@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax import command
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 from albert_jax.data import dataset
-from albert_jax.errors import UserError
-from launch.changes import Change, Sweep
+from albert_jax.runs.runs import FinetuneRun, PretrainRun
+from configs.changes import Change, Sweep
 
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
 _FINETUNE = 'finetune'
@@ -61,11 +62,11 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A member with its stages, in order, and its pretraining's whole config."""
+    """A member with its stages, in order, and its pretraining."""
 
     change: Change
     stages: tuple[Stage, ...]
-    config: Mapping[str, Any] | None
+    run: PretrainRun | None
 
 
 def read_sweep(argument: str) -> Sweep:
@@ -171,19 +172,17 @@ def _of(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
     fields = {**sweep.common, **change.fields}
     stages: list[Stage] = []
-    config = None
+    run = None
     if sweep.pretrain:
-        from albert_jax.pretrain import read_sections
-
         settings = _of(PRETRAIN, fields) | _of(PRETRAIN, own)
         if change.after:
             settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
         config = _read(sweep.pretrain, settings)
-        sections = read_sections(config)
+        run = PretrainRun.from_dict(config)
         needs = (f'{change.after}/{PRETRAIN}',) if change.after else ()
         pretraining = Stage(
             change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
-            sections.loop.num_steps, _digest(config),
+            run.loop.num_steps, _digest(config),
         )  # fmt: skip
         stages.append(pretraining)
         if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
@@ -192,7 +191,7 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
                     change.name, INTRINSIC, 'albert_jax.evaluate', '',
                     {
                         'checkpoint': f'{{root}}/{pretraining.key}',
-                        'data': config['data']['path'],
+                        'data': run.data.path,
                     },
                     (pretraining.key,), 0,
                 )
@@ -207,18 +206,19 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
             needs = (f'{change.name}/{PRETRAIN}',)
         file = f'{_FINETUNE_FILE}:{task}'
         tuning = _read(file, settings)
+        num_steps = FinetuneRun.from_dict(tuning).loop.num_steps
         stages.append(
             Stage(
                 change.name, task, 'albert_jax.finetune', file, settings, needs,
-                tuning['loop']['num_steps'], _digest(tuning),
+                num_steps, _digest(tuning),
             )
         )  # fmt: skip
-    return Member(change, tuple(stages), config)
+    return Member(change, tuple(stages), run)
 
 
 def _read(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     overrides = [f'--config.{name}={value}' for name, value in settings.items()]
-    return command.read_config(config, overrides).to_dict()
+    return command.read_config(config, overrides)
 
 
 def _digest(config: Mapping[str, Any]) -> str:
@@ -244,11 +244,9 @@ def check_inputs(members: Sequence[Member]) -> None:
                 is_there = Path(value).exists() or value.startswith('tfds:')
                 if value and not is_there:
                     raise UserError(f'{stage.key}: {name} is {value}, which is not there.')
-        if member.config is not None and not dataset.is_prepared(
-            Path(member.config['data']['path'])
-        ):
+        if member.run is not None and not dataset.is_prepared(Path(member.run.data.path)):
             raise UserError(
-                f'{member.change.name}: pretrain.data.path is {member.config["data"]["path"]!r}, '
+                f'{member.change.name}: pretrain.data.path is {member.run.data.path!r}, '
                 f'which holds no prepared corpus; give one with --override '
                 f'pretrain.data.path=DIR.'
             )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 
 RUNNERS = ('local', 'tpu_vm', 'skypilot')
 
@@ -70,8 +70,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Reads and shows the sweep, and runs what of it is not finished."""
+    from configs.changes import seeds
     from launch import cost, record
-    from launch.changes import seeds
     from launch.stages import (
         check_inputs,
         make_members,

@@ -2,8 +2,8 @@
 
 import argparse
 
-from albert_jax.errors import UserError
-from albert_jax.topologies import Slice, parse
+from albert_jax.cli.errors import UserError
+from albert_jax.planning.topologies import Slice, parse
 from launch.machine import check
 from launch.stages import Member
 

@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from albert_jax import command
-from albert_jax.errors import UserError
+from albert_jax.cli import command
+from albert_jax.cli.errors import UserError
 from launch.gcloud import Gcloud, NoCapacity, Unreachable
 from launch.machine import (
     ABSENT,

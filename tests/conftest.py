@@ -28,7 +28,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 from jaxtyping import install_import_hook
 
 # The shapes in the signatures of everything that computes are checked in every test.
-_COMPUTING = ('model', 'objectives', 'optimizer', 'step', 'data.pretraining', 'data.permutation')
+_COMPUTING = (
+    'model', 'training.objectives', 'training.optimizer', 'training.step', 'data.pretraining',
+    'data.permutation',
+)  # fmt: skip
 install_import_hook([f'albert_jax.{name}' for name in _COMPUTING], 'beartype.beartype')
 
 import json

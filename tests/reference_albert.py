@@ -65,7 +65,7 @@ def is_shared(sublayer: str, sharing: str) -> bool:
     return sharing in ('all', sublayer)
 
 
-def num_copies(sublayer: str, config: dict) -> int:
+def num_unique(sublayer: str, config: dict) -> int:
     """How many sets of weights a sublayer has."""
     if is_shared(sublayer, config['sharing']):
         return config['num_hidden_groups'] * config['inner_group_num']
@@ -148,8 +148,8 @@ def encode(
     params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
 ) -> list[np.ndarray]:
     """Run all layers; returns the input followed by the output of each layer."""
-    attention_copies = num_copies('attention', config)
-    ffn_copies = num_copies('ffn', config)
+    attention_copies = num_unique('attention', config)
+    ffn_copies = num_unique('ffn', config)
     hidden_states = [hidden]
     for layer in range(config['num_hidden_layers']):
         for inner in range(config['inner_group_num']):

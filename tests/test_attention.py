@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
-from albert_jax import attention
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
+from albert_jax.model import attention
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data import dataset
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import PreparationSettings, prepare
-from albert_jax.errors import UserError
 from tests.conftest import ROOT, documents
 
 pytestmark = pytest.mark.slow

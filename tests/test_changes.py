@@ -2,8 +2,8 @@
 
 import pytest
 
-from albert_jax.errors import UserError
-from launch.changes import Change, Sweep, chain, each_from_the_last, product, seeds, zipped
+from albert_jax.cli.errors import UserError
+from configs.changes import Change, Sweep, chain, each_from_the_last, product, seeds, zipped
 
 A = [Change('a1', {'pretrain.x.a': 1}), Change('a2', {'pretrain.x.a': 2})]
 B = [Change('b1', {'pretrain.x.b': 1}), Change('b2', {'pretrain.x.b': 2})]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax.about import About
-from albert_jax.checkpoint import Checkpoints
-from albert_jax.config import AlbertConfig
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
-from albert_jax.model import init_params
-from albert_jax.objectives import Sum
-from albert_jax.step import TrainState
+from albert_jax.interop.metadata import CheckpointMetadata
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.losses import Sum
+from albert_jax.training.checkpoint import Checkpoints
+from albert_jax.training.step import TrainState
 
 CONFIG = AlbertConfig(
     vocab_size=1000,
@@ -32,12 +32,12 @@ CONFIG = AlbertConfig(
 
 
 @pytest.fixture
-def about(vocabulary) -> About:
-    return About(
-        run={'loop': {'is_lower_better': True}},
+def about(vocabulary) -> CheckpointMetadata:
+    return CheckpointMetadata(
+        run={},
         model=CONFIG,
         tokenizer=Tokenizer(vocabulary, Normalization(keep_case=True)),
-        identity={'model': CONFIG.to_dict(), 'data': {'fingerprint': 'abc'}},
+        resume_fingerprint={'model': CONFIG.to_dict(), 'data': {'fingerprint': 'abc'}},
     )
 
 
@@ -45,8 +45,8 @@ def make_state(seed: int) -> TrainState:
     params = init_params(CONFIG, jax.random.key(seed))
     zero = jnp.zeros([], jnp.int32)
     moments = (jax.tree.map(lambda x: x * 0.5, params), {'count': zero + seed})
-    window = {'loss': Sum(jnp.float32(seed), jnp.float32(2))}
-    return TrainState(zero + seed, params, moments, window, zero, zero)
+    metric_sums = {'loss': Sum(jnp.float32(seed), jnp.float32(2))}
+    return TrainState(zero + seed, params, moments, metric_sums, zero, zero)
 
 
 def abstract(state):
@@ -61,8 +61,7 @@ def open_checkpoints(path, keep_last=2) -> Checkpoints:
 def save(path, about, losses) -> None:
     checkpoints = open_checkpoints(path)
     for step, value in losses.items():
-        metrics = None if value is None else {'mlm_loss': value, 'other': 1.0}
-        checkpoints.save(step, make_state(step), about, metrics)
+        checkpoints.save(step, make_state(step), about, value)
     checkpoints.close()
 
 
@@ -165,7 +164,7 @@ def test_another_model_or_corpus_is_refused_with_the_fields_that_differ(tmp_path
     save(tmp_path, about, {3: 1.0})
     other = dataclasses.replace(
         about,
-        identity={
+        resume_fingerprint={
             'model': CONFIG.to_dict() | {'num_hidden_layers': 5},
             'data': {'fingerprint': 'xyz'},
         },

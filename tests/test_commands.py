@@ -63,7 +63,7 @@ def test_help_teaches_and_is_quick(name):
 
 def test_importing_the_package_is_quick():
     started = time.monotonic()
-    assert run('albert_jax.errors').returncode == 0
+    assert run('albert_jax.cli.errors').returncode == 0
     code = 'import sys, albert_jax; sys.exit("jax" in sys.modules)'
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
     assert time.monotonic() - started < 2
@@ -269,7 +269,7 @@ def check_launch(module: str, command: str) -> None:
 
 
 def run_config(name: str, overrides: list[str]) -> None:
-    from albert_jax.command import read_config
+    from albert_jax.cli.command import read_config
 
     read_config(name, overrides)
 

@@ -3,9 +3,9 @@ import dataclasses
 import jax
 import pytest
 
-from albert_jax.config import SIZES, AlbertConfig
-from albert_jax.errors import UserError
-from albert_jax.model import init_params
+from albert_jax.cli.errors import UserError
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import SIZES, AlbertConfig
 
 
 def num_params(tree) -> int:
@@ -104,7 +104,10 @@ def test_groups_follow_the_published_formula(num_layers):
         config = AlbertConfig(
             num_hidden_layers=num_layers, num_hidden_groups=num_groups, inner_group_num=2
         )
-        groups = [inner[0] // 2 for inner in config.copy_indices(config.num_attention_copies)]
+        groups = [
+            inner[0] // 2
+            for inner in config.unique_layer_indices(config.num_unique_attention_layers)
+        ]
         assert groups == [int(layer / num_layers * num_groups) for layer in range(num_layers)]
 
 

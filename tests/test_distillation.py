@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
-from albert_jax import distill, finetune, pretrained
-from albert_jax.about import Head
+from albert_jax import distill, finetune
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.distillation import (
-    DistillationSettings,
-    Guide,
-    Lesson,
+from albert_jax.distillation.losses import (
+    Distillation,
+    DistillationLoss,
     attention_vectors,
     hidden_loss,
     principal_words,
@@ -25,15 +24,17 @@ from albert_jax.distillation import (
     soft_loss,
     teacher_layers,
 )
-from albert_jax.errors import UserError
-from albert_jax.heads import init_head
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.objectives import Seen, pretraining
-from albert_jax.optimizer import OptimizerSettings, make_optimizer
-from albert_jax.pretrained import Pretrained
-from albert_jax.sharding import make_mesh, put_batch, shardings
-from albert_jax.step import init_state, make_train_step, state_shardings
-from albert_jax.teacher import lesson_for_task, lesson_for_text
+from albert_jax.distillation.teacher import distillation_on_task, distillation_on_text
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.heads import Head, init_head
+from albert_jax.runs.distillation import DistillationSettings
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.training.objectives import ModelOutputs, pretraining
+from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.sharding import make_mesh, put_batch, shardings
+from albert_jax.training.step import init_state, make_train_step, state_shardings
 from benchmarks import transfer_set
 from tests.test_finetune import checkpoint, flags, mood_files  # noqa: F401
 from tests.test_step import CONFIG as STUDENT
@@ -158,7 +159,7 @@ def test_queries_and_keys_give_the_models_attention(sharing):
     params, batch = params_of(config), next(batches(size=3))
     output = PretrainingModel(config).apply(
         {'params': params}, batch['input_ids'], batch['attention_mask'], batch['token_type_ids'],
-        with_details=True,
+        return_attentions=True,
     )  # fmt: skip
     for layer in range(2):
         query, key, _ = (
@@ -195,15 +196,15 @@ def test_words_in_fewer_numbers_keep_the_most():
 
 def test_a_student_starts_from_its_teachers_words():
     words = normal(STUDENT.vocab_size, STUDENT.embedding_size)
-    guide = Guide(ALL, STUDENT, TEACHER, None)
+    loss = DistillationLoss(ALL, STUDENT, TEACHER, None)
     key = jax.random.key(1)
 
     def init(key):
         return dict(init_params(STUDENT, key))
 
     own, given = (
-        Lesson(guide, {}, {}).with_teacher(init)(key),
-        Lesson(guide, {}, {}, words).with_teacher(init)(key),
+        Distillation(loss, {}, {}).with_teacher(init)(key),
+        Distillation(loss, {}, {}, words).with_teacher(init)(key),
     )
     np.testing.assert_array_equal(given['embeddings']['word']['embedding'], words)
     given['embeddings']['word'] = own['embeddings']['word']
@@ -214,10 +215,10 @@ def test_a_student_starts_from_its_teachers_words():
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn():
     settings = dataclasses.replace(ALL, label_weight=0.0)
-    guide = Guide(settings, TEACHER, TEACHER, None)
+    loss = DistillationLoss(settings, TEACHER, TEACHER, None)
     params = params_of(TEACHER, scale=1.0)
-    scaffold = {'scaffold': {'hidden': {'kernel': jnp.eye(32)}}}
-    objective = pretraining(TEACHER, guide=guide)
+    scaffold = {'distillation': {'hidden': {'kernel': jnp.eye(32)}}}
+    objective = pretraining(TEACHER, loss=loss)
     batch = jax.tree.map(jnp.asarray, next(batches(size=4)))
     given = {**params, **scaffold, 'teacher': params}
     sums = objective.sums(given, batch, None)
@@ -225,7 +226,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
         assert abs(float(sums[name].sum)) < 1e-4
     other = {**given, 'teacher': params_of(TEACHER, 1, scale=1.0)}
     sums = objective.sums(other, batch, None)
-    assert min(float(sums[name].sum) for name in guide.loss_weights) > 0.01
+    assert min(float(sums[name].sum) for name in loss.loss_weights) > 0.01
 
 
 # The step.
@@ -233,8 +234,8 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
 
 def distilled(num_devices, num_microbatches, num_fsdp=1, steps=4, settings=ALL):
     mesh = make_mesh(num_devices, num_fsdp)
-    guide = Guide(settings, STUDENT, TEACHER, None)
-    objective = pretraining(STUDENT, guide=guide)
+    loss = DistillationLoss(settings, STUDENT, TEACHER, None)
+    objective = pretraining(STUDENT, auxiliary=loss)
     optimizer = make_optimizer(OptimizerSettings(learning_rate=0.01, warmup_steps=2), 8, STUDENT)
     teacher = {'teacher': params_of(TEACHER)}
     frozen = jax.device_put(teacher, shardings(teacher, mesh))
@@ -242,7 +243,7 @@ def distilled(num_devices, num_microbatches, num_fsdp=1, steps=4, settings=ALL):
 
     def make_state():
         def init(key):
-            return {**init_params(STUDENT, key), **guide.scaffold(key)}
+            return {**init_params(STUDENT, key), **loss.init_params(key)}
 
         return init_state(init, optimizer, objective, data[0], 0, teacher)
 
@@ -254,18 +255,18 @@ def distilled(num_devices, num_microbatches, num_fsdp=1, steps=4, settings=ALL):
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(step.frozen), jax.tree.leaves(teacher), strict=True)
     )
-    return jax.device_get((state.params, status.window))
+    return jax.device_get((state.params, status.metric_sums))
 
 
 @pytest.mark.slow  # test_step has it for the step that distillation runs in
 def test_devices_shards_and_microbatches_change_nothing():
-    params, window = distilled(1, 1)
-    assert set(params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence', 'scaffold'}
-    assert {'soft_loss', 'hidden_loss', 'relation_loss', 'mlm_loss', 'sop_loss'} <= set(window)
+    params, metric_sums = distilled(1, 1)
+    assert set(params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence', 'distillation'}
+    assert {'soft_loss', 'hidden_loss', 'relation_loss', 'mlm_loss', 'sop_loss'} <= set(metric_sums)
     for other in (distilled(8, 2, 4), distilled(8, 1)):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5),
-            (params, window), other,
+            (params, metric_sums), other,
         )  # fmt: skip
 
 
@@ -274,16 +275,16 @@ def test_the_loss_is_the_weighted_sum():
         'mlm_loss': 0.4, 'sop_loss': 0.4,
         'soft_loss': 0.7, 'hidden_loss': 0.3, 'relation_loss': 0.9,
     }  # fmt: skip
-    _, window = distilled(1, 1, steps=1)
-    total = sum(factor * float(window[name].mean()) for name, factor in weights.items())
-    assert float(window['loss'].mean()) == pytest.approx(total, rel=1e-5)
+    _, metric_sums = distilled(1, 1, steps=1)
+    total = sum(factor * float(metric_sums[name].mean()) for name, factor in weights.items())
+    assert float(metric_sums['loss'].mean()) == pytest.approx(total, rel=1e-5)
 
 
 def test_the_teachers_own_tokens():
     head = Head('sequence_classification', ('a', 'b', 'c'))
     other = dataclasses.replace(TEACHER, vocab_size=90)
     settings = DistillationSettings(label_weight=0.0, soft_weight=1.0)
-    guide = Guide(settings, STUDENT, other, head, (2, 0, 1))
+    loss = DistillationLoss(settings, STUDENT, other, head, (2, 0, 1))
     params = params_of(other)
     params['head'] = init_head(head.kind, 3, other, jax.random.key(0))
     batch = {n: x for n, x in next(batches(size=4)).items() if n.endswith(('ids', 'mask'))}
@@ -295,10 +296,10 @@ def test_the_teachers_own_tokens():
 
     kernel, bias = (np.asarray(params['head'][name]) for name in ('kernel', 'bias'))
     logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]
-    seen = Seen({'logits': jnp.asarray(normal(4, 3))}, None)
+    outputs = ModelOutputs({'logits': jnp.asarray(normal(4, 3))}, None)
     given = batch | {f'teacher_{name}': jnp.asarray(x) for name, x in own.items()}
-    found = guide.sums({'teacher': params}, given, seen)['soft_loss']
-    expected = soft_loss(seen.logits['logits'], logits, 2.0, np.ones(4, np.float32))
+    found = loss.sums({'teacher': params}, given, outputs)['soft_loss']
+    expected = soft_loss(outputs.logits['logits'], logits, 2.0, np.ones(4, np.float32))
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
 
 
@@ -314,19 +315,17 @@ def test_the_option_gives_the_teachers_words(vocabulary):
     head = Head('sequence_classification', ('no', 'yes'))
     model = Pretrained(config, params, tokenizer, head)
     for settings, words in (
-        (dataclasses.replace(ALL, words_from_teacher=True), wanted),
+        (dataclasses.replace(ALL, init_embeddings_from_teacher=True), wanted),
         (ALL, None),
     ):
-        of_task = lesson_for_task('it', model, settings, student, tokenizer, head, 16)
-        of_text = lesson_for_text('it', model, settings, student, tokenizer, 16)
-        for lesson in (of_task, of_text):
-            np.testing.assert_array_equal(lesson.words, words)
-            # What is not chosen is not part of what a run is, as before there was the choice.
-            assert ('words_from_teacher' in lesson.identity['distillation']) == (words is not None)
+        of_task = distillation_on_task('it', model, settings, student, tokenizer, head, 16)
+        of_text = distillation_on_text('it', model, settings, student, tokenizer, 16)
+        for distillation in (of_task, of_text):
+            np.testing.assert_array_equal(distillation.word_embeddings, words)
     other = dataclasses.replace(student, vocab_size=500)
     with pytest.raises(UserError, match='the student 500; set --config.model.vocab_size='):
-        chosen = dataclasses.replace(ALL, words_from_teacher=True, soft_weight=0.0)
-        lesson_for_text('it', model, chosen, other, tokenizer, 16)
+        chosen = dataclasses.replace(ALL, init_embeddings_from_teacher=True, soft_weight=0.0)
+        distillation_on_text('it', model, chosen, other, tokenizer, 16)
 
 
 def test_texts_for_a_teacher_to_label(tmp_path, monkeypatch, capsys):
@@ -445,7 +444,7 @@ def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, 
     more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
             '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
             '--config.distillation.relation_heads=4', '--config.loop.log_every=10',
-            '--config.distillation.words_from_teacher=True']  # fmt: skip
+            '--config.distillation.init_embeddings_from_teacher=True']  # fmt: skip
     arguments = [*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "student"}']
     assert distill.main(arguments) == 0
     assert 'teacher' in capsys.readouterr().out
@@ -457,7 +456,7 @@ def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, 
     lines = evaluated(tmp_path / 'student')
     for name in ('soft_loss', 'hidden_loss', 'relation_loss'):
         assert lines[-1][name] < lines[0][name]
-    read = pretrained.read(tmp_path / 'student')
+    read = native.read(tmp_path / 'student')
     assert set(read.params) == {'embeddings', 'encoder', 'pooler', 'head'}
     # The same command again finds nothing to do; another temperature is another run.
     assert distill.main(arguments) == 0
@@ -487,13 +486,16 @@ def test_another_vocabulary_where_only_answers_are_compared(
     ]  # fmt: skip
     arguments = student_flags(teacher, mood_files, *more)
     assert distill.main([*arguments, f'--workdir={tmp_path / "student"}']) == 0
-    assert pretrained.read(tmp_path / 'student').config.vocab_size == 700
+    assert native.read(tmp_path / 'student').config.vocab_size == 700
     found = json.loads((tmp_path / 'student' / 'distilled.json').read_text())
     assert found['teacher']['metrics']['accuracy'] > 0.9
     assert found['student']['metrics']['accuracy'] > 0.7
     for more, message in (
         ('hidden_weight=1', 'compared token by token'),
-        ('words_from_teacher=True', 'has another vocabulary than the student, whose words'),
+        (
+            'init_embeddings_from_teacher=True',
+            'has another vocabulary than the student, whose words',
+        ),
     ):
         with pytest.raises(UserError, match=message):
             distill.main(
@@ -522,15 +524,21 @@ def test_another_vocabulary_where_only_answers_are_compared(
             ],
             'the teacher has 2 layers',
         ),
-        (['--config.robust.adversarial_steps=2'], 'adversarial_steps is 2'),
+        (['--config.finetuning.adversarial_steps=2'], 'adversarial_steps is 2'),
         (['--config.task.labels=yes,no,perhaps'], 'answers with no, yes, the task with'),
         (['--config.task.max_length=100'], '64 positions'),
         (
-            ['--config.distillation.words_from_teacher=True', '--config.model.embedding_size=999'],
+            [
+                '--config.distillation.init_embeddings_from_teacher=True',
+                '--config.model.embedding_size=999',
+            ],
             "the teacher's word embeddings are of 8 numbers, the student's of 999; set",
         ),
         (
-            ['--config.distillation.words_from_teacher=True', '--config.init_from=runs/small'],
+            [
+                '--config.distillation.init_embeddings_from_teacher=True',
+                '--config.init_from=runs/small',
+            ],
             'init_from=runs/small has word embeddings already',
         ),
     ],
@@ -564,7 +572,7 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
     folder = tmp_path / 'teacher'
     folder.mkdir()
     tokenizer = Tokenizer(vocabulary)
-    pretrained.write(Pretrained(config, params_of(config, scale=0.1), tokenizer), folder)
+    native.write(Pretrained(config, params_of(config, scale=0.1), tokenizer), folder)
     arguments = [
         '--config=configs/distill.py:tiny', f'--config.teacher={folder}',
         f'--config.data.path={corpus_directory}', '--config.model.vocab_size=1000',
@@ -575,7 +583,7 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
         '--config.loop.eval_every=6', '--config.loop.checkpoint_every=6',
         '--config.loop.num_eval_batches=2', '--config.optimizer.warmup_steps=2',
         '--config.distillation.hidden_weight=1', '--config.distillation.relation_weight=1',
-        '--config.distillation.relation_heads=4', '--config.distillation.words_from_teacher=True',
+        '--config.distillation.relation_heads=4', '--config.distillation.init_embeddings_from_teacher=True',
         f'--workdir={tmp_path / "student"}',
     ]  # fmt: skip
     assert distill.main(arguments) == 0
@@ -586,12 +594,12 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
     names = {'soft_loss', 'hidden_loss', 'relation_loss', 'mlm_loss', 'sop_loss'}
     assert all(names <= set(line) for line in lines)
     assert lines[-1]['split'] == 'validation'
-    read = pretrained.read(tmp_path / 'student')
+    read = native.read(tmp_path / 'student')
     assert set(read.params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence'}
     # Without a masked-LM head there are no softened pieces to learn from.
     bare = tmp_path / 'bare'
     bare.mkdir()
     params = {n: tree for n, tree in params_of(config).items() if n != 'mlm'}
-    pretrained.write(Pretrained(config, params, tokenizer), bare)
+    native.write(Pretrained(config, params, tokenizer), bare)
     with pytest.raises(UserError, match='no masked-LM head to ask'):
         distill.main([*arguments[:-1], f'--config.teacher={bare}', f'--workdir={tmp_path / "b"}'])

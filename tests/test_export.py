@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax import export, pretrained
-from albert_jax.about import HEAD_KINDS, Head
-from albert_jax.config import AlbertConfig
+from albert_jax import export
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
-from albert_jax.heads import apply_head, init_head
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import HEAD_KINDS, Head, apply_head, init_head
 from tests.conftest import documents
 
 # (batch, length), of texts padded on the right.
@@ -136,7 +136,7 @@ def check(encoder, form, kinds, tmp_path):
         folder = tmp_path / f'{form}-{kind}'
         source = tmp_path / f'source-{kind}'
         source.mkdir()
-        pretrained.write(model, source)
+        native.write(model, source)
         (source / 'results.json').write_text('{"step": 7, "accuracy": 0.8125}')
         assert export.main([str(source), str(folder), f'--format={form}']) == 0
         arrays = {}
@@ -219,7 +219,7 @@ def test_onnx_of_other_models(changes, vocabulary, tmp_path):
 
 
 def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
-    from albert_jax.portable import stablehlo
+    from albert_jax.interop.portable import stablehlo
 
     found = jax.export.deserialize(bytearray(stablehlo(encoder)))
     assert found.platforms == ('cpu', 'cuda', 'tpu')
@@ -228,7 +228,7 @@ def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
 
 def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
     (tmp_path / 'm').mkdir()
-    pretrained.write(encoder, tmp_path / 'm')
+    native.write(encoder, tmp_path / 'm')
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/mine.txt').write_text('x')
     with pytest.raises(UserError, match='is not empty'):

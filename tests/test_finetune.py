@@ -10,20 +10,23 @@ import numpy as np
 import optax
 import pytest
 
-from albert_jax import attention, convert, evaluate, finetune, predict, pretrained
-from albert_jax.about import Head
-from albert_jax.command import read_config
-from albert_jax.config import AlbertConfig
+from albert_jax import convert, evaluate, finetune, predict
+from albert_jax.cli.command import read_config
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
-from albert_jax.heads import apply_head, head_loss, init_head, loss_weight
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.pretrained import Pretrained
-from albert_jax.sharding import make_mesh
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.model import attention
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import Head, apply_head, head_loss, init_head, loss_weight
+from albert_jax.runs.runs import FinetuneRun
+from albert_jax.runs.task import FinetuningSettings
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import TrainBatches, bucket_lengths
-from albert_jax.tasks.objective import RobustSettings, fine_tuning, scale_learning_rates
+from albert_jax.tasks.objective import fine_tuning, scale_learning_rates
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.training.sharding import make_mesh
 from tests.conftest import ROOT
 from tests.test_features import make as make_features
 
@@ -37,7 +40,7 @@ CONFIG = AlbertConfig(
     max_position_embeddings=64,
 )
 CLASSES = Head('sequence_classification', ('no', 'yes'))
-PLAIN = RobustSettings()
+PLAIN = FinetuningSettings()
 
 
 def identity(x):
@@ -197,7 +200,7 @@ def test_the_plain_heads_and_their_losses():
 def test_the_adversarys_gradient_is_the_mean_of_its_steps(params):
     """Against automatic differentiation of the formula, with the perturbations written out."""
     batch, key = text_batch(), jax.random.key(3)
-    robust = RobustSettings(
+    robust = FinetuningSettings(
         adversarial_steps=3, adversarial_learning_rate=0.7, adversarial_start=0.5,
         adversarial_max_norm=0.9,
     )  # fmt: skip
@@ -256,7 +259,7 @@ def test_tokens_are_replaced_but_for_special_ones(params, monkeypatch):
     monkeypatch.setattr(PretrainingModel, 'apply', apply)
     batch = text_batch(64, 40)
     batch['input_ids'] = batch['input_ids'].at[:, 0].set(2).at[:, -1].set(0)
-    robust = RobustSettings(replaced_fraction=0.25)
+    robust = FinetuningSettings(replaced_fraction=0.25)
     objective = fine_tuning(CONFIG, CLASSES, 0.0, robust, (0, 1, 2, 3, 4))
     objective.sums(params, batch, jax.random.key(0))
     objective.sums(params, batch, None)
@@ -276,7 +279,7 @@ def test_heads_and_layers_learn_at_their_own_rates():
         'encoder': {'layer': {'ffn': {'output': {'kernel': jnp.ones((3, 2, 2))}}}},
         'pooler': {'bias': jnp.ones(2)},
     }
-    robust = RobustSettings(head_learning_rate_factor=5.0, layer_decay=0.5)
+    robust = FinetuningSettings(head_learning_rate_factor=5.0, layer_decay=0.5)
     scaled, _ = scale_learning_rates(robust, config).update(updates, optax.EmptyState(), updates)
     assert (scaled['head']['kernel'] == 5).all() and (scaled['pooler']['bias'] == 1).all()
     assert (scaled['embeddings']['word']['embedding'] == 0.125).all()
@@ -355,7 +358,7 @@ POSITIVE, NEGATIVE = 'statement import class value', 'list number string error'
 def checkpoint(vocabulary, tmp_path_factory):
     folder = tmp_path_factory.mktemp('start')
     full = jax.jit(lambda: init_params(CONFIG, jax.random.key(0)))()
-    pretrained.write(Pretrained(CONFIG, dict(full), Tokenizer(vocabulary)), folder)
+    native.write(Pretrained(CONFIG, dict(full), Tokenizer(vocabulary)), folder)
     return folder
 
 
@@ -407,7 +410,7 @@ def test_a_run_learns_keeps_the_best_and_writes_predictions(tuned, mood_files):
     found = [json.loads(row)['prediction'] for row in rows]
     right = np.mean([a == b for a, b in zip(labels, found, strict=True)])
     assert right == pytest.approx(results['accuracy'])
-    loaded = pretrained.read(tuned)
+    loaded = native.read(tuned)
     assert loaded.head == CLASSES and set(loaded.params) == {
         'embeddings', 'encoder', 'pooler', 'head',
     }  # fmt: skip
@@ -465,8 +468,8 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(tuned, checkpoint, mood_fil
     assert finetune.main(arguments) == 0
     jax.tree.map(
         np.testing.assert_array_equal,
-        pretrained.read(tmp_path).params,
-        pretrained.read(tuned).params,
+        native.read(tmp_path).params,
+        native.read(tuned).params,
     )
     one, two = ((d / 'results.json').read_text() for d in (tuned, tmp_path))
     assert one == two
@@ -496,7 +499,7 @@ def test_seeds_give_a_median_and_a_spread(checkpoint, mood_files, tmp_path, caps
     found = json.loads((tmp_path / 'results.json').read_text())['accuracy']
     assert len(found['values']) == 2
     assert found['median'] == pytest.approx(np.mean(found['values']))
-    one, two = (pretrained.read(tmp_path / f'seed-{seed}').params for seed in (0, 1))
+    one, two = (native.read(tmp_path / f'seed-{seed}').params for seed in (0, 1))
     assert not np.array_equal(one['head']['kernel'], two['head']['kernel'])
 
 
@@ -512,7 +515,7 @@ def test_seeds_give_a_median_and_a_spread(checkpoint, mood_files, tmp_path, caps
         (['--config.task.name=mood'], "task.name is 'mood'; it must be one of"),
         (['--config.seeds=0'], 'seeds is 0; it must be a number of runs'),
         (['--config.data.validation_fraction=1.5'], 'data.validation_fraction is 1.5'),
-        (['--config.robust.layer_decay=0.9'], 'robust.layer_decay is 0.9, but layers share'),
+        (['--config.finetuning.layer_decay=0.9'], 'finetuning.layer_decay is 0.9, but layers share'),
         (['--config.task.label=mood'], "train.tsv, line 2 has no column 'mood'"),
         (['--config.model.size=albert_base'], 'the model of init_from has its own'),
     ],
@@ -546,8 +549,8 @@ TASK_NAMES = (
 
 @pytest.mark.parametrize('task', TASK_NAMES.split())
 def test_the_configs_are_the_papers(task):
-    config = read_config(f'configs/finetune.py:{task}', []).to_dict()
-    finetune.check_sections(config)
+    config = read_config(f'configs/finetune.py:{task}', [])
+    FinetuneRun.from_dict(config)
     table = {
         'cola': (1e-5, 16, 0, 5336, 320, 512),
         'sst2': (1e-5, 32, 0, 20935, 1256, 512),
@@ -685,7 +688,7 @@ def test_seeds_from_scratch_draw_encoders_of_their_own(checkpoint, mood_files, t
     )  # fmt: skip
     assert finetune.main([*arguments, f'--workdir={tmp_path}']) == 0
     words = [
-        pretrained.read(tmp_path / f'seed-{seed}').params['embeddings']['word']['embedding']
+        native.read(tmp_path / f'seed-{seed}').params['embeddings']['word']['embedding']
         for seed in (0, 1)
     ]
     assert not np.allclose(words[0], words[1])

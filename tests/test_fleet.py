@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch import sweep
 from tests.conftest import ROOT
 
@@ -102,7 +102,7 @@ def test_names_of_machines_are_valid_and_all_different():
     ],
 )
 def test_skypilot_itself_reads_the_file(topology, accelerator, runtime, tmp_path):
-    from albert_jax.topologies import parse
+    from albert_jax.planning.topologies import parse
     from launch.skypilot import write_yaml
 
     path = write_yaml(parse(topology), True, tmp_path)

@@ -10,8 +10,8 @@ import pytest
 
 import albert_jax
 from albert_jax import convert
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
+from albert_jax.model.config import AlbertConfig
 from tests.reference_albert import albert_forward
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]

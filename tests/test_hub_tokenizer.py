@@ -1,9 +1,9 @@
 import pytest
 
-from albert_jax.about import About
-from albert_jax.config import AlbertConfig
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import HubTokenizer
-from albert_jax.errors import UserError
+from albert_jax.interop.metadata import CheckpointMetadata
+from albert_jax.model.config import AlbertConfig
 
 VOCABULARY = '\n'.join(
     ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'un', '##aff', '##able', 'the', ',', '中', 'é']
@@ -42,11 +42,14 @@ def test_special_pieces_and_masks(tokenizer):
 
 
 def test_it_travels_in_a_checkpoint(tokenizer):
-    about = About({}, AlbertConfig(), tokenizer, {})
-    again = About.from_json(about.to_json()).tokenizer
+    about = CheckpointMetadata({}, AlbertConfig(), tokenizer, {})
+    again = CheckpointMetadata.from_json(about.to_json()).tokenizer
     assert again is not None and again.sha256 == tokenizer.sha256
     assert again.encode(['the']) == [[8]]
-    assert About.from_json(About({}, AlbertConfig(), None, {}).to_json()).tokenizer is None
+    assert (
+        CheckpointMetadata.from_json(About({}, AlbertConfig(), None, {}).to_json()).tokenizer
+        is None
+    )
 
 
 def test_what_is_no_vocabulary_is_refused():

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax import convert, objectives
-from albert_jax.config import SIZES, AlbertConfig
+from albert_jax import convert
 from albert_jax.interop import huggingface
 from albert_jax.interop.huggingface_config import write_config
+from albert_jax.interop.native import Pretrained
 from albert_jax.interop.table import to_theirs
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.optimizer import OptimizerSettings, make_optimizer
-from albert_jax.pretrained import Pretrained
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.config import SIZES, AlbertConfig
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.training import objectives
+from albert_jax.training.optimizer import make_optimizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 torch = pytest.importorskip('torch', reason='needs the extra reference')
@@ -84,7 +86,7 @@ def run_theirs(model: Any, data: dict) -> Any:
 def run_ours(config: AlbertConfig, params: Any, data: dict) -> Any:
     apply = jax.jit(
         lambda params, ids, mask, types: PretrainingModel(config).apply(
-            {'params': params}, ids, mask, types, with_details=True
+            {'params': params}, ids, mask, types, return_attentions=True
         )
     )
     names = ('input_ids', 'attention_mask', 'token_type_ids')
@@ -160,7 +162,7 @@ def assert_gradients_agree(config, params, model, data, tolerance) -> None:
             continue
         assert_near(ours[short], weight.grad, tolerance, name)
         compared += 1
-    assert compared >= len(ours) - config.num_attention_copies
+    assert compared >= len(ours) - config.num_unique_attention_layers
 
 
 @pytest.mark.parametrize('padding', ['right', 'left'])

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax import explain, inside, pretrained
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
+from albert_jax import explain
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
-from albert_jax.heads import init_head
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.interpretability import inspector
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import Head, init_head
 
 TEXT = 'The statement raises an exception.'
 
@@ -42,11 +43,11 @@ def classifier(model):
 
 
 def test_attention_is_the_models_and_rollout_counts_every_way(model):
-    found = inside.look(model, inside.encode(model, TEXT))
+    found = inspector.look(model, inspector.encode(model, TEXT))
     layers, heads, length, _ = found.attention.shape
     assert (layers, heads) == (3, 2) and length == len(found.encoded.pieces)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
-    rolled = inside.rollout(found.attention)
+    rolled = inspector.rollout(found.attention)
     np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
     # The sum over all ways through the layers, one by one.
     mixed = [0.5 * layer.mean(0) + 0.5 * np.eye(length) for layer in found.attention]
@@ -71,7 +72,7 @@ def test_a_layer_that_does_nothing_has_no_distance_and_no_angle():
     first = rng.normal(size=(5, 8))
     turned = np.stack([-first[:, 1], first[:, 0]] + [first[:, n] * 0 for n in range(2, 8)], 1)
     flat = first * np.array([1, 1, 0, 0, 0, 0, 0, 0])
-    distances, angles = inside.similarity_by_depth(np.stack([flat, flat, turned, 2 * turned]))
+    distances, angles = inspector.similarity_by_depth(np.stack([flat, flat, turned, 2 * turned]))
     lengths = np.linalg.norm(flat, axis=1)
     np.testing.assert_allclose(distances, [0, (lengths * 2**0.5).mean(), lengths.mean()], atol=1e-5)
     np.testing.assert_allclose(angles, [0, 90, 0], atol=1e-4)
@@ -88,9 +89,9 @@ def logits(model, ids, types):
 
 
 def test_attributions_add_up_to_the_difference_from_masks(classifier):
-    encoded = inside.encode(classifier, TEXT)
-    output = inside.class_output(classifier, encoded, 'good')
-    found = inside.integrated_gradients(classifier, encoded, output)
+    encoded = inspector.encode(classifier, TEXT)
+    output = inspector.class_output(classifier, encoded, 'good')
+    found = inspector.integrated_gradients(classifier, encoded, output)
     masked = np.where(encoded.is_special[None], encoded.input_ids, classifier.tokenizer.mask_id)
     value = logits(classifier, encoded.input_ids, encoded.token_type_ids)[1]
     baseline = logits(classifier, masked, encoded.token_type_ids)[1]
@@ -99,19 +100,19 @@ def test_attributions_add_up_to_the_difference_from_masks(classifier):
     assert abs(value - baseline) > 0.05
     assert found.scores.sum() == pytest.approx(value - baseline, rel=1e-2)
     assert found.scores[0] == found.scores[-1] == 0
-    likeliest = inside.class_output(classifier, encoded)
+    likeliest = inspector.class_output(classifier, encoded)
     both = logits(classifier, encoded.input_ids, encoded.token_type_ids)
     assert likeliest.name == ('bad', 'good')[int(both.argmax())]
 
 
 def test_a_piece_that_is_the_baseline_moves_nothing(model):
-    encoded = inside.encode(model, 'The [MASK] raises an exception.')
-    output = inside.masked_output(model, encoded)
-    found = inside.integrated_gradients(model, encoded, output)
+    encoded = inspector.encode(model, 'The [MASK] raises an exception.')
+    output = inspector.masked_output(model, encoded)
+    found = inspector.integrated_gradients(model, encoded, output)
     place = encoded.pieces.index('[MASK]')
     assert found.scores[place] == 0 and np.abs(found.scores).max() > 1e-3
     assert found.gap <= 1e-2
-    named = inside.masked_output(model, encoded, 'the')
+    named = inspector.masked_output(model, encoded, 'the')
     assert named.name == 'the'
 
 
@@ -123,25 +124,25 @@ def test_a_piece_that_is_the_baseline_moves_nothing(model):
     ],
 )
 def test_pieces_are_put_together_to_words(pieces, words):
-    found = inside.words_of(pieces, np.arange(len(pieces), dtype=float))
+    found = inspector.words_of(pieces, np.arange(len(pieces), dtype=float))
     assert [word for word, _ in found] == words
     assert sum(score for _, score in found) == sum(range(len(pieces)))
 
 
 def test_mistakes_are_one_sentence(model, classifier, tmp_path):
-    encoded = inside.encode(model, TEXT)
+    encoded = inspector.encode(model, TEXT)
     with pytest.raises(UserError, match=r'no \[MASK\]'):
-        inside.masked_output(model, encoded)
+        inspector.masked_output(model, encoded)
     with pytest.raises(UserError, match='no piece of the vocabulary'):
-        inside.masked_output(model, inside.encode(model, '[MASK]'), 'qqqqq')
+        inspector.masked_output(model, inspector.encode(model, '[MASK]'), 'qqqqq')
     with pytest.raises(UserError, match="no label 'fine'; there are bad, good"):
-        inside.class_output(classifier, encoded, 'fine')
+        inspector.class_output(classifier, encoded, 'fine')
     with pytest.raises(UserError, match='The text is empty'):
-        inside.encode(model, ' ')
+        inspector.encode(model, ' ')
     with pytest.raises(UserError, match='48 positions: shorten it'):
-        inside.encode(model, 'word ' * 60)
+        inspector.encode(model, 'word ' * 60)
     (tmp_path / 'm').mkdir()
-    pretrained.write(model, tmp_path / 'm')
+    native.write(model, tmp_path / 'm')
     flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/x.html']
     for more, message in (
         (['--output=x.pdf'], 'must end in .html or .png'),
@@ -155,7 +156,7 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
 
 def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
     (tmp_path / 'm').mkdir()
-    pretrained.write(model, tmp_path / 'm')
+    native.write(model, tmp_path / 'm')
     text = 'The [MASK] </script><b> raises.'
     for name in ('x.html', 'x.png'):
         flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/{name}']

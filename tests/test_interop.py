@@ -21,14 +21,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import albert_jax
-from albert_jax import convert, pretrained
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
+from albert_jax import convert
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
-from albert_jax.errors import UserError
-from albert_jax.interop import hub, source
-from albert_jax.model import PretrainingModel
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop import hub, native, source
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import PretrainingModel
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import Head
 
 CONFIG = AlbertConfig(
     vocab_size=1000,
@@ -54,7 +54,7 @@ VARIANTS = [
 
 def make(vocabulary: bytes, head: Head | None = None, **fields) -> Pretrained:
     config = dataclasses.replace(CONFIG, **fields)
-    shapes = pretrained.expected_shapes(config)
+    shapes = native.expected_shapes(config)
     if head:
         count = len(head.labels) or {'question_answering': 2, 'multiple_choice': 1}[head.kind]
         shapes = shapes | {'head/kernel': (16, count), 'head/bias': (count,)}
@@ -128,7 +128,7 @@ def test_there_and_back_is_bit_for_bit_the_same(fields, vocabulary, tmp_path):
 @pytest.mark.parametrize('fields', [{}, E_IS_H | {'sharing': 'none'}], ids=['albert', 'bert'])
 def test_a_head_travels(head, fields, vocabulary, tmp_path, capsys):
     model = make(vocabulary, head, **fields)
-    pretrained.write(model, tmp_path)
+    native.write(model, tmp_path)
     assert_same(albert_jax.load(tmp_path), model)
     notes = convert.convert(model, tmp_path / 'hf', 'huggingface')
     assert 'left out' in notes[0] and 'masked-LM head' in notes[0]
@@ -263,7 +263,7 @@ def test_load_gives_what_the_readme_promises(directory):
     assert output.hidden_states is None
     some = apply({'params': model.params}, ids, ones, 0 * ones, np.array([[1]], np.int32))
     np.testing.assert_allclose(some.mlm_logits, output.mlm_logits[:, 1:2], atol=1e-5)
-    detailed = apply({'params': model.params}, ids, with_details=True)
+    detailed = apply({'params': model.params}, ids, return_attentions=True)
     assert detailed.hidden_states.shape == (5, 1, length, 16)
     assert detailed.attention_probs.shape == (4, 1, 2, length, length)
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from albert_jax import metrics
+from albert_jax.tasks import metrics
 from tests import reference_metrics as reference
 
 WORDS = ['the', 'a', 'an', 'Denver', 'Broncos,', '1066', 'saint-denis', 'N.F.L.', 'of', 'Paris']

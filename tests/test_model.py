@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.config import AlbertConfig
-from albert_jax.model import Encoder, Layer, PretrainingModel, init_params
+from albert_jax.model.albert import Encoder, Layer, PretrainingModel, init_params
+from albert_jax.model.config import AlbertConfig
 from tests.reference_albert import albert_forward
 
 SMALL = AlbertConfig(
@@ -66,7 +66,7 @@ VARIANTS = [
 def test_outputs_equal_the_numpy_reference(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = random_params(config), inputs(config)
-    output = run(config, params, batch, with_details=True)
+    output = run(config, params, batch, return_attentions=True)
     expected = albert_forward(
         jax.tree.map(lambda x: np.asarray(x, np.float64), params), config.to_dict(), **batch
     )
@@ -157,9 +157,9 @@ def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
 def test_scan_equals_a_python_loop(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = random_params(config), inputs(config)
-    attention = config.copy_indices(config.num_attention_copies)
-    ffn = config.copy_indices(config.num_ffn_copies)
-    embedded = run(config, params, batch, with_details=True).hidden_states[0]
+    attention = config.unique_layer_indices(config.num_unique_attention_layers)
+    ffn = config.unique_layer_indices(config.num_unique_ffn_layers)
+    embedded = run(config, params, batch, return_attentions=True).hidden_states[0]
     mask, examples = jnp.asarray(batch['attention_mask']), jnp.arange(len(embedded))
 
     def looped(layer_params, hidden):
@@ -201,7 +201,7 @@ def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
 
 
 def test_dropout_keeps_the_stated_share_and_the_mean():
-    from albert_jax.model import Dropout
+    from albert_jax.model.albert import Dropout
 
     ones = jnp.ones((64, 1000))
     dropped = Dropout(0.3).apply(

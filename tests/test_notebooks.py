@@ -5,11 +5,11 @@ import json
 import jax
 import pytest
 
-from albert_jax import pretrained
-from albert_jax.config import AlbertConfig
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.model import init_params
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import AlbertConfig
 from tests.conftest import ROOT
 
 
@@ -29,7 +29,7 @@ def small_model(vocabulary, tmp_path):
     )  # fmt: skip
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
     (tmp_path / 'model').mkdir()
-    pretrained.write(Pretrained(config, dict(params), Tokenizer(vocabulary)), tmp_path / 'model')
+    native.write(Pretrained(config, dict(params), Tokenizer(vocabulary)), tmp_path / 'model')
     return tmp_path / 'model'
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
-from albert_jax.optimizer import (
-    OptimizerSettings,
+from albert_jax.cli.errors import UserError
+from albert_jax.model.config import AlbertConfig
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.training.optimizer import (
     add_l1,
     decays,
     is_stacked,

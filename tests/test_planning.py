@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from albert_jax import hlo, microbatches, plan, planning, topologies
-from albert_jax.config import SIZES
-from albert_jax.errors import UserError
-from albert_jax.flops import recomputed_flops, train_flops
-from albert_jax.pretrain import read_sections
+from albert_jax import plan
+from albert_jax.cli.errors import UserError
+from albert_jax.model.config import SIZES
+from albert_jax.model.flops import recomputed_flops, train_flops
+from albert_jax.planning import environment, estimate, hlo, report, topologies
+from albert_jax.runs.runs import PretrainRun
+from albert_jax.training import placement
 from configs.pretrain import get_config
 from tests.conftest import ROOT
 
@@ -22,17 +24,17 @@ from tests.conftest import ROOT
 def sections(name='base', **loop):
     config = get_config(name)
     config.loop.update(loop)
-    return read_sections(config.to_dict())
+    return PretrainRun.from_dict(config.to_dict())
 
 
 def test_paper_counts_the_published_parameters():
     for name, millions in (('base', 11_813_810), ('xxlarge', 223_158_450)):
-        assert planning.on_paper(sections(name), topologies.parse('v5e:4x4')).num_params == millions
+        assert estimate.on_paper(sections(name), topologies.parse('v5e:4x4')).num_params == millions
 
 
 def test_bounds_by_hand():
     # xxlarge: 12 layers of 4 H² + 2 H F multiplications a token, forward and twice backward.
-    found = planning.on_paper(sections('xxlarge'), topologies.parse('v5e:4x4'))
+    found = estimate.on_paper(sections('xxlarge'), topologies.parse('v5e:4x4'))
     layers = 12 * (4 * 4096**2 + 2 * 4096 * 16384) * 2 * 512 * 4096
     attention = 12 * 2 * 2 * 512 * 4096 * 512 * 4096
     heads = 4096 * 80 * 2 * 128 * (4096 + 30000) + 4096 * 512 * 2 * 128 * 4096
@@ -50,7 +52,7 @@ def test_bounds_by_hand():
 def test_remat_recomputes_what_it_says():
     model = SIZES['albert_base']
     costs = [
-        recomputed_flops(read_sections(_with_remat(name)).model, 512)
+        recomputed_flops(PretrainRun.from_dict(_with_remat(name)).model, 512)
         for name in ('none', 'dense', 'attention', 'full')
     ]
     assert costs == sorted(costs)
@@ -84,9 +86,9 @@ def test_slices_count_chips_and_devices():
 
 
 def test_microbatches_to_try_are_divisors_that_about_double():
-    assert microbatches.candidates(512) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert microbatches.candidates(12) == [1, 2, 4, 12]
-    assert microbatches.candidates(1) == [1]
+    assert placement.candidate_microbatches(512) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert placement.candidate_microbatches(12) == [1, 2, 4, 12]
+    assert placement.candidate_microbatches(1) == [1]
 
 
 def test_the_first_that_fits_is_taken_and_other_errors_are_not_swallowed():
@@ -97,19 +99,19 @@ def test_the_first_that_fits_is_taken_and_other_errors_are_not_swallowed():
         if number < 4:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory')
 
-    assert microbatches.fewest_that_fit(compile_with, 16) == 4
+    assert placement.fewest_that_fit(compile_with, 16) == 4
     assert tried == [1, 2, 4]
-    assert microbatches.fewest_that_fit(compile_with, 2) is None
+    assert placement.fewest_that_fit(compile_with, 2) is None
 
     def broken(number):
         raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
     with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
-        microbatches.fewest_that_fit(broken, 4)
+        placement.fewest_that_fit(broken, 4)
 
 
 def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(planning, 'prepare_to_compile', lambda is_fast: None)
+    monkeypatch.setattr(environment, 'prepare_to_compile', lambda is_fast: None)
     path = tmp_path / 'plan.json'
     arguments = ['--config=configs/pretrain.py:large', '--topology=v5p:2x2x1', '--analytic']
     assert plan.main([*arguments, '--price=2', f'--json={path}']) == 0
@@ -124,7 +126,7 @@ def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match='cannot be written'):
         plan.main([*arguments, f'--json={tmp_path}/no/plan.json'])
     with pytest.raises(UserError, match='must be a multiple of 15'):
-        planning.compile_step(
+        estimate.compile_step(
             sections(batch_size=4096, num_microbatches=15, num_devices=1),
             topologies.Slice(topologies.CHIPS['v5e'], (1, 1)),
         )
@@ -226,14 +228,14 @@ def test_bytes_are_those_of_the_whole_array(line, kind, size):
 )
 def test_runs_that_do_not_fit_the_slice_are_refused(change, message):
     with pytest.raises(UserError, match=message):
-        planning.on_paper(sections(**change), topologies.parse('v5e:4x4'))
+        estimate.on_paper(sections(**change), topologies.parse('v5e:4x4'))
 
 
 def test_a_short_phase_costs_its_share():
     whole, short = sections('base'), sections('base+short')
-    assert plan.full_steps(whole) == 125_000
+    assert report.full_steps(whole) == 125_000
     # A token costs less where it attends to fewer, so a short step costs below a quarter.
-    assert 12_500 + 112_500 / 4.6 < plan.full_steps(short) < 12_500 + 112_500 / 4
+    assert 12_500 + 112_500 / 4.6 < report.full_steps(short) < 12_500 + 112_500 / 4
     with pytest.raises(UserError, match='short_phase_steps is 112500; it must be below'):
         sections('base+short', num_steps=5000)
 

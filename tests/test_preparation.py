@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.preparation import (
@@ -20,7 +21,6 @@ from albert_jax.data.preparation import (
     split_sentences,
     vocabulary_for,
 )
-from albert_jax.errors import UserError
 from tests.conftest import documents
 
 

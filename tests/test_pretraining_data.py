@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.preparation import PreparationSettings, prepare
-from albert_jax.data.pretraining import PretrainingData, PretrainingSettings, choose_ngrams
-from albert_jax.errors import UserError
+from albert_jax.data.pretraining import PretrainingData, choose_ngrams
+from albert_jax.runs.pretraining import PretrainingSettings
 
 LENGTH = 128
 
@@ -144,7 +145,7 @@ def test_fifteen_percent_of_the_tokens_are_to_be_predicted(many):
         assert counts[rows].sum() / lengths[rows].sum() == pytest.approx(0.15, abs=0.004)
     assert np.abs(counts - 0.15 * lengths).mean() < 1.5
     # Not 20 positions: a full sequence of 512 has its 77.
-    assert PretrainingSettings().max_masked == 80
+    assert PretrainingSettings().max_predictions_per_sequence == 80
 
 
 def test_predictions_are_distinct_tokens_of_the_text(corpus, many):
@@ -208,26 +209,26 @@ def test_ngram_lengths_follow_one_over_n(corpus):
         original = data._ngrams
 
         def record(batch, segments, bits, recorded=recorded, original=original):
-            tiles, sizes = original(batch, segments, bits)
-            recorded['tiles'], recorded['ids'] = tiles, batch['input_ids'].copy()
-            return tiles, sizes
+            ngram_ids, sizes = original(batch, segments, bits)
+            recorded['ngram_ids'], recorded['ids'] = ngram_ids, batch['input_ids'].copy()
+            return ngram_ids, sizes
 
         data._ngrams = record
         batch = data.batch(step)
         data._ngrams = original
-        tiles, ids = recorded['tiles'], recorded['ids']
+        ngram_ids, ids = recorded['ngram_ids'], recorded['ids']
         starts = corpus.tokenizer.starts_word[ids]
         starts[:, 1] = True
         seps = batch['token_type_ids'].argmax(1)
         starts[np.arange(len(ids)), seps] = True
         rows, places = np.nonzero(batch['masked_weights'])
         columns = batch['masked_positions'][rows, places]
-        chosen = tiles[rows, columns]
+        chosen = ngram_ids[rows, columns]
         words = collections.Counter()
         for row, tile, column in zip(rows, chosen, columns, strict=True):
             words[row, tile] += starts[row, column]
         # The last n-gram of a row may be cut by its end.
-        lengths.update(n for (row, tile), n in words.items() if tile < tiles[row].max())
+        lengths.update(n for (row, tile), n in words.items() if tile < ngram_ids[row].max())
     total = sum(lengths.values())
     assert total > 20_000 and set(lengths) == {1, 2, 3}
     shares = [lengths[n] / total for n in (1, 2, 3)]

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from albert_jax import products
+from albert_jax.model import matmul
 
 
 def rounded(x):
@@ -24,7 +24,7 @@ def test_values_and_gradients_are_of_rounded_operands(shape, batch, is_transpose
     left = rng.normal(size=(*batch, rows, inner)).astype(np.float32)
     right = rng.normal(size=(*batch, inner, columns)).astype(np.float32)
     gradient = rng.normal(size=(*batch, rows, columns)).astype(np.float32)
-    product = products.matmul_transposed if is_transposed else products.matmul
+    product = matmul.matmul_transposed if is_transposed else matmul.matmul
     operand = right.swapaxes(-1, -2) if is_transposed else right
 
     def run(left, operand):
@@ -47,8 +47,8 @@ def test_float32_is_not_rounded():
     rng = np.random.default_rng(0)
     left, right = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(2))
     exact = left.astype(np.float64) @ right
-    np.testing.assert_allclose(products.matmul(left, right, jnp.dtype('float32')), exact, atol=1e-4)
-    half = products.matmul(left, right, jnp.dtype('bfloat16'))
+    np.testing.assert_allclose(matmul.matmul(left, right, jnp.dtype('float32')), exact, atol=1e-4)
+    half = matmul.matmul(left, right, jnp.dtype('bfloat16'))
     assert np.abs(half - exact).max() > 1e-2
 
 
@@ -56,16 +56,16 @@ def test_a_nan_gets_through_the_transposition():
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     for corner in (0.0, np.nan):
         x[0, 0] = corner
-        np.testing.assert_array_equal(products._transposed(jnp.asarray(x)), x.T)
-        np.testing.assert_array_equal(products._swapped_in_turns(jnp.asarray(x)), x.T)
+        np.testing.assert_array_equal(matmul._transposed(jnp.asarray(x)), x.T)
+        np.testing.assert_array_equal(matmul._swapped_in_turns(jnp.asarray(x)), x.T)
 
 
 @pytest.mark.parametrize('batch', [(), (12,)], ids=str)
-@pytest.mark.parametrize('product', [products.matmul, products.matmul_transposed])
+@pytest.mark.parametrize('product', [matmul.matmul, matmul.matmul_transposed])
 def test_no_product_is_computed_in_float32(batch, product):
     """XLA for CPU turns what its bfloat16 kernels do not take into float32, three times slower."""
     left = jnp.zeros((*batch, 128, 256))
-    right = jnp.zeros((*batch, 256, 64) if product is products.matmul else (*batch, 64, 256))
+    right = jnp.zeros((*batch, 256, 64) if product is matmul.matmul else (*batch, 64, 256))
     gradient = jnp.zeros((*batch, 128, 64))
 
     def both(left, right, gradient):

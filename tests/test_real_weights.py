@@ -11,7 +11,7 @@ import pytest
 
 import albert_jax
 from albert_jax import convert
-from albert_jax.model import PretrainingModel
+from albert_jax.model.albert import PretrainingModel
 from tests.conftest import shared_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
@@ -53,7 +53,9 @@ def sentence_vectors(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def run(loaded, batch) -> np.ndarray:
     arrays = [batch[n].numpy().astype(np.int32) for n in ('input_ids', 'attention_mask')]
     model = PretrainingModel(loaded.config)
-    apply = jax.jit(lambda p, *a: model.apply({'params': p}, *a, with_details=True).hidden_states)
+    apply = jax.jit(
+        lambda p, *a: model.apply({'params': p}, *a, return_attentions=True).hidden_states
+    )
     return np.asarray(apply(loaded.params, *arrays))
 
 

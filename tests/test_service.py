@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 import uvicorn
 
-from albert_jax import pretrained, progress, serve
-from albert_jax.about import Head
+from albert_jax import serve
+from albert_jax.cli import progress
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
 from albert_jax.fill_mask import fill_mask
-from albert_jax.heads import init_head
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
 from albert_jax.interop.source import load
-from albert_jax.model import PretrainingModel, init_params
-from albert_jax.pretrained import Pretrained
+from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.heads import Head, init_head
 from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
 from albert_jax.service.app import Limits, Service, make_app
@@ -37,14 +38,13 @@ from albert_jax.service.batching import (
     Device,
     Row,
     choose,
-    stretched,
-    together,
+    pad_to,
 )  # fmt: skip
-from albert_jax.service.figures import Figures
-from albert_jax.service.gate import Gate
+from albert_jax.service.metrics import Metrics
+from albert_jax.service.middleware import Middleware
 from albert_jax.service.models import rounded
-from albert_jax.sharding import make_mesh
 from albert_jax.tasks.answering import Answerer
+from albert_jax.training.sharding import make_mesh
 from tests.conftest import ROOT
 from tests.test_finetune import CLASSES, CONFIG, random_tree
 
@@ -86,13 +86,13 @@ def row(value, length=4):
 
 
 def test_rows_are_filled_up():
-    batch = together([row(1), row(2, 6)], 4)
+    batch = collate([row(1), row(2, 6)], 4)
     assert batch['x'][:, 0].tolist() == [1, 2, 1, 1]
     assert batch['x'][:2].tolist() == [[1, 1, 1, 1, 0, 0], [2] * 6]
 
 
 def test_only_what_is_as_long_as_a_row_is_stretched():
-    """Here two sequences a row; a number a row, and places in it, are not stretched."""
+    """Here two sequences a row; a number a row, and places in it, are not pad_to."""
 
     def pair(value, length):
         sequences = np.full((2, length), value)
@@ -100,14 +100,14 @@ def test_only_what_is_as_long_as_a_row_is_stretched():
             {'x': sequences, 'label': np.array([value]), 'at': np.full((1, 3), value)}, length
         )
 
-    batch = together([pair(1, 2), pair(2, 4)], 3)
+    batch = collate([pair(1, 2), pair(2, 4)], 3)
     assert batch['x'].tolist() == [[1, 1, 0, 0]] * 2 + [[2] * 4] * 2 + [[1, 1, 0, 0]] * 2
     assert batch['label'].tolist() == [1, 2, 1] and batch['at'].tolist() == [
         [1] * 3,
         [2] * 3,
         [1] * 3,
     ]
-    longer, shorter = stretched(pair(1, 2), 3), stretched(pair(1, 4), 2)
+    longer, shorter = pad_to(pair(1, 2), 3), pad_to(pair(1, 4), 2)
     assert longer.arrays['x'].tolist() == [[1, 1, 0]] * 2 and longer.length == 3
     assert shorter.arrays['x'].tolist() == [[1, 1]] * 2 and shorter.arrays['at'].shape == (1, 3)
 
@@ -222,7 +222,7 @@ def test_a_full_queue_is_refused_and_whoever_gives_up_is_not_computed():
 def passed(app, headers=(), parts=(b'{}',), **settings):
     """Status and body of one request through a gate, which is told by messages."""
     settings = {'api_key': '', 'max_body': 100, 'timeout': 0.2, **settings}
-    figures = Figures()
+    metrics = Metrics()
     sent = []
 
     async def story():
@@ -240,10 +240,12 @@ def passed(app, headers=(), parts=(b'{}',), **settings):
             sent.append(message)
 
         scope = {'type': 'http', 'method': 'POST', 'path': '/v1/predict', 'headers': headers}
-        await Gate(app, figures, paths=frozenset({'/v1/predict'}), **settings)(scope, receive, send)
+        await Middleware(app, metrics, paths=frozenset({'/v1/predict'}), **settings)(
+            scope, receive, send
+        )
 
     asyncio.run(story())
-    counted = figures.registry.get_sample_value(
+    counted = metrics.registry.get_sample_value(
         'albert_requests_total', {'path': '/v1/predict', 'status': str(sent[0]['status'])}
     )
     assert counted == 1
@@ -283,7 +285,7 @@ def test_the_key_is_wanted_whole():
 
 @pytest.mark.parametrize('key', ['', 'k' * 20])
 def test_the_document_tells_of_the_key(key):
-    app = make_app(Service(Limits(), Figures()), lambda: None, lambda: None, key)._app
+    app = make_app(Service(Limits(), Metrics()), lambda: None, lambda: None, key)._app
     document = app.openapi()
     for path, methods in document['paths'].items():
         for described in methods.values():
@@ -295,7 +297,7 @@ def test_a_fault_is_a_sentence_and_its_text_stays_out_of_the_log(monkeypatch, ca
     async def broken(*_):
         raise ValueError('the secret text')
 
-    service = Service(Limits(), Figures())
+    service = Service(Limits(), Metrics())
     monkeypatch.setattr(service, 'ask', broken)
     app = make_app(service, lambda: None, lambda: None)
     sent = []
@@ -339,7 +341,7 @@ BODIES = {
 def test_a_large_wrong_body_holds_nobody_up(kind):
     """Within the limit of a body there is room for half a million mistakes."""
     ability, body = BODIES[kind]
-    app = make_app(Service(Limits(), Figures()), lambda: None, lambda: None)
+    app = make_app(Service(Limits(), Metrics()), lambda: None, lambda: None)
     messages, sent = [{'type': 'http.request', 'body': body, 'more_body': False}], []
 
     async def story():
@@ -506,7 +508,7 @@ def test_rounded_kernels_change_nothing(sharing):
 @pytest.mark.parametrize('kind', HEADS)
 def test_the_answers_of_every_head(kind, checkpoints):
     num_outputs, given = HEADS[kind]
-    base = pretrained.read(checkpoints / 'base')
+    base = native.read(checkpoints / 'base')
     kept = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
     head = random_tree(init_head(kind, num_outputs, CONFIG, jax.random.key(2)), 3)
     labels = {'token_classification': ('A', 'B', 'C'), 'sequence_classification': ('score',)}
@@ -521,10 +523,10 @@ def test_the_answers_of_every_head(kind, checkpoints):
 
     # What comes is of the shapes that were compiled.
     assert all(shapes(row) == shapes(example) for row in encoded.rows)
-    found = [ability.start(together([row], 1)) for row in encoded.rows]
+    found = [ability.start(collate([row], 1)) for row in encoded.rows]
     answers = encoded.answers([{name: x[0] for name, x in row.items()} for row in found])
     # Nor does it matter how long the others of its batch are.
-    beside = ability.start(together([*encoded.rows, example], len(encoded.rows) + 1))
+    beside = ability.start(collate([*encoded.rows, example], len(encoded.rows) + 1))
     mixed = [{name: x[n] for name, x in beside.items()} for n in range(len(encoded.rows))]
     for mine, other in zip(answers, encoded.answers(mixed), strict=True):
         assert mine['prediction'] == pytest.approx(other['prediction'], abs=1e-5)
@@ -554,7 +556,7 @@ def checkpoints(vocabulary, tmp_path_factory):
         ('mood', kept | {'head': random_tree(head)}, CLASSES), ('base', whole, None),
     ):  # fmt: skip
         (folder / name).mkdir()
-        pretrained.write(Pretrained(CONFIG, params, tokenizer, its_head), folder / name)
+        native.write(Pretrained(CONFIG, params, tokenizer, its_head), folder / name)
     return folder
 
 
@@ -655,13 +657,13 @@ def test_answers_are_the_commands(server, checkpoints):
 
 @pytest.mark.parametrize('kind', [FillMask, Embed])
 def test_who_is_beside_changes_no_mask_and_no_vector(kind, checkpoints):
-    ability = kind(pretrained.read(checkpoints / 'base'), make_mesh(1))
+    ability = kind(native.read(checkpoints / 'base'), make_mesh(1))
     texts = ['[MASK] value', f'a [MASK] {TEXTS[3]}', f'{TEXTS[4]} [MASK]']
     rows = ability.encode(texts).rows
     assert len({row.length for row in rows}) == 3
-    mixed = ability.start(together(rows, 4))
+    mixed = ability.start(collate(rows, 4))
     for number, row in enumerate(rows):
-        alone = ability.start(together([row], 1))
+        alone = ability.start(collate([row], 1))
         for name, found in alone.items():
             np.testing.assert_allclose(mixed[name][number], found[0], atol=1e-5, rtol=0)
 

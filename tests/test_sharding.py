@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from albert_jax.digests import digests
-from albert_jax.errors import UserError
-from albert_jax.sharding import choose_fsdp, make_mesh, replicator, shardings, spec_of
+from albert_jax.cli.errors import UserError
+from albert_jax.interop.checksums import digests
+from albert_jax.training.sharding import choose_fsdp, make_mesh, replicator, shardings, spec_of
 from tests.test_step import CONFIG
 
 
@@ -60,11 +60,12 @@ def test_a_split_state_takes_a_share_of_the_memory():
 
 
 def test_the_state_stays_where_it_was_put():
-    from albert_jax import objectives
-    from albert_jax.model import init_params
-    from albert_jax.optimizer import OptimizerSettings, make_optimizer
-    from albert_jax.sharding import put_batch
-    from albert_jax.step import init_state, make_train_step, state_shardings
+    from albert_jax.model.albert import init_params
+    from albert_jax.runs.optimizer import OptimizerSettings
+    from albert_jax.training import objectives
+    from albert_jax.training.optimizer import make_optimizer
+    from albert_jax.training.sharding import put_batch
+    from albert_jax.training.step import init_state, make_train_step, state_shardings
     from tests.test_step import batches
 
     mesh = make_mesh(8, 8)

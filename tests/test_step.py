@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax import objectives
-from albert_jax.config import AlbertConfig
-from albert_jax.model import init_params
-from albert_jax.objectives import Sum, accuracy, cross_entropy
-from albert_jax.optimizer import OptimizerSettings, make_optimizer
-from albert_jax.sharding import make_mesh, put_batch, replicated
-from albert_jax.step import init_state, make_eval_step, make_train_step, state_shardings
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.losses import Sum, accuracy, cross_entropy
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.training import objectives
+from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.sharding import make_mesh, put_batch, replicated
+from albert_jax.training.step import init_state, make_eval_step, make_train_step, state_shardings
 
 CONFIG = AlbertConfig(
     vocab_size=60,
@@ -90,9 +91,11 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
     for num_devices, num_fsdp, num_microbatches in ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2)):
         state, (*_, other) = train(config, num_devices, num_microbatches, num_fsdp=num_fsdp)
         assert_same_params(state.params, one.params)
-        for name, pair in status.window.items():
-            np.testing.assert_allclose(other.window[name].sum, pair.sum, rtol=1e-5, err_msg=name)
-            np.testing.assert_allclose(other.window[name].weight, pair.weight, rtol=1e-6)
+        for name, pair in status.metric_sums.items():
+            np.testing.assert_allclose(
+                other.metric_sums[name].sum, pair.sum, rtol=1e-5, err_msg=name
+            )
+            np.testing.assert_allclose(other.metric_sums[name].weight, pair.weight, rtol=1e-6)
 
 
 def test_averaging_the_microbatches_would_have_been_noticed():
@@ -123,7 +126,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(bad_steps):
 def test_the_window_starts_anew_after_each_line():
     data = list(batches(6))
     _, statuses = train(CONFIG, 1, 1, data, log_every=3)
-    assert [float(status.window['loss'].weight) for status in statuses] == [1, 2, 3, 1, 2, 3]
+    assert [float(status.metric_sums['loss'].weight) for status in statuses] == [1, 2, 3, 1, 2, 3]
 
 
 def test_evaluation_gives_the_same_sums_on_any_number_of_devices():

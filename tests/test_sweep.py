@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
+from configs.changes import Change, Sweep
 from launch import record, report, results, sweep
-from launch.changes import Change, Sweep
 from launch.local import LocalRunner
 from launch.stages import Member, Stage, make_members, read_overrides, read_sweep
 from tests.conftest import ROOT
@@ -128,12 +128,11 @@ def test_the_cost_comes_from_plan(capsys):
     arguments = ['--sweep=configs/sweeps/sentence_loss.py', '--workdir=nowhere', '--dry_run']
     assert sweep.main([*arguments, '--topology=v5e:4x4', '--price=2']) == 0
     shown = capsys.readouterr().out
-    from albert_jax.planning import on_paper
-    from albert_jax.pretrain import read_sections
-    from albert_jax.topologies import parse
+    from albert_jax.planning.estimate import on_paper
+    from albert_jax.planning.topologies import parse
 
     member = make_members(read_sweep('configs/sweeps/sentence_loss.py'), {})[0]
-    paper = on_paper(read_sections(member.config), parse('v5e:4x4'))
+    paper = on_paper(member.run, parse('v5e:4x4'))
     hours = 3 * paper.bound_seconds * 125_000 / 3600
     assert f'{hours:,.1f} hours, {16 * hours:,.0f} chip-hours, {32 * hours:,.0f} at 2' in shown
     assert shown.count('python -m albert_jax.') == 3 * 7

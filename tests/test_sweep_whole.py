@@ -9,13 +9,13 @@ import types
 
 import pytest
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch import report, results, sweep
 from tests.conftest import ROOT
 from tests.test_notebooks import cells
 
 SWEEP = """
-from launch.changes import Change, Sweep, each_from_the_last
+from configs.changes import Change, Sweep, each_from_the_last
 
 SMALL = {
     'model.vocab_size': 1000, 'model.hidden_size': 16, 'model.intermediate_size': 32,
@@ -69,10 +69,10 @@ def swept(corpus_directory, tmp_path_factory):
 def check_the_deeper_net_started_from_the_shallower_one(swept):
     import numpy as np
 
-    from albert_jax import pretrained
+    from albert_jax.interop import native
 
     root, _ = swept
-    shallow, deep = (pretrained.read(root / f'layers{n}/pretrain') for n in (1, 2))
+    shallow, deep = (native.read(root / f'layers{n}/pretrain') for n in (1, 2))
     assert deep.run['init_from'] == f'{root}/layers1/pretrain'
     assert deep.config.num_hidden_layers == 2
     # Six small steps from those weights, not from others.
@@ -101,11 +101,12 @@ def check_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path
 
 
 def check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
-    from albert_jax import intrinsic, pretrained
     from albert_jax.data.dataset import PreparedCorpus
+    from albert_jax.interop import native
+    from albert_jax.pretraining import intrinsic
 
     root, _ = swept
-    model = pretrained.read(root / 'layers1/pretrain')
+    model = native.read(root / 'layers1/pretrain')
     stored = json.loads((root / 'layers1/intrinsic/results.json').read_text())
     assert set(stored) == {
         f'{task}_{kind}' for task in ('mlm', 'nsp', 'sop') for kind in ('loss', 'accuracy')
@@ -116,7 +117,8 @@ def check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
     import numpy as np
 
     import albert_jax
-    from albert_jax.data.pretraining import PretrainingData, PretrainingSettings
+    from albert_jax.data.pretraining import PretrainingData
+    from albert_jax.runs.pretraining import PretrainingSettings
 
     settings = PretrainingSettings(sequence_length=32, sentence_loss='nsp')
     data = PretrainingData(PreparedCorpus(corpus_directory), 'validation', settings, 32, seed=0)

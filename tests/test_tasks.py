@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.about import Head
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import tfds_source
 from albert_jax.tasks.families import TASKS, find_files, make_task
 from albert_jax.tasks.splits import hold_out
-from albert_jax.tasks.task import TaskSettings
 from tests.conftest import shared_data
 
 

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.data.vocabulary import train_vocabulary
-from albert_jax.errors import UserError
 from tests.conftest import documents, shared_data
 
 

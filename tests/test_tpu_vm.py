@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from launch import machine, tpu_vm
 from tests.conftest import ROOT
 

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from albert_jax import pretrain
-from albert_jax.errors import UserError
-from albert_jax.telemetry import read_lines
+from albert_jax.cli.errors import UserError
+from albert_jax.pretraining import job
+from albert_jax.runs.runs import PretrainRun
+from albert_jax.training.telemetry import read_lines
 from configs.pretrain import get_config
+from tests import tiny
 
 
 def tiny_config(corpus, **loop):
@@ -36,7 +38,7 @@ def without_speed(path):
 
 def test_a_run_logs_evaluates_and_learns(corpus_directory, tmp_path, capsys):
     config = tiny_config(corpus_directory, num_steps=60, log_every=10, eval_every=20)
-    assert pretrain.run(config, tmp_path) == 0
+    assert tiny.pretrain(config, tmp_path) == 0
     lines = read_lines(tmp_path / 'metrics.jsonl')
     train = [line for line in lines if line['split'] == 'train']
     held_out = [line for line in lines if line['split'] == 'validation']
@@ -56,7 +58,7 @@ def test_a_run_logs_evaluates_and_learns(corpus_directory, tmp_path, capsys):
 def test_tensorboard_reads_the_events(corpus_directory, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert pretrain.run(tiny_config(corpus_directory), tmp_path) == 0
+    assert tiny.pretrain(tiny_config(corpus_directory), tmp_path) == 0
     events = EventAccumulator(str(tmp_path / 'tensorboard'))
     events.Reload()
     lines = read_lines(tmp_path / 'metrics.jsonl')
@@ -80,7 +82,7 @@ def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
             corpus_directory, num_devices=num_devices, num_microbatches=num_microbatches,
             num_steps=10,
         )  # fmt: skip
-        pretrain.run(config, workdir)
+        tiny.pretrain(config, workdir)
         runs[num_devices] = (
             albert_jax.load(workdir).params,
             without_speed(workdir / 'metrics.jsonl'),
@@ -102,9 +104,9 @@ def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
 
 def test_a_finished_run_is_not_done_again(corpus_directory, tmp_path, capsys):
     config = tiny_config(corpus_directory)
-    pretrain.run(config, tmp_path)
+    tiny.pretrain(config, tmp_path)
     before = (tmp_path / 'metrics.jsonl').read_text()
-    assert pretrain.run(config, tmp_path) == 0
+    assert tiny.pretrain(config, tmp_path) == 0
     assert 'there was nothing left to do' in capsys.readouterr().out
     assert (tmp_path / 'metrics.jsonl').read_text() == before
 
@@ -117,7 +119,7 @@ def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_director
     import albert_jax
 
     config = tiny_config(corpus_directory, keep_last=9)
-    pretrain.run(config, tmp_path / 'whole')
+    tiny.pretrain(config, tmp_path / 'whole')
     for step in (5, 10):
         again = tmp_path / f'from-{step}'
         (again / 'checkpoints').mkdir(parents=True)
@@ -126,7 +128,7 @@ def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_director
         # What a killed run leaves: lines beyond the checkpoint, the last of them cut.
         text = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
         (again / 'metrics.jsonl').write_text(text[:-20])
-        pretrain.run(config, again)
+        tiny.pretrain(config, again)
         assert without_speed(again / 'metrics.jsonl') == without_speed(
             tmp_path / 'whole' / 'metrics.jsonl'
         )
@@ -146,7 +148,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(corpus_dir
     config['optimizer'] |= {'learning_rate': 1e38, 'name': 'adamw', 'clip_norm': 0.0}
     config['optimizer'] |= {'warmup_steps': 8, 'weight_decay': 1e30}
     with pytest.raises(UserError, match='of 3 steps in a row was not finite; none of them reached'):
-        pretrain.run(config, tmp_path)
+        tiny.pretrain(config, tmp_path)
     params = albert_jax.load(tmp_path).params
     assert np.isfinite(params['pooler']['kernel']).all()
 
@@ -175,24 +177,24 @@ def test_a_bad_config_is_refused_before_anything_is_written(
     config = tiny_config(corpus_directory)
     config[section] |= change
     with pytest.raises(UserError, match=message):
-        pretrain.run(config, tmp_path / 'run')
+        tiny.pretrain(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 def test_a_workdir_of_another_run_is_refused_and_untouched(corpus_directory, tmp_path):
-    pretrain.run(tiny_config(corpus_directory), tmp_path)
+    tiny.pretrain(tiny_config(corpus_directory), tmp_path)
     before = (tmp_path / 'metrics.jsonl').read_text()
     config = tiny_config(corpus_directory)
     config['model']['num_hidden_layers'] = 3
     with pytest.raises(UserError, match=r'model.num_hidden_layers \(there 2, here 3\)'):
-        pretrain.run(config, tmp_path)
+        tiny.pretrain(config, tmp_path)
     assert (tmp_path / 'metrics.jsonl').read_text() == before
 
 
 def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
-    from albert_jax import telemetry
-    from albert_jax.config import SIZES
-    from albert_jax.flops import peak_flops, train_flops
+    from albert_jax.model.config import SIZES
+    from albert_jax.model.flops import peak_flops, train_flops
+    from albert_jax.training import telemetry
 
     assert peak_flops('TPU v4') == 275e12 and peak_flops('cpu') is None
     # Six FLOPs a weight and token, plus attention: base at 512 tokens.
@@ -216,7 +218,7 @@ def test_the_first_phase_trains_on_short_sequences_and_the_run_goes_on(corpus_di
         found['pretraining'] |= {'short_phase_steps': 5, 'short_phase_length': 16} | changes
         return found
 
-    assert pretrain.run(config(), tmp_path / 'whole') == 0
+    assert tiny.pretrain(config(), tmp_path / 'whole') == 0
     lines = read_lines(tmp_path / 'whole' / 'metrics.jsonl')
     train = [line for line in lines if line['split'] == 'train']
     lengths = [
@@ -227,14 +229,14 @@ def test_the_first_phase_trains_on_short_sequences_and_the_run_goes_on(corpus_di
     # One schedule over both phases, and the same optimizer state: the moments are carried on.
     rates = [line['learning_rate'] for line in train]
     np.testing.assert_allclose(np.diff(rates[2:]), np.diff(rates[2:])[0], rtol=1e-3)
-    task, _, _ = pretrain.make_task(config())
+    task = job.make_job(job.prepare(PretrainRun.from_dict(config())))
     assert task.train_batch(4, range(2))['input_ids'].shape == (2, 16)
     assert task.train_batch(5, range(2))['input_ids'].shape == (2, 32)
     assert task.eval_batch(0, range(2))['input_ids'].shape == (2, 32)
     with pytest.raises(
         UserError, match='short_phase_length is 32; it must be at least 8 and below'
     ):
-        pretrain.make_task(config(short_phase_length=32))
+        PretrainRun.from_dict(config(short_phase_length=32))
 
 
 def test_a_first_phase_of_another_vocabulary_is_refused(text_file, corpus_directory, tmp_path):
@@ -248,7 +250,7 @@ def test_a_first_phase_of_another_vocabulary_is_refused(text_file, corpus_direct
     config['pretraining'] |= {'short_phase_steps': 5, 'short_phase_length': 16}
     config['data']['short_phase_path'] = str(tmp_path / 'other')
     with pytest.raises(UserError, match='have different vocabularies'):
-        pretrain.make_task(config)
+        job.prepare(PretrainRun.from_dict(config))
 
 
 def test_batch_sizes_by_the_square_root_rule():
@@ -272,7 +274,7 @@ def test_batch_sizes_by_the_square_root_rule():
 
 
 def test_a_profile_of_some_steps_is_written(corpus_directory, tmp_path, capsys):
-    assert pretrain.run(tiny_config(corpus_directory), tmp_path, num_profiled=2) == 0
+    assert tiny.pretrain(tiny_config(corpus_directory), tmp_path, num_profiled=2) == 0
     assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
     assert 'tensorboard --logdir=' in capsys.readouterr().out
 
@@ -280,7 +282,7 @@ def test_a_profile_of_some_steps_is_written(corpus_directory, tmp_path, capsys):
 def test_remat_and_attention_may_change_on_the_way(corpus_directory, tmp_path):
     config = tiny_config(corpus_directory)
     config['loop']['num_steps'] = 10
-    assert pretrain.run(config, tmp_path) == 0
+    assert tiny.pretrain(config, tmp_path) == 0
     config['model'] |= {'remat': 'full', 'attention': 'einsum'}
     config['loop']['num_microbatches'] = 0
-    assert pretrain.run(config, tmp_path) == 0
+    assert tiny.pretrain(config, tmp_path) == 0

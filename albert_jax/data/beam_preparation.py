@@ -24,6 +24,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data import dataset
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import (
@@ -34,7 +35,6 @@ from albert_jax.data.preparation import (
     manifest_of,
 )
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
 
 _DIGEST_BYTES = 16
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
 _DOCUMENTED_PACKAGES = (

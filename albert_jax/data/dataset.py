@@ -20,9 +20,9 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int, Int64, UInt
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
 
 FORMAT = 1
 SPLITS = ('train', 'validation')

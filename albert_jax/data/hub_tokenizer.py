@@ -5,8 +5,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Encoding, Tokenizer
-from albert_jax.errors import UserError
 
 _SPECIAL = {
     'pad_id': ('<pad>', '[PAD]'),

@@ -21,18 +21,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.settings import NonNegative, Probability, Settings, at_least
 from albert_jax.data import dataset
 from albert_jax.data.corpus import Source
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.data.vocabulary import train_vocabulary
-from albert_jax.errors import UserError
-from albert_jax.settings import Settings
 
 _BLOCK_CHARACTERS = 500_000
 _NUM_SPECIAL = 3  # [CLS] A [SEP] B [SEP]
@@ -53,27 +53,20 @@ class PreparationSettings(Settings):
 
     SECTION: ClassVar[str] = 'prepare'
 
-    # Chunks are filled up to this many tokens, [CLS] and two [SEP] included.
-    sequence_length: int = 512
-    # Share of the documents that is held out, chosen by their content and the seed.
-    validation_fraction: float = 0.01
-    seed: int = 0
-    keep_case: bool = False
-    keep_accents: bool = False
+    sequence_length: Annotated[
+        int, at_least(8), 'tokens of a chunk, [CLS] and two [SEP] included'
+    ] = 512
+    validation_fraction: Annotated[
+        float, Probability, 'share of the documents held out, chosen by content and seed'
+    ] = 0.01
+    seed: Annotated[int, 'of the split into training and validation'] = 0
+    keep_case: Annotated[bool, 'do not lower the case'] = False
+    keep_accents: Annotated[bool, 'do not drop combining marks'] = False
     # Cleaning; what each leaves out is counted in the manifest.
-    html: bool = False
-    drop_control_characters: bool = False
-    drop_duplicates: bool = False
-    min_characters: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_probability('validation_fraction')
-        self.check_not_negative('min_characters')
-        if self.sequence_length < 8:
-            raise UserError(
-                f'prepare.sequence_length is {self.sequence_length}; it must be at least 8.'
-            )
+    html: Annotated[bool, 'take the text out of HTML'] = False
+    drop_control_characters: Annotated[bool, 'leave out control characters'] = False
+    drop_duplicates: Annotated[bool, 'leave out documents that were there already'] = False
+    min_characters: Annotated[int, NonNegative, 'leave out shorter documents'] = 0
 
     @property
     def normalization(self) -> Normalization:

@@ -6,88 +6,55 @@ from a number, and any host can make any rows of the same global batch.
 """
 
 import dataclasses
-import math
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, UInt, UInt64
 
-from albert_jax.config import SENTENCE_LOSSES
+from albert_jax.cli.errors import UserError
 from albert_jax.data.dataset import Chunks, PreparedCorpus
 from albert_jax.data.permutation import shuffled_indices
-from albert_jax.errors import UserError
-from albert_jax.settings import Settings
+from albert_jax.runs.pretraining import PretrainingSettings
 
 HostBatch = dict[str, np.ndarray]
 
+# Raised by whoever changes what a batch of the same seed and step holds: runs of another version
+# do not resume. A golden digest in the tests guards it.
+DATA_VERSION = 1
+
 _NUM_SPECIAL = 3  # [CLS] A [SEP] B [SEP]
 _TRAIN_STREAM, _EVAL_STREAM = 0, 1
-# The n-th attempt to draw another document's segment has the stream _PARTNER_STREAM + n.
-_PARTNER_STREAM = 1024
-_MAX_PARTNER_ATTEMPTS = 64
+# The n-th attempt to draw another document's segment has the stream _NEGATIVE_STREAM + n.
+_NEGATIVE_STREAM = 1024
+_MAX_NEGATIVE_ATTEMPTS = 64
 # Uniform numbers of each row: for its shape, and for the segment that it may take elsewhere.
 _NUM_UNIFORMS = 8
 # Predictions come in whole words, so that a row may need a few places more than its share.
 _PLACES_MULTIPLE = 8
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainingSettings(Settings):
-    """Section `pretraining` of a config; the defaults are the paper's.
+def batch_shapes(
+    settings: PretrainingSettings, batch_size: int
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every field of a batch, by its name.
 
-    Raises:
-      UserError: if a value is impossible.
+    Args:
+      settings: of the batches.
+      batch_size: rows.
     """
-
-    SECTION: ClassVar[str] = 'pretraining'
-
-    # Tokens a sequence, special pieces included.
-    sequence_length: int = 512
-    # 'sop': swapped segments; 'nsp': another document's segment; 'none'.
-    sentence_loss: str = 'sop'
-    # Factors of the two losses in the total.
-    mlm_weight: float = 1.0
-    sentence_weight: float = 1.0
-    # Share of the tokens that is to be predicted.
-    masked_fraction: float = 0.15
-    # Masked n-grams are of 1 to this many whole words, with p(n) ∝ 1/n.
-    max_ngram: int = 3
-    # Share of the sequences that is cut to a random shorter length.
-    short_fraction: float = 0.1
-    # The first so many steps train on sequences of this length (BERT's curriculum, arXiv
-    # 1810.04805, appendix A.2); 0 for none.
-    short_phase_steps: int = 0
-    short_phase_length: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_choice('sentence_loss', SENTENCE_LOSSES)
-        self.check_not_negative('mlm_weight', 'sentence_weight')
-        self.check_positive('max_ngram', 'masked_fraction')
-        self.check_probability('masked_fraction', 'short_fraction')
-        if self.sequence_length < 8:
-            raise UserError(
-                f'pretraining.sequence_length is {self.sequence_length}; it must be at least 8.'
-            )
-        self.check_not_negative('short_phase_steps')
-        if self.short_phase_steps and not 8 <= self.short_phase_length < self.sequence_length:
-            raise UserError(
-                f'pretraining.short_phase_length is {self.short_phase_length}; it must be at least '
-                f'8 and below sequence_length, which is {self.sequence_length}.'
-            )
-
-    @property
-    def short_phase(self) -> 'PretrainingSettings':
-        """The settings of the first steps."""
-        return dataclasses.replace(
-            self, sequence_length=self.short_phase_length, short_phase_steps=0
-        )
-
-    @property
-    def max_masked(self) -> int:
-        """Places for predictions in each row: those of a full one, up to a multiple of 8."""
-        full = self.masked_fraction * self.sequence_length
-        return math.ceil((full + 1) / _PLACES_MULTIPLE) * _PLACES_MULTIPLE
+    ids, flags = np.dtype(np.int32), np.dtype(np.float32)
+    sequence = (batch_size, settings.sequence_length)
+    predictions = (batch_size, settings.max_predictions_per_sequence)
+    return {
+        'input_ids': (sequence, ids),
+        'attention_mask': (sequence, ids),
+        'token_type_ids': (sequence, ids),
+        'sentence_labels': ((batch_size,), ids),
+        'sentence_weights': ((batch_size,), flags),
+        'masked_positions': (predictions, ids),
+        'masked_ids': (predictions, ids),
+        'masked_weights': (predictions, flags),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +150,9 @@ class PretrainingData:
     ) -> HostBatch:
         length = self._settings.sequence_length
         chunks = self._split.read(indices)
-        num_bits = _NUM_UNIFORMS + length // 4 + length // 2 + self._settings.max_masked
+        num_bits = (
+            _NUM_UNIFORMS + length // 4 + length // 2 + self._settings.max_predictions_per_sequence
+        )
         bits = self._bits(num_bits, step, rows, stream)
         uniforms = _uniform(bits[:, :_NUM_UNIFORMS])
         segments = self._segments(chunks, uniforms, step, rows, stream)
@@ -251,19 +220,21 @@ class PretrainingData:
                     np.where(label, first_length, second_length),
                 )
             case 'nsp':
-                partners, u_sentence = self._partners(chunks, label, step, rows, stream)
-                sentence = (u_sentence * partners.num_sentences).astype(np.int64)
-                offset = partners.edges[row, sentence]
-                room = np.minimum(partners.edges[:, -1] - offset, target - first_length)
-                offset = offset + partners.starts[:-1] + len(tokens)
+                negative_chunks, u_sentence = self._negative_chunks(
+                    chunks, label, step, rows, stream
+                )
+                sentence = (u_sentence * negative_chunks.num_sentences).astype(np.int64)
+                offset = negative_chunks.edges[row, sentence]
+                room = np.minimum(negative_chunks.edges[:, -1] - offset, target - first_length)
+                offset = offset + negative_chunks.starts[:-1] + len(tokens)
                 second = np.where(label, offset, second)
                 second_length = np.where(label, room, second_length)
-                tokens = np.concatenate([tokens, partners.tokens])
+                tokens = np.concatenate([tokens, negative_chunks.tokens])
             case _:
                 label = np.zeros_like(label)
         return _Segments(tokens, first, first_length, second, second_length, label)
 
-    def _partners(
+    def _negative_chunks(
         self,
         chunks: Chunks,
         is_needed: Bool[np.ndarray, 'batch'],
@@ -275,15 +246,15 @@ class PretrainingData:
         indices = np.zeros(len(rows), np.int64)
         u_sentence = np.zeros(len(rows))
         is_open = np.ones(len(rows), bool)
-        for attempt in range(_MAX_PARTNER_ATTEMPTS):
-            bits = self._bits(2, step, rows, _PARTNER_STREAM * (stream + 1) + attempt)
+        for attempt in range(_MAX_NEGATIVE_ATTEMPTS):
+            bits = self._bits(2, step, rows, _NEGATIVE_STREAM * (stream + 1) + attempt)
             u_index, u_next = _uniform(bits[:, :2]).T
             indices = np.where(is_open, (u_index * len(self)).astype(np.int64), indices)
             u_sentence = np.where(is_open, u_next, u_sentence)
-            partners = self._split.read(indices)
-            is_open = is_needed & (partners.documents == chunks.documents)
+            negative_chunks = self._split.read(indices)
+            is_open = is_needed & (negative_chunks.documents == chunks.documents)
             if not is_open.any():
-                return partners, u_sentence
+                return negative_chunks, u_sentence
         raise UserError(
             'pretraining.sentence_loss is nsp, which takes segments from other documents, but '
             'almost all of a split is one document; use sop, or a corpus of more documents.'
@@ -331,26 +302,26 @@ class PretrainingData:
         """Chooses n-grams of whole words to predict, and hides them in `input_ids`."""
         input_ids = batch['input_ids']
         num_rows, length = input_ids.shape
-        max_masked = self._settings.max_masked
+        max_predictions_per_sequence = self._settings.max_predictions_per_sequence
         ngram_bits = np.ascontiguousarray(bits[:, : length // 4]).view(np.uint16)
         key_bits = np.ascontiguousarray(bits[:, length // 4 :][:, : length // 2]).view(np.uint32)
-        choice_bits = bits[:, length // 4 + length // 2 :][:, :max_masked]
+        choice_bits = bits[:, length // 4 + length // 2 :][:, :max_predictions_per_sequence]
 
-        tiles, sizes = self._ngrams(batch, segments, ngram_bits)
+        ngram_ids, sizes = self._ngrams(batch, segments, ngram_bits)
         budget = self._settings.masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
-        is_chosen = choose_ngrams(sizes, budget, max_masked, u_budget, key_bits)
+        is_chosen = choose_ngrams(sizes, budget, max_predictions_per_sequence, u_budget, key_bits)
         # Tile 0 is everything that cannot be masked.
-        is_masked = np.take_along_axis(is_chosen, tiles, axis=1)
+        is_masked = np.take_along_axis(is_chosen, ngram_ids, axis=1)
 
         rows, columns = np.nonzero(is_masked)
         counts = np.bincount(rows, minlength=num_rows)
         places = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
-        masked_positions = np.zeros((num_rows, max_masked), np.int32)
+        masked_positions = np.zeros((num_rows, max_predictions_per_sequence), np.int32)
         masked_positions[rows, places] = columns
-        weights = np.arange(max_masked) < counts[:, None]
+        weights = np.arange(max_predictions_per_sequence) < counts[:, None]
         masked_ids = np.take_along_axis(input_ids, masked_positions, axis=1) * weights
 
-        hidden = self._hide(masked_ids, choice_bits)
+        hidden = self._corrupt_tokens(masked_ids, choice_bits)
         input_ids[rows, columns] = hidden[rows, places]
         batch['masked_positions'] = masked_positions
         batch['masked_ids'] = masked_ids
@@ -395,14 +366,16 @@ class PretrainingData:
         np.put_along_axis(starts_ngram, np.minimum(next_start, length), True, axis=1)
         ngram_of_word = starts_ngram.cumsum(1, dtype=np.int32)
         ngram_of_word[:, 0] = 0
-        tiles = np.take_along_axis(ngram_of_word, word, axis=1) * is_token
-        num_tiles = int(tiles.max()) + 1
-        flat = (tiles + (row * num_tiles)[:, None]).ravel()
-        sizes = np.bincount(flat, minlength=num_rows * num_tiles).reshape(num_rows, num_tiles)
+        ngram_ids = np.take_along_axis(ngram_of_word, word, axis=1) * is_token
+        num_ngram_ids = int(ngram_ids.max()) + 1
+        flat = (ngram_ids + (row * num_ngram_ids)[:, None]).ravel()
+        sizes = np.bincount(flat, minlength=num_rows * num_ngram_ids).reshape(
+            num_rows, num_ngram_ids
+        )
         sizes[:, 0] = 0
-        return tiles, sizes
+        return ngram_ids, sizes
 
-    def _hide(
+    def _corrupt_tokens(
         self, ids: Int[np.ndarray, 'batch masked'], bits: UInt64[np.ndarray, 'batch masked']
     ) -> Int[np.ndarray, 'batch masked']:
         """What the model sees in place of each piece: 80 % [MASK], 10 % itself, 10 % any other."""

@@ -13,8 +13,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Aligned, Normalization
-from albert_jax.errors import UserError
 
 _SPACE = '▁'
 _SPECIAL = {'pad_id': '<pad>', 'unk_id': '<unk>'} | {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import sentencepiece
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 
 def train_vocabulary(

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.huggingface_config import parse
+from albert_jax.interop.native import Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours
-from albert_jax.pretrained import Pretrained, with_tokenizer
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import Head
 
 _SKIPS = (
     Skip(r'(^|/)(adam|lamb)_[mv]$', "the optimizer's moments"),
@@ -79,7 +79,7 @@ def table(config: AlbertConfig) -> Iterator[Entry]:
     yield from _norm('bert/embeddings/LayerNorm', 'embeddings/layer_norm')
     if config.use_embedding_projection:
         yield from _dense(_PROJECTION, 'embeddings/projection')
-    is_stacked = config.num_attention_copies > 1
+    is_stacked = config.num_unique_attention_layers > 1
     for group in range(config.num_hidden_groups):
         for inner in range(config.inner_group_num):
             theirs = f'bert/encoder/transformer/group_{group}/inner_group_{inner}'

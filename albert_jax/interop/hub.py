@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 _NAME = re.compile(r'[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?')
 # Nothing else of a repository is fetched; a pickle never is.

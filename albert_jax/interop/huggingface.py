@@ -12,12 +12,12 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from albert_jax.interop import huggingface_config as configs
 from albert_jax.interop import huggingface_tokenizer as tokenizers
+from albert_jax.interop.native import OPTIONAL_PARTS, Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours, to_theirs
-from albert_jax.pretrained import OPTIONAL_PARTS, Pretrained, with_tokenizer
+from albert_jax.model.config import AlbertConfig
 
 _PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.h5', '*.msgpack', '*.ot')
 _INDEX = 'model.safetensors.index.json'
@@ -48,15 +48,15 @@ def _copies(config: AlbertConfig) -> Iterator[tuple[int, int, int | None, int | 
     """Their group and inner group, and our copies of attention and feed-forward there."""
     groups = configs.num_groups(config)
     first_layers = [-(-group * config.num_hidden_layers // groups) for group in range(groups)]
-    attention = config.copy_indices(config.num_attention_copies)
-    ffn = config.copy_indices(config.num_ffn_copies)
+    attention = config.unique_layer_indices(config.num_unique_attention_layers)
+    ffn = config.unique_layer_indices(config.num_unique_ffn_layers)
     for group, layer in enumerate(first_layers):
         for inner in range(config.inner_group_num):
             yield (
                 group,
                 inner,
-                attention[layer][inner] if config.num_attention_copies > 1 else None,
-                ffn[layer][inner] if config.num_ffn_copies > 1 else None,
+                attention[layer][inner] if config.num_unique_attention_layers > 1 else None,
+                ffn[layer][inner] if config.num_unique_ffn_layers > 1 else None,
             )
 
 
@@ -87,7 +87,7 @@ def bert_table(config: AlbertConfig) -> Iterator[Entry]:
     yield from _embeddings()
     for layer in range(config.num_hidden_layers):
         theirs = f'encoder.layer.{layer}'
-        ours, copy = 'encoder/layer', layer if config.num_attention_copies > 1 else None
+        ours, copy = 'encoder/layer', layer if config.num_unique_attention_layers > 1 else None
         for name in ('query', 'key', 'value'):
             yield from _dense(f'{theirs}.attention.self.{name}', f'{ours}/attention/{name}', copy)
         yield from _dense(f'{theirs}.attention.output.dense', f'{ours}/attention/output', copy)

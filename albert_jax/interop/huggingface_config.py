@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import Head
 
 # What Hugging Face takes where config.json is silent.
 _ALBERT_DEFAULTS = {

@@ -7,10 +7,10 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.errors import UserError
 from albert_jax.interop.huggingface_config import parse
 
 _SENTENCEPIECE, _TOKENIZERS, _WORDPIECE = 'spiece.model', 'tokenizer.json', 'vocab.txt'

@@ -10,11 +10,10 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from albert_jax import pretrained
+from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
-from albert_jax.errors import UserError
-from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
+from albert_jax.interop.native import Pretrained
 
 # Of an unpacked archive: ten times the largest of the release, with its optimizer's moments.
 _LARGEST = 30 << 30
@@ -41,7 +40,7 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: if it is none of these, or cannot be read whole.
     """
-    found = pretrained.complete(read(source, vocabulary))
+    found = native.complete(read(source, vocabulary))
     for note in found.notes:
         print(f'note: {source}: {note}', file=sys.stderr)
     return found
@@ -93,7 +92,7 @@ def _is_archive(path: Path) -> bool:
 def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
     checkpoints = google.checkpoints(path)
     formats = {
-        'albert_jax': pretrained.is_checkpoint(path),
+        'albert_jax': native.is_checkpoint(path),
         'Hugging Face': huggingface.is_directory(path),
         'TensorFlow': bool(checkpoints),
     }
@@ -109,7 +108,7 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
             return _read_directory(children[0], vocabulary)
         raise UserError(f'{path} holds no model; give {_FORMATS}.')
     if found == ['albert_jax']:
-        model = pretrained.read(path)
+        model = native.read(path)
         if vocabulary is None:
             return model
         normalization = getattr(model.tokenizer, 'normalization', Normalization())
@@ -118,7 +117,7 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
             'keep_accents': normalization.keep_accents,
         }
         words = huggingface_tokenizer.from_file(vocabulary, settings)
-        return pretrained.with_tokenizer(model, words, str(path))
+        return native.with_tokenizer(model, words, str(path))
     if found == ['Hugging Face']:
         return huggingface.read(path, vocabulary)
     if len(checkpoints) != 1:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
-from albert_jax.optimizer import path_name
-from albert_jax.pretrained import OPTIONAL_PARTS, expected_shapes
+from albert_jax.cli.errors import UserError
+from albert_jax.interop.native import OPTIONAL_PARTS, expected_shapes
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.paths import path_name
 
 
 class Entry(NamedTuple):

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from albert_jax.errors import UserError
-from albert_jax.model import PretrainingModel
-from albert_jax.pretrained import Pretrained, complete
-from albert_jax.service.batching import Arrays, Row, stretched
-from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
+from albert_jax.cli.errors import UserError
+from albert_jax.interop.native import Pretrained, complete
+from albert_jax.model.albert import PretrainingModel
+from albert_jax.service.batching import Arrays, Row, pad_to
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
+from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 _MORE_LENGTHS = (24, 40, 56)
 MOST_MASKS = 8
@@ -112,7 +112,7 @@ class Predict:
         texts: dict[str, Any] = dict.fromkeys(fields, 'a')
         if 'options' in fields:
             texts['options'] = ['a'] * 4
-        return stretched(self.encode([texts or 'a']).rows[0], length)
+        return pad_to(self.encode([texts or 'a']).rows[0], length)
 
 
 class _Mapped:
@@ -247,7 +247,7 @@ class Embed(_OfPretrained):
 
         def embed(params: Any, batch: Any) -> dict[str, jax.Array]:
             encode = functools.partial(
-                PretrainingModel(config).apply, with_pooler=False, method='encode'
+                PretrainingModel(config).apply, use_pooler=False, method='encode'
             )
             found: Any = encode({'params': params}, *(batch[name] for name in _INPUTS))
             hidden = found[0].astype(jnp.float32)

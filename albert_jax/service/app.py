@@ -17,11 +17,11 @@ from fastapi.security import HTTPBearer
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from albert_jax.service.abilities import Ability, Encoded
 from albert_jax.service.batching import Busy
-from albert_jax.service.figures import Figures
-from albert_jax.service.gate import Gate
+from albert_jax.service.metrics import Metrics
+from albert_jax.service.middleware import Middleware
 from albert_jax.service.models import Served
 from albert_jax.service.schema import (
     REFUSALS,
@@ -30,7 +30,7 @@ from albert_jax.service.schema import (
     FillMaskRequest,
     InspectRequest,
     PredictRequest,
-    complaint,
+    error_response,
 )  # fmt: skip
 
 PATHS = frozenset(
@@ -71,11 +71,11 @@ class Service:
 
     Args:
       limits: of requests.
-      figures: what is counted.
+      metrics: what is counted.
     """
 
-    def __init__(self, limits: Limits, figures: Figures) -> None:
-        self.limits, self.figures = limits, figures
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self.limits, self.metrics = limits, metrics
         self.models: Mapping[str, Served] = {}
         self.is_ready = False
         # Attributions take many passes; they wait for each other and hold up nobody else.
@@ -97,7 +97,7 @@ class Service:
             compile_it()
             tell(what, len(shapes))
         self.is_ready = True
-        self.figures.is_ready.set(1)
+        self.metrics.is_ready.set(1)
 
     @property
     def num_compiled(self) -> int:
@@ -262,7 +262,7 @@ def make_app(
       stop: called when the last request has been answered.
       api_key: of /v1; empty for none.
     """
-    limits, figures = service.limits, service.figures
+    limits, metrics = service.limits, service.metrics
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -300,7 +300,7 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        status, sentence = complaint(error)
+        status, sentence = error_response(error)
         return JSONResponse({'error': sentence}, status)
 
     @app.post(
@@ -356,12 +356,12 @@ def make_app(
             return JSONResponse({'status': 'ready'})
         return JSONResponse({'error': 'The models are still being compiled.'}, 503)
 
-    @app.get('/metrics', summary='Figures for Prometheus', response_class=Response)
-    async def metrics() -> Response:
+    @app.get('/metrics', summary='Metrics for Prometheus', response_class=Response)
+    async def prometheus() -> Response:
         """In Prometheus's text format."""
-        figures.compiled.set(service.num_compiled)
-        figures.waiting.set(service.num_waiting)
-        return Response(generate_latest(figures.registry), media_type='text/plain; version=0.0.4')
+        metrics.compiled.set(service.num_compiled)
+        metrics.waiting.set(service.num_waiting)
+        return Response(generate_latest(metrics.registry), media_type='text/plain; version=0.0.4')
 
     page = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')
 
@@ -375,7 +375,7 @@ def make_app(
         headers = {'Content-Security-Policy': policy, 'X-Content-Type-Options': 'nosniff'}
         return HTMLResponse(page.replace('__NONCE__', nonce), headers=headers)
 
-    return Gate(app, figures, api_key, limits.body, limits.seconds, PATHS)
+    return Middleware(app, metrics, api_key, limits.body, limits.seconds, PATHS)
 
 
 def _answer(model: str, given: Any, found: list[Any]) -> JSONResponse:

@@ -81,7 +81,7 @@ def _cost_of(left: Sequence[int], least: int) -> float:
     return max(sum(left), least * max(left)) + num_batches * _BATCH_COST
 
 
-def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
+def collate(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
     """A batch of some rows at the length of the longest, filled up to a size with the first.
 
     What is added to a shorter row is 0, which no answer depends on.
@@ -100,7 +100,7 @@ def together(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
     return batch
 
 
-def stretched(row: Row, length: int) -> Row:
+def pad_to(row: Row, length: int) -> Row:
     """A row at another length."""
     arrays = {}
     for name, array in row.arrays.items():
@@ -131,7 +131,7 @@ class Device:
         return await loop.run_in_executor(self._executor, self._compute, start, rows, size)
 
     def _compute(self, start: Start, rows: Sequence[Row], size: int) -> Arrays:
-        batch = together(rows, size)
+        batch = collate(rows, size)
         # All chips must be given the programs in the same order, or two would wait for each other.
         with self._order:
             outputs = start(batch)
@@ -180,14 +180,14 @@ class Batcher:
         loop = asyncio.get_running_loop()
         places = [(row, loop.create_future()) for row in rows]
         self._waiting.extend(places)
-        self._employ()
+        self._spawn_worker()
         try:
             return [await future for _, future in places]
         finally:
             for _, future in places:
                 future.cancel()
 
-    def _employ(self) -> None:
+    def _spawn_worker(self) -> None:
         """One more worker, if the device takes one more batch."""
         self._workers = [worker for worker in self._workers if not worker.done()]
         if len(self._workers) < _NUM_AT_ONCE:
@@ -200,7 +200,7 @@ class Batcher:
         while found := self._take():
             taken, size = found
             if self._waiting:
-                self._employ()
+                self._spawn_worker()
             rows = [row for row, _ in taken]
             try:
                 outputs = await self._device(self._start, rows, size)

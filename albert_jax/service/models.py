@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.errors import UserError
-from albert_jax.inside import Inspector, encode, rollout, words_of
+from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
-from albert_jax.optimizer import path_name
-from albert_jax.pretrained import Pretrained
+from albert_jax.interop.native import Pretrained
+from albert_jax.interpretability.inspector import Inspector, encode, rollout, words_of
+from albert_jax.model.paths import path_name
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
-from albert_jax.service.batching import SIZES, Batcher, Device, together
-from albert_jax.sharding import make_mesh, replicated
+from albert_jax.service.batching import SIZES, Batcher, Device, collate
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
+from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is looked into; attention is the square of it, for every depth and head.
 _MOST_INSPECTED = 64
@@ -84,7 +84,7 @@ class Served:
 
     @staticmethod
     def _compile(ability: Ability, length: int, size: int) -> None:
-        jax.device_get(ability.start(together([ability.example(length)], size)))
+        jax.device_get(ability.start(collate([ability.example(length)], size)))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and which words moved the answer where there is one.

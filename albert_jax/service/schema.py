@@ -123,7 +123,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def complaint(error: RequestValidationError) -> tuple[int, str]:
+def error_response(error: RequestValidationError) -> tuple[int, str]:
     """The status of an invalid body, and what is wrong with it; never its content."""
     first = error.errors()[0]
     if first['type'] == 'json_invalid':

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from albert_jax.about import Head
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.errors import UserError
 from albert_jax.interop import source
-from albert_jax.pretrained import Pretrained
-from albert_jax.sharding import make_mesh, replicated
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import race, squad
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.families import make_task
@@ -20,7 +20,8 @@ from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.race import RaceTask
 from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.tagging import Sentence
-from albert_jax.tasks.task import Family, TaskSettings
+from albert_jax.tasks.task import Task
+from albert_jax.training.sharding import make_mesh, replicated
 
 # The task of a checkpoint that does not say, by its head.
 _DEFAULT_TASKS = {
@@ -84,7 +85,7 @@ class Answerer:
         )  # fmt: skip
         self.params = jax.device_put(self.model.params, replicated(mesh))
 
-    def _family(self, task: str | None, origin: str, max_length: int) -> Family:
+    def _family(self, task: str | None, origin: str, max_length: int) -> Task:
         fields: dict[str, Any] = dict(self.model.run.get('task', {}))
         positions = self.model.config.max_position_embeddings
         if not fields:

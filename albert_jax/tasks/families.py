@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.glue import LAYOUTS, GlueTask
 from albert_jax.tasks.race import RaceTask
 from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.tagging import TaggingTask
-from albert_jax.tasks.task import Family, TaskSettings
+from albert_jax.tasks.task import Task
 
-TASKS: dict[str, Callable[[TaskSettings], Family]] = {
+TASKS: dict[str, Callable[[TaskSettings], Task]] = {
     **dict.fromkeys(LAYOUTS, GlueTask),
     'squad1': SquadTask,
     'squad2': SquadTask,
@@ -35,7 +36,7 @@ _FILES = {
 _ENDINGS = ('tsv', 'csv', 'jsonl')
 
 
-def make_task(settings: TaskSettings) -> Family:
+def make_task(settings: TaskSettings) -> Task:
     """The family of a task.
 
     Raises:

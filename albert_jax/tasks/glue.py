@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.classification import TextExample, TextTask, write_tsv
-from albert_jax.tasks.task import TaskSettings
 
 _ENTAILMENT = ('entailment', 'not_entailment')
 _MNLI = ('contradiction', 'entailment', 'neutral')

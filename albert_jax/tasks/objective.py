@@ -1,62 +1,35 @@
 """What fine-tuning minimises, plainly or against an adversary on the embeddings."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
-from albert_jax.errors import UserError
-from albert_jax.heads import POOLED, apply_head, dropout_of, head_loss, loss_weight
-from albert_jax.model import PretrainingModel
-from albert_jax.objectives import Batch, Guide, Objective, Seen, Sum, guided_weights
-from albert_jax.optimizer import path_name
-from albert_jax.settings import Settings
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustSettings(Settings):
-    """Section `robust` of a config: all off by default.
-
-    Raises:
-      UserError: if a value is impossible.
-    """
-
-    SECTION: ClassVar[str] = 'robust'
-
-    # FreeLB (arXiv 1909.11764): ascent steps on the word embeddings in each step; 0 for none.
-    adversarial_steps: int = 0
-    # Length of an ascent step, of the start, and the largest there may be (0: no limit); each is
-    # the norm of a whole sequence's perturbation.
-    adversarial_learning_rate: float = 0.1
-    adversarial_start: float = 0.05
-    adversarial_max_norm: float = 0.0
-    # The share of ordinary tokens that are replaced by random ones in training.
-    replaced_fraction: float = 0.0
-    # Factor of the head's learning rate.
-    head_learning_rate_factor: float = 1.0
-    # Each layer learns so many times as fast as the one above it, the embeddings slowest.
-    layer_decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_not_negative('adversarial_steps', 'adversarial_start', 'adversarial_max_norm')
-        self.check_positive('adversarial_learning_rate', 'head_learning_rate_factor', 'layer_decay')
-        self.check_probability('replaced_fraction')
+from albert_jax.cli.errors import UserError
+from albert_jax.model.albert import PretrainingModel
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import POOLED, Head, apply_head, dropout_of, head_loss, loss_weight
+from albert_jax.model.losses import Batch, Sum
+from albert_jax.model.paths import path_name
+from albert_jax.runs.task import FinetuningSettings
+from albert_jax.training.objectives import (
+    AuxiliaryLoss,
+    ModelOutputs,
+    Objective,
+    with_auxiliary_weights,
+)
 
 
 def fine_tuning(
     config: AlbertConfig,
     head: Head,
     head_dropout: float,
-    robust: RobustSettings,
+    robust: FinetuningSettings,
     special_ids: tuple[int, ...],
-    guide: Guide | None = None,
+    auxiliary: AuxiliaryLoss | None = None,
 ) -> Objective:
     """The head's loss, as `loss` among the metrics under the name `task_loss`.
 
@@ -66,12 +39,12 @@ def fine_tuning(
       head_dropout: of the classifier's input.
       robust: adversary and replacement of tokens.
       special_ids: pieces that are never replaced.
-      guide: adds losses of its own.
+      auxiliary: adds losses of its own.
 
     Raises:
-      UserError: if an adversary and a guide are asked for at once.
+      UserError: if an adversary and a auxiliary are asked for at once.
     """
-    if guide is not None and robust.adversarial_steps:
+    if auxiliary is not None and robust.adversarial_steps:
         raise UserError(
             f'robust.adversarial_steps is {robust.adversarial_steps}, but a teacher is not asked '
             f'about perturbed embeddings; set it to 0.'
@@ -91,8 +64,8 @@ def fine_tuning(
             deterministic=key is None,
             rngs=None if key is None else {'dropout': key},
             perturbation=perturbation,
-            with_hidden_states=guide is not None and guide.wants_hidden_states,
-            with_pooler=head.kind in POOLED,
+            return_hidden_states=auxiliary is not None and auxiliary.needs_hidden_states,
+            use_pooler=head.kind in POOLED,
             method='encode',
         )
         hidden, pooled, embedded, (layers, _) = encoded
@@ -100,9 +73,9 @@ def fine_tuning(
         dropout = dropout_of(head_dropout, head_key, ids)
         logits = apply_head(head.kind, params['head'], hidden, pooled, batch, dropout, True)
         found = {'task_loss': head_loss(head.kind, logits, batch)}
-        if guide is not None:
+        if auxiliary is not None:
             states = None if layers is None else jnp.concatenate([embedded[None], layers])
-            found |= guide.sums(params, batch, Seen(logits, states))
+            found |= auxiliary.sums(params, batch, ModelOutputs(logits, states))
         return found
 
     def sums(params: PyTree, batch: Batch, key: Key[Array, ''] | None) -> dict[str, Sum]:
@@ -163,9 +136,9 @@ def fine_tuning(
 
     def totals(batch: Batch) -> dict[str, Array]:
         weights = {'task_loss': loss_weight(head.kind, batch)}
-        return weights if guide is None else weights | guide.totals(batch)
+        return weights if auxiliary is None else weights | auxiliary.totals(batch)
 
-    return Objective(guided_weights({'task_loss': 1.0}, guide), totals, sums)
+    return Objective(with_auxiliary_weights({'task_loss': 1.0}, auxiliary), totals, sums)
 
 
 def _start(
@@ -181,7 +154,7 @@ def _start(
     return noise * mask[:, :, None] * norm / size
 
 
-def _ascend(delta: Array, gradient: Array, robust: RobustSettings) -> Array:
+def _ascend(delta: Array, gradient: Array, robust: FinetuningSettings) -> Array:
     def norms(x: Array) -> Array:
         return jnp.sqrt(jnp.square(x).sum((1, 2), keepdims=True))
 
@@ -194,7 +167,7 @@ def _ascend(delta: Array, gradient: Array, robust: RobustSettings) -> Array:
 
 
 def scale_learning_rates(
-    robust: RobustSettings, config: AlbertConfig
+    robust: FinetuningSettings, config: AlbertConfig
 ) -> optax.GradientTransformation:
     """Scales the updates of the head, and of each layer by its depth.
 

@@ -9,13 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from albert_jax.about import Head
-from albert_jax.config import AlbertConfig
-from albert_jax.heads import POOLED, apply_head, dropout_of
-from albert_jax.model import PretrainingModel
-from albert_jax.objectives import Batch
-from albert_jax.sharding import BATCH, REPLICATED, put_batch, replicated
+from albert_jax.model.albert import PretrainingModel
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import POOLED, Head, apply_head, dropout_of
+from albert_jax.model.losses import Batch
 from albert_jax.tasks.features import Features, eval_batches
+from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 
 class Predictor:
@@ -49,7 +48,7 @@ class Predictor:
                 batch['input_ids'],
                 batch['attention_mask'],
                 batch['token_type_ids'],
-                with_pooler=head.kind in POOLED,
+                use_pooler=head.kind in POOLED,
                 method='encode',
             )
             hidden, pooled, _, _ = encoded

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 
 def hold_out(examples: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from albert_jax import metrics
-from albert_jax.about import Head
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.errors import UserError
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
+from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs, TaskSettings
+from albert_jax.tasks.task import Outputs
 
 # Of the odds that there is no answer, a logit: above it the answer is ''.
 _THRESHOLD = 0.0

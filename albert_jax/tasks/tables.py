@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 
 
 class Row(NamedTuple):

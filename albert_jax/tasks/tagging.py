@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax import metrics
-from albert_jax.about import Head
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.errors import UserError
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
+from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs, TaskSettings
+from albert_jax.tasks.task import Outputs
 
 # Of CoNLL-U's ten columns.
 _UPOS = 3

@@ -4,65 +4,20 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from albert_jax.about import Head
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.errors import UserError
-from albert_jax.settings import Settings
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.features import Features
 
 # One array for each example, or each window of a passage, in order.
 Outputs = Mapping[str, Sequence[np.ndarray]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskSettings(Settings):
-    """Section `task` of a config.
-
-    Raises:
-      UserError: if a value is impossible.
-    """
-
-    SECTION: ClassVar[str] = 'task'
-
-    # A name of tasks.families.TASKS.
-    name: str = 'sst2'
-    # Tokens of a sequence, special pieces included.
-    max_length: int = 512
-    # Dropout of the classifier's input.
-    head_dropout: float = 0.1
-    # Columns of one's own files; text_pair may be empty.
-    text: str = 'text'
-    text_pair: str = ''
-    label: str = 'label'
-    # The labels, with commas between; empty for those of the training file.
-    labels: str = ''
-    # Of questions: tokens between the starts of two windows, of a question, of an answer.
-    stride: int = 128
-    max_query_length: int = 64
-    max_answer_length: int = 30
-    # Of questions: how many answers to write for each.
-    num_best: int = 20
-    # Of CoNLL columns: which holds the tag; -1 for the last.
-    tag_column: int = -1
-    # Of RACE: the tokens that are kept of question and option.
-    max_option_length: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive(
-            'max_length', 'stride', 'max_query_length', 'max_answer_length', 'num_best',
-            'max_option_length',
-        )  # fmt: skip
-        self.check_probability('head_dropout')
-        if self.max_length < 8:
-            raise UserError(f'task.max_length is {self.max_length}; it must be 8 or above.')
-
-
-class Family(Protocol):
+class Task(Protocol):
     """A task: read → encode → head → metric → predictions."""
 
     settings: TaskSettings
@@ -114,6 +69,12 @@ def digest_of(examples: Sequence[Any]) -> str:
         digest.update(repr(content).encode('utf-8', 'surrogatepass'))
         digest.update(b'\0')
     return digest.hexdigest()
+
+
+def is_labelled(example: Any) -> bool:
+    """Whether an example of any task has its label, tags or answers."""
+    names = ('label', 'tags', 'answers', 'answer')
+    return any(getattr(example, name, None) is not None for name in names)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

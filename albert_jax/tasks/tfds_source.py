@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from albert_jax.errors import UserError
+from albert_jax.cli.errors import UserError
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.glue import GlueTask
-from albert_jax.tasks.task import Family
+from albert_jax.tasks.task import Task
 
 # Features that TFDS names otherwise than the published files.
 _GLUE_FEATURES = {
@@ -19,7 +19,7 @@ _GLUE_FEATURES = {
 Splits = tuple[list[Any], dict[str, list[Any]], dict[str, list[Any]]]
 
 
-def read(path: str, family: Family) -> Splits:
+def read(path: str, family: Task) -> Splits:
     """Training examples, and validation and test examples by the suffix of their metrics.
 
     Args:

@@ -7,8 +7,8 @@ base differs in its corpus, which the overrides name; both need one vocabulary (
 one with --vocabulary=CORPUS/vocabulary.model). No published averages are at hand.
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
-from launch.changes import Change, Sweep
 
 
 def get_sweep(scale: str = 'base') -> Sweep:

@@ -8,7 +8,7 @@ SST-2. It says whether the machinery works, and how the methods compare so far d
 
 from collections.abc import Mapping, Sequence
 
-from launch.changes import Change, Sweep
+from configs.changes import Change, Sweep
 
 TASKS = ('squad1', 'squad2', 'mnli', 'sst2', 'race')
 COLUMNS = {

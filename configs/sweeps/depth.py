@@ -8,8 +8,8 @@ the deeper one starts from. Published averages over five tasks: 1 layer 52.9, 3 
 12 81.5, 24 82.1, 48 81.8.
 """
 
+from configs.changes import Change, Sweep, each_from_the_last
 from configs.sweeps.common import ablation, averages
-from launch.changes import Change, Sweep, each_from_the_last
 
 PUBLISHED = averages(
     layers1=52.9, layers3=71.2, layers6=77.2, layers12=81.5, layers24=82.1, layers48=81.8

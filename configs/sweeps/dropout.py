@@ -6,8 +6,8 @@
 xxlarge differs in its dropout. No published averages are at hand.
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
-from launch.changes import Change, Sweep
 
 
 def get_sweep(scale: str = 'base') -> Sweep:

@@ -13,8 +13,8 @@ base differs in E and in what layers share. Published averages over five tasks:
 | 768 | 82.3 | 79.8 |
 """
 
+from configs.changes import Change, Sweep, product
 from configs.sweeps.common import ablation, averages
-from launch.changes import Change, Sweep, product
 
 PUBLISHED = averages(
     none_e64=81.3, none_e128=81.7, none_e256=81.8, none_e768=82.3,

@@ -8,8 +8,8 @@ steps. At the scale mini a wide shared net has the steps that cost what the narr
 No published averages are at hand.
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
-from launch.changes import Change, Sweep
 
 
 def get_sweep(scale: str = 'base') -> Sweep:

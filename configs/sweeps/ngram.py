@@ -7,8 +7,8 @@ base differs in the longest n-gram; p(n) ∝ 1/n up to it. No published averages
 n-grams are harder to fill, so that MLM accuracies do not compare between members.
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
-from launch.changes import Change, Sweep
 
 
 def get_sweep(scale: str = 'base') -> Sweep:

@@ -13,8 +13,8 @@ averages over five tasks:
 | SOP | 54.0 | 78.9 | 86.5 | 80.1 |
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
-from launch.changes import Change, Sweep
 
 OWN = {
     'intrinsic.mlm_accuracy': 'MLM',

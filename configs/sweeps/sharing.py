@@ -13,8 +13,8 @@ base differs in what is shared and in E. Published averages over five tasks (par
 | not shared | 82.3 (108 M) | 81.6 (89 M) |
 """
 
+from configs.changes import Change, Sweep, product
 from configs.sweeps.common import ablation, averages
-from launch.changes import Change, Sweep, product
 
 PUBLISHED = averages(
     e768_all=79.8, e768_attention=81.6, e768_ffn=79.5, e768_none=82.3,

@@ -7,7 +7,7 @@ No table of the paper. What it shows is what pretraining is worth on each. The s
 mini cuts the steps to what two cores do in minutes.
 """
 
-from launch.changes import Change, Sweep
+from configs.changes import Change, Sweep
 
 TASKS = ('sst2', 'mrpc', 'rte', 'stsb', 'qnli', 'squad2', 'upos', 'race')
 

@@ -7,8 +7,8 @@ large with three layers differs in H (heads of 64, four times H inside). Publish
 five tasks: 1024 71.2, 2048 74.6, 4096 76.3, 6144 74.0.
 """
 
+from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation, averages
-from launch.changes import Change, Sweep
 
 PUBLISHED = averages(h1024=71.2, h2048=74.6, h4096=76.3, h6144=74.0)
 

@@ -1,0 +1,1 @@
+"""What commands share: flags and configs, progress, errors, self-checking dataclasses."""

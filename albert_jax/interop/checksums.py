@@ -1,0 +1,58 @@
+"""A number for each array of a tree, to notice what storage does not."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
+
+from albert_jax.model.paths import path_name
+
+
+def _digest(leaves: list[Array]) -> list[Array]:
+    """A number of each array that changes with any of its bits and with their order.
+
+    Storage does not notice a flipped bit in an uncompressed array. Whole numbers add up to the
+    same on any mesh.
+    """
+
+    def digest(array: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
+        bits = bits.astype(jnp.uint32)
+        # The place in memory, without a reshape: that would bring all pieces to one device.
+        places = jnp.zeros(bits.shape, jnp.uint32)
+        for axis in range(bits.ndim):
+            size = jnp.uint32(bits.shape[axis])
+            places = places * size + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        return (bits * (places * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
+
+    return [digest(leaf) for leaf in leaves]
+
+
+def digests(tree: PyTree) -> dict[str, int]:
+    """The digest of each array, by its path."""
+    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
+    sharding = getattr(leaves[0], 'sharding', None)
+    everywhere = NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else None
+    numbers = jax.device_get(jax.jit(_digest, out_shardings=everywhere)(list(leaves)))
+    return {path_name(path): int(number) for path, number in zip(paths, numbers, strict=True)}
+
+
+def check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:
+    """Compares the digests of a tree with those of the tree that was saved.
+
+    Raises:
+      ValueError: if an array is not what was saved.
+    """
+    for path, number in digests(tree).items():
+        if expected.get(path) != number:
+            raise ValueError(f'{path} is not what was saved')
+
+
+def digest_of_all(tree: PyTree) -> str:
+    """One name for all arrays together."""
+    return hashlib.sha256(json.dumps(digests(tree), sort_keys=True).encode()).hexdigest()

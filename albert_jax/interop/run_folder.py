@@ -1,0 +1,81 @@
+"""The folder of a run: where its checkpoints are, and which of them is the best.
+
+Orbax keeps the score of a checkpoint that was evaluated before it was saved. Where a run was
+stopped during an evaluation, that is made up for when it resumes, and the score is in a file of
+our own beside the checkpoints.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+FOLDER = 'checkpoints'
+_LATE_SCORES_FILE = 'late_scores.json'
+
+
+def is_better(score: float, other: float, is_lower_better: bool) -> bool:
+    """Whether a score is better than another."""
+    return score < other if is_lower_better else score > other
+
+
+def read_late_scores(folder: Path) -> dict[int, float]:
+    """The scores that came after their checkpoints, by step."""
+    file = folder / _LATE_SCORES_FILE
+    if not file.exists():
+        return {}
+    return {int(step): score for step, score in json.loads(file.read_text()).items()}
+
+
+def write_late_scores(folder: Path, scores: Mapping[int, float]) -> None:
+    """Writes them whole or not at all."""
+    partial = folder / f'{_LATE_SCORES_FILE}.partial'
+    partial.write_text(json.dumps({str(step): score for step, score in scores.items()}))
+    partial.replace(folder / _LATE_SCORES_FILE)
+
+
+def score_of(metrics: Mapping[str, Any] | None) -> float | None:
+    """The one metric that a checkpoint was saved with; None without an evaluation."""
+    return next(iter(metrics.values())) if metrics else None
+
+
+def best_step(scores: Mapping[int, float], is_lower_better: bool) -> int | None:
+    """The step with the best score, the latest of equals; None where there is none."""
+    sign = 1 if is_lower_better else -1
+    return min(scores, key=lambda step: (sign * scores[step], -step), default=None)
+
+
+def read_scores(folder: Path) -> dict[int, float]:
+    """The scores of all evaluated checkpoints of a folder, by step."""
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
+    late = {step: score for step, score in read_late_scores(folder).items() if step in found}
+    return {step: score for step, score in found.items() if score is not None} | late
+
+
+class BestPolicy(checkpoint_managers.PreservationPolicy):
+    """Preserves the best checkpoint, of those that were evaluated before or after their save.
+
+    Args:
+      is_lower_better: whether the lowest score is the best.
+      late_scores: those that came after, by step.
+    """
+
+    def __init__(self, is_lower_better: bool, late_scores: dict[int, float]) -> None:
+        self._is_lower_better = is_lower_better
+        self._late_scores = late_scores
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
+    ) -> Sequence[bool]:
+        """Which of the checkpoints, in their order, to preserve."""
+        del context
+        found = {info.step: score_of(info.metrics) for info in checkpoints}
+        late = {step: score for step, score in self._late_scores.items() if step in found}
+        scores = {step: score for step, score in found.items() if score is not None} | late
+        best = best_step(scores, self._is_lower_better)
+        return [info.step == best for info in checkpoints]

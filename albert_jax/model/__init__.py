@@ -1,0 +1,1 @@
+"""The model: config, modules, arithmetic, heads, losses and what they cost."""

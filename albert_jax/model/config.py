@@ -1,0 +1,171 @@
+"""What an ALBERT is: one frozen, validated dataclass, and the named sizes (the paper's Table 1)."""
+
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.settings import Positive, Probability, Settings, one_of
+
+ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
+SHARINGS = ('all', 'attention', 'ffn', 'none')
+COMPUTE_DTYPES = ('float32', 'bfloat16')
+REMATS = ('none', 'dense', 'attention', 'full')
+ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash')
+# What the sentence head learns: the order of two segments, whether they belong together, nothing.
+SENTENCE_LOSSES = ('sop', 'nsp', 'none')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlbertConfig(Settings):
+    """The architecture of an ALBERT, and of BERT as its unshared, unfactorised member.
+
+    Raises:
+      UserError: if a value is impossible, alone or together with another.
+    """
+
+    SECTION: ClassVar[str] = 'model'
+
+    vocab_size: Annotated[int, Positive, 'pieces'] = 30000
+    embedding_size: Annotated[int, Positive, 'width of the embedding tables, E'] = 128
+    hidden_size: Annotated[int, Positive, 'width of the encoder, H'] = 768
+    num_hidden_layers: Annotated[int, Positive, 'layers'] = 12
+    num_attention_heads: Annotated[int, Positive, 'heads; must divide hidden_size'] = 12
+    intermediate_size: Annotated[int, Positive, 'inner width of the feed-forward'] = 3072
+    hidden_act: Annotated[
+        str,
+        one_of(*ACTIVATIONS),
+        "'gelu_tanh' is Google's (Hugging Face's 'gelu_new'), 'gelu_erf' Hugging Face's 'gelu'",
+    ] = 'gelu_tanh'
+    max_position_embeddings: Annotated[int, Positive, 'tokens of the longest sequence'] = 512
+    type_vocab_size: Annotated[int, Positive, 'segments'] = 2
+    hidden_dropout_prob: Annotated[float, Probability, 'of embeddings and sublayers'] = 0.0
+    attention_probs_dropout_prob: Annotated[float, Probability, 'of attention'] = 0.0
+    initializer_range: Annotated[
+        float, Positive, 'standard deviation of the truncated normal of every weight'
+    ] = 0.02
+    layer_norm_eps: Annotated[float, Positive, 'added to the variance'] = 1e-12
+    num_hidden_groups: Annotated[
+        int, Positive, 'layer l has the weights of group int(l / num_hidden_layers · groups)'
+    ] = 1
+    inner_group_num: Annotated[
+        int, Positive, 'blocks with weights of their own in each group, one after the other'
+    ] = 1
+    sharing: Annotated[
+        str, one_of(*SHARINGS), 'sublayers that all layers of a group share (Table 4 of the paper)'
+    ] = 'all'
+    use_embedding_projection: Annotated[
+        bool, 'a dense map from E to H; without it the two must be equal'
+    ] = True
+    compute_dtype: Annotated[
+        str,
+        one_of(*COMPUTE_DTYPES),
+        'of matrix products; parameters, norms, softmax and losses stay float32',
+    ] = 'float32'
+    # 'none' keeps all but what is elementwise and the attention's probabilities, 'dense' the
+    # results of the dense maps and of the attention, 'attention' the latter alone, 'full' nothing.
+    remat: Annotated[
+        str, one_of(*REMATS), 'how much of a layer the backward pass computes again'
+    ] = 'none'
+    attention: Annotated[
+        str,
+        one_of(*ATTENTIONS),
+        "'chunked' is for CPUs, 'splash' a kernel for TPUs; 'auto' chooses by the machine",
+    ] = 'auto'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f'model.hidden_size {self.hidden_size} does not divide into '
+                f'{self.num_attention_heads} attention heads; choose num_attention_heads among '
+                f'the divisors of hidden_size.'
+            )
+        if self.num_hidden_groups > self.num_hidden_layers:
+            raise UserError(
+                f'model.num_hidden_groups {self.num_hidden_groups} exceeds num_hidden_layers '
+                f'{self.num_hidden_layers}; some groups would never be used.'
+            )
+        if not self.use_embedding_projection and self.embedding_size != self.hidden_size:
+            raise UserError(
+                f'model.use_embedding_projection is False, which needs embedding_size '
+                f'({self.embedding_size}) equal to hidden_size ({self.hidden_size}).'
+            )
+
+    @property
+    def resume_fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a run to resume: all but how the same numbers are computed."""
+        fields = self.to_dict()
+        return {name: fields[name] for name in fields if name not in ('remat', 'attention')}
+
+    @property
+    def plain(self) -> 'AlbertConfig':
+        """The same model in float32 and by products that every platform has."""
+        return dataclasses.replace(self, attention='einsum', compute_dtype='float32', remat='none')
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_unique_attention_layers(self) -> int:
+        """How many different attention sublayers there are."""
+        return self._num_copies(self.sharing in ('all', 'attention'))
+
+    @property
+    def num_unique_ffn_layers(self) -> int:
+        """How many different feed-forward sublayers there are."""
+        return self._num_copies(self.sharing in ('all', 'ffn'))
+
+    def _num_copies(self, is_shared: bool) -> int:
+        num_layers = self.num_hidden_groups if is_shared else self.num_hidden_layers
+        return num_layers * self.inner_group_num
+
+    def unique_layer_indices(self, num_unique: int) -> list[list[int]]:
+        """The copy that each inner block uses, `[num_hidden_layers][inner_group_num]`.
+
+        Args:
+          num_unique: `num_unique_attention_layers` or `num_unique_ffn_layers`.
+        """
+        num_sets = num_unique // self.inner_group_num
+        return [
+            [
+                layer * num_sets // self.num_hidden_layers * self.inner_group_num + inner
+                for inner in range(self.inner_group_num)
+            ]
+            for layer in range(self.num_hidden_layers)
+        ]
+
+
+def _bert(**fields: Any) -> AlbertConfig:
+    return AlbertConfig(
+        sharing='none',
+        use_embedding_projection=False,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        **fields,
+    )
+
+
+# ALBERT v1 and v2 share an architecture; dropout here is v2's: none. BERT is the paper's baseline,
+# with ALBERT's vocabulary (Table 1: 108 M and 334 M).
+SIZES: dict[str, AlbertConfig] = {
+    'albert_base': AlbertConfig(),
+    'albert_large': AlbertConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    ),
+    'albert_xlarge': AlbertConfig(
+        hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192
+    ),
+    'albert_xxlarge': AlbertConfig(
+        hidden_size=4096, num_hidden_layers=12, num_attention_heads=64, intermediate_size=16384
+    ),
+    'bert_base': _bert(embedding_size=768),
+    'bert_large': _bert(
+        embedding_size=1024,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+    ),
+}

@@ -1,0 +1,66 @@
+"""Arithmetic of a model counted on paper, and what devices can do, for model FLOPs utilisation."""
+
+from albert_jax.model.config import AlbertConfig
+
+# Dense bf16 FLOP/s of one JAX device, as published by Google Cloud. A device is a core, half a
+# chip, up to v3 and in tpu7x; a chip otherwise.
+_PEAK_FLOPS = {
+    'TPU v2': 22.5e12,
+    'TPU v3': 61.5e12,
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5e': 197e12,
+    'TPU v5': 459e12,
+    'TPU v5p': 459e12,
+    'TPU v6 lite': 918e12,
+    'TPU v6e': 918e12,
+    'TPU7x': 1153.5e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """FLOP/s of a device in bf16, or None if it is not known."""
+    return _PEAK_FLOPS.get(device_kind)
+
+
+def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
+    """FLOPs of the matrix products of one sequence, forward and backward.
+
+    What remat computes again is not counted: it is no progress of the model.
+
+    Args:
+      config: the model.
+      length: tokens a sequence.
+      num_masked: places where the MLM head is computed.
+    """
+    hidden, embedding = config.hidden_size, config.embedding_size
+    per_token = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    per_token += 4 * length * hidden  # scores, and their product with the values
+    num_blocks = config.num_hidden_layers * config.inner_group_num
+    forward = length * num_blocks * per_token
+    if config.use_embedding_projection:
+        forward += length * 2 * embedding * hidden
+    forward += num_masked * 2 * embedding * (hidden + config.vocab_size)
+    forward += 2 * hidden * (hidden + 2)
+    return 3.0 * forward
+
+
+def recomputed_flops(config: AlbertConfig, length: int) -> float:
+    """FLOPs of one sequence that the backward pass does a second time, by `config.remat`.
+
+    The attention's scores are always computed again. (A fused kernel does so too.)
+
+    Args:
+      config: the model.
+      length: tokens a sequence.
+    """
+    hidden = config.hidden_size
+    dense = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    scores = 2 * length * hidden
+    per_token = {
+        'none': scores,
+        'dense': scores,
+        'attention': dense + scores,
+        'full': dense + 2 * scores,
+    }[config.remat]
+    return float(length * config.num_hidden_layers * config.inner_group_num * per_token)

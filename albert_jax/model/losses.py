@@ -1,0 +1,69 @@
+"""Losses and accuracies as (sum, weight) pairs, divided once, globally.
+
+Microbatches, shards and a shorter last batch then add up to the same number as one big batch.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Batch = Mapping[str, Array]
+
+# A total weight below this is taken as this, so that an empty batch gives 0 and not NaN
+# (google-research/albert divides by Σw + 1e-5).
+_SMALLEST_WEIGHT = 1e-5
+
+
+def divide(total: Array, weight: Array) -> Array:
+    """The one rule by which a sum becomes a mean: 0 where there was nothing to average."""
+    return total / jnp.maximum(weight, _SMALLEST_WEIGHT)
+
+
+class Sum(NamedTuple):
+    """A weighted sum over examples, and the sum of the weights."""
+
+    sum: Array
+    weight: Array
+
+    def mean(self) -> Float[Array, '']:
+        """The weighted mean; 0 where there was nothing to average."""
+        return divide(self.sum, self.weight)
+
+
+def add(left: dict[str, Sum], right: dict[str, Sum]) -> dict[str, Sum]:
+    """Adds sums and weights, name by name."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+def means(sums: Mapping[str, Sum]) -> dict[str, float]:
+    """The mean of each metric, on the host; a metric of weight 0 has none and is left out."""
+    sums = jax.device_get(dict(sums))
+    return {
+        name: float(pair.sum) / float(pair.weight) for name, pair in sums.items() if pair.weight > 0
+    }
+
+
+def cross_entropy(
+    logits: Float[Array, '*batch classes'],
+    labels: Int[Array, '*batch'],
+    weights: Float[Array, '*batch'],
+) -> Sum:
+    """Weighted sum of −log p(label) in nats, and the sum of the weights."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return Sum((losses * weights).sum(), weights.sum())
+
+
+def accuracy(
+    logits: Float[Array, '*batch classes'],
+    labels: Int[Array, '*batch'],
+    weights: Float[Array, '*batch'],
+) -> Sum:
+    """Weighted count of labels that no logit exceeds, and the sum of the weights."""
+    # Several times faster than argmax on CPU.
+    label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    is_right = (label_logits >= logits.max(-1)).astype(weights.dtype)
+    return Sum((is_right * weights).sum(), weights.sum())

@@ -1,0 +1,27 @@
+"""Names of parameters, and what can be said of a tree of them by name or size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf from its JAX key path, as in `encoder/layer/attention/query/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their names, in JAX's order."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def num_params(tree: PyTree) -> int:
+    """The number of scalars in a tree of arrays, or of their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def select(params: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    """The named top-level parts that are there, in the given order."""
+    return {part: params[part] for part in parts if part in params}

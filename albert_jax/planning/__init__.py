@@ -1,0 +1,1 @@
+"""What a run takes on chips that are not there."""

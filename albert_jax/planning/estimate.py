@@ -1,0 +1,253 @@
+"""What a run takes on a TPU slice: counted on paper, and compiled for chips that are not there."""
+
+import dataclasses
+import functools
+import re
+import time
+from typing import Any
+
+import jax
+
+from albert_jax.cli.errors import UserError
+from albert_jax.data.pretraining import batch_shapes
+from albert_jax.model import attention
+from albert_jax.model.albert import init_params
+from albert_jax.model.flops import recomputed_flops, train_flops
+from albert_jax.model.paths import num_params as num_params_of
+from albert_jax.planning import hlo
+from albert_jax.planning.hlo import Program
+from albert_jax.planning.topologies import Slice
+from albert_jax.runs.runs import PretrainRun
+from albert_jax.training import objectives
+from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.placement import (
+    candidate_microbatches,
+    is_out_of_memory,
+    rows_per_device,
+    training_mesh,
+)
+from albert_jax.training.sharding import batch_sharding, choose_fsdp, with_shardings
+from albert_jax.training.step import init_state, make_train_step, state_shardings
+
+_BYTES_PER_PARAM = 4
+_NUM_MOMENTS = 2
+# Read: weights, gradient, moments; written: weights, moments.
+_BYTES_OF_AN_UPDATE = 7 * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPaper:
+    """What follows from the config and the chip's published numbers alone; times in seconds."""
+
+    num_params: int
+    params_bytes: int
+    optimizer_bytes: int
+    num_fsdp: int
+    # Of one step over the whole batch: what the model needs, and what remat computes again.
+    model_flops: float
+    recomputed_flops: float
+    # No step can be faster than any of these.
+    flops_seconds: float
+    memory_seconds: float
+    network_seconds: float
+
+    @property
+    def bound_seconds(self) -> float:
+        """The highest of the lower bounds."""
+        return max(self.flops_seconds, self.memory_seconds, self.network_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the TPU compiler says of the real train step."""
+
+    num_microbatches: int
+    peak_bytes: int
+    num_collectives: dict[str, int]
+    collective_bytes: dict[str, int]
+    # Element types of the reductions of gradients.
+    reduced_types: tuple[str, ...]
+    trip_counts: tuple[int, ...]
+    # The compiler's estimate, without kernels; None where the chip's clock is not published.
+    estimated_seconds: float | None
+    # What the kernels take at the least, for which the compiler has no estimate.
+    kernel_seconds: float
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TooBig:
+    """The step does not fit, even in the smallest microbatches that were tried."""
+
+    num_microbatches: int
+    message: str
+
+
+def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
+    """Counts parameters, arithmetic and traffic of one step.
+
+    Raises:
+      UserError: if the devices or the batch do not divide.
+    """
+
+    model, pretraining, loop = run.albert, run.pretraining, run.loop
+    chip, num_devices = where.chip, where.num_devices
+    num_params = num_params_of(_param_shapes(run))
+    num_fsdp = loop.num_fsdp or choose_fsdp(num_params, num_devices)
+    if loop.num_devices not in (0, num_devices):
+        raise UserError(
+            f'loop.num_devices is {loop.num_devices}, but {where.name} has {num_devices}; leave it '
+            f'at 0 for all.'
+        )
+    if num_devices % num_fsdp:
+        raise UserError(
+            f'loop.num_fsdp is {num_fsdp}, which does not divide the {num_devices} devices of '
+            f'{where.name}.'
+        )
+    rows_per_device(loop, num_devices)
+    length = pretraining.sequence_length
+    flops = train_flops(model, length, pretraining.max_predictions_per_sequence) * loop.batch_size
+    again = recomputed_flops(model, length) * loop.batch_size
+
+    # Every dense map reads its input and writes its output once a pass, in bfloat16.
+    hidden, inner = model.hidden_size, model.intermediate_size
+    passes = 3 + (1 if model.remat in ('full', 'attention') else 0)
+    per_token = 2 * (4 * 2 * hidden + 2 * (hidden + inner)) * passes
+    num_blocks = model.num_hidden_layers * model.inner_group_num
+    traffic = loop.batch_size * length * num_blocks * per_token / num_devices
+    traffic += _BYTES_OF_AN_UPDATE * num_params / num_fsdp
+
+    if num_fsdp > 1:
+        # Kernels gathered in bfloat16, gradients scattered in float32, then summed over `data`.
+        sent = (2 + 4) * num_params * (num_fsdp - 1) / num_fsdp
+        copies = num_devices // num_fsdp
+        sent += 2 * 4 * num_params / num_fsdp * (copies - 1) / copies
+    else:
+        sent = 2 * 4 * num_params * (num_devices - 1) / num_devices
+    return OnPaper(
+        num_params=num_params,
+        params_bytes=_BYTES_PER_PARAM * num_params,
+        optimizer_bytes=_BYTES_PER_PARAM * _NUM_MOMENTS * num_params,
+        num_fsdp=num_fsdp,
+        model_flops=flops,
+        recomputed_flops=again,
+        flops_seconds=(flops + again) / (chip.peak_flops * num_devices),
+        memory_seconds=traffic / chip.memory_bandwidth,
+        network_seconds=sent / chip.link_bandwidth,
+    )
+
+
+def compile_step(run: PretrainRun, where: Slice) -> Compiled | TooBig:
+    """Compiles the train step for the slice.
+
+    With `loop.num_microbatches` 0, in the fewest microbatches that fit.
+
+    Raises:
+      UserError: if libtpu is missing, the batch does not divide, or the devices do not.
+    """
+    rows_per_device(run.loop, where.num_devices)
+    num_microbatches = run.loop.num_microbatches
+    if num_microbatches:
+        return _compile_once(run, where, num_microbatches)
+    rows = run.loop.batch_size // where.num_devices
+    tried: Compiled | TooBig | None = None
+    for parts in candidate_microbatches(rows):
+        tried = _compile_once(run, where, parts)
+        if isinstance(tried, Compiled):
+            return tried
+    assert tried is not None
+    return tried
+
+
+def _param_shapes(run: PretrainRun) -> Any:
+
+    return jax.eval_shape(functools.partial(init_params, run.albert), jax.random.key(0))
+
+
+def lower_step(run: PretrainRun, devices: list[Any], num_microbatches: int) -> Any:
+    """The train step, lowered for these devices with the arrays where a run has them."""
+
+    model, pretraining, loop = run.albert, run.pretraining, run.loop
+    mesh = training_mesh(loop, _param_shapes(run), devices)
+    objective = objectives.pretraining(
+        model, pretraining.sentence_loss, pretraining.mlm_weight, pretraining.sentence_weight
+    )
+    optimizer = make_optimizer(run.optimizer, loop.num_steps, model)
+    rows = batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+        for name, (shape, dtype) in batch_shapes(pretraining, loop.batch_size).items()
+    }
+    state = jax.eval_shape(
+        lambda: init_state(
+            functools.partial(init_params, model), optimizer, objective, batch, loop.seed
+        )
+    )
+    state = with_shardings(state, state_shardings(state, mesh))
+    step = make_train_step(
+        objective, optimizer, mesh, num_microbatches, loop.log_every, loop.seed, model.compute_dtype
+    )
+    return step.lower(state, batch)
+
+
+def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Compiled | TooBig:
+
+    with attention.compiling_for('tpu'):
+        lowered = lower_step(run, where.devices(), num_microbatches)
+    started = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return TooBig(num_microbatches, _shortfall(str(error)))
+    seconds = time.monotonic() - started
+    program = hlo.analyse(compiled.as_text())
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    clock = where.chip.clock
+    return Compiled(
+        num_microbatches=num_microbatches,
+        peak_bytes=peak,
+        num_collectives=program.num_collectives,
+        collective_bytes=program.collective_bytes,
+        reduced_types=_reduced_types(program),
+        trip_counts=program.trip_counts,
+        estimated_seconds=program.estimated_cycles / clock if clock else None,
+        kernel_seconds=_kernel_seconds(run, where) if program.num_kernel_calls else 0.0,
+        compile_seconds=seconds,
+    )
+
+
+def _reduced_types(program: 'Program') -> tuple[str, ...]:
+    """Element types of all reductions of more than a number here and there."""
+    found = {
+        element_type
+        for (kind, element_type), size in program.bytes_by_type.items()
+        if kind in ('all-reduce', 'reduce-scatter') and size > 1024
+    }
+    return tuple(sorted(found))
+
+
+def _kernel_seconds(run: PretrainRun, where: Slice) -> float:
+    """Attention's products at the chip's peak: two forward, twice with remat, five backward."""
+    model, length = run.albert, run.pretraining.sequence_length
+    product = 2 * length * length * model.hidden_size
+    num_products = 2 + (2 if model.remat == 'full' else 0) + 5
+    num_blocks = model.num_hidden_layers * model.inner_group_num
+    flops = run.loop.batch_size * num_blocks * num_products * product
+    return flops / (where.chip.peak_flops * where.num_devices)
+
+
+def _shortfall(message: str) -> str:
+    """The compiler's own words about what is needed and what there is."""
+    sizes = re.search(r'\(([\d.]+\w)\) exceeds available\s+\w*\s*\(([\d.]+\w)\)', message)
+    if sizes:
+        return f'needs {sizes[1]} of {sizes[2]}'
+    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', message)
+    return f'needs {used[1]} of {used[2]}' if used else message.strip().splitlines()[0][:160]

@@ -1,0 +1,164 @@
+"""A plan as a table and as JSON, and what to change where it does not fit."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from albert_jax.cli.errors import UserError
+from albert_jax.model.flops import train_flops
+from albert_jax.planning.estimate import Compiled, OnPaper, TooBig
+from albert_jax.planning.topologies import Slice
+from albert_jax.runs.pretraining import PretrainingSettings
+from albert_jax.runs.runs import PretrainRun
+
+_DAY = 24 * 3600
+
+
+def show(
+    run: PretrainRun,
+    where: Slice,
+    paper: OnPaper,
+    compiled: Compiled | TooBig | None,
+    *,
+    price: float | None,
+    is_fast: bool,
+) -> None:
+    """Prints a plan as a table.
+
+    Args:
+      run: that is planned.
+      where: the slice.
+      paper: what follows from numbers alone.
+      compiled: what the compiler found, if it was asked.
+      price: of a chip-hour, for the cost of the whole run; None for no cost.
+      is_fast: whether it was compiled without optimisation.
+    """
+    loop, length = run.loop, run.pretraining.sequence_length
+    table = Table(
+        title=f'{loop.batch_size} × {length} tokens a step on {where.name}', show_header=False
+    )
+    table.add_column()
+    table.add_column(justify='right')
+    table.add_column()
+
+    def row(name: str, value: str, note: str = '') -> None:
+        table.add_row(name, value, note)
+
+    row('parameters', f'{paper.num_params / 1e6:,.1f} M', f'{_size(paper.params_bytes)} in float32')
+    split = f', split over {paper.num_fsdp} devices' if paper.num_fsdp > 1 else ' on each device'
+    row('optimizer state', _size(paper.optimizer_bytes), f'two moments{split}')
+    row('arithmetic a step', f'{paper.model_flops / 1e15:,.2f} PFLOP', 'of the model')
+    row('  again, by remat', f'{paper.recomputed_flops / 1e15:,.2f} PFLOP', run.albert.remat)
+    row('no step faster than', _time(paper.flops_seconds), 'by arithmetic')
+    row('', _time(paper.memory_seconds), 'by memory bandwidth')
+    row('', _time(paper.network_seconds), 'by the network between chips')
+    seconds, source = paper.bound_seconds, 'at the bound; no run reaches it'
+    if isinstance(compiled, Compiled):
+        table.add_section()
+        share = compiled.peak_bytes / where.chip.memory_bytes
+        row('microbatches', str(compiled.num_microbatches), 'one after the other on each device')
+        row(
+            'peak memory a device',
+            _size(compiled.peak_bytes),
+            f'{share:.0%} of {_size(where.chip.memory_bytes)}: fits',
+        )
+        if not is_fast:
+            for kind, count in sorted(compiled.num_collectives.items()):
+                row(f'{kind} a step', str(count), _size(compiled.collective_bytes[kind]))
+            row('gradients reduced in', ', '.join(compiled.reduced_types) or '-')
+            if compiled.estimated_seconds is not None:
+                seconds = compiled.estimated_seconds + compiled.kernel_seconds
+                source = "by the compiler's estimate"
+                ratio = seconds / max(paper.flops_seconds, 1e-12)
+                row(
+                    'estimated step',
+                    _time(seconds),
+                    f"the compiler's, never measured; {ratio:.2f} × the arithmetic",
+                )
+                if compiled.kernel_seconds:
+                    row('  attention kernel', _time(compiled.kernel_seconds), 'at its bound')
+        row('compiled in', f'{compiled.compile_seconds:.0f} s')
+    table.add_section()
+    if isinstance(compiled, TooBig):
+        row('does not fit', compiled.message, f'in {compiled.num_microbatches} microbatches')
+    else:
+        days = seconds * full_steps(run) / _DAY
+        chip_hours = days * 24 * where.num_chips
+        row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
+        row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
+        if price is not None:
+            row('', f'{chip_hours * price:,.2f}', f'at {price:g} a chip-hour')
+    Console().print(table)
+    if isinstance(compiled, TooBig):
+        print(_advice(run, where, compiled))
+
+
+def full_steps(run: PretrainRun) -> float:
+    """Steps of the run, those of a phase on short sequences by their share of the arithmetic."""
+    model, pretraining, loop = run.albert, run.pretraining, run.loop
+    num_short = pretraining.short_phase_steps
+    if not num_short:
+        return loop.num_steps
+    short = pretraining.short_phase
+
+    def flops(settings: PretrainingSettings) -> float:
+        return train_flops(model, settings.sequence_length, settings.max_predictions_per_sequence)
+
+    return loop.num_steps - num_short * (1 - flops(short) / flops(pretraining))
+
+
+def _advice(run: PretrainRun, where: Slice, found: TooBig) -> str:
+    rows = run.loop.batch_size // where.num_devices
+    hints = []
+    if found.num_microbatches < rows:
+        hints.append('--config.loop.num_microbatches=0 (looks for the fewest that fit)')
+    if run.albert.remat != 'full':
+        hints.append('--config.model.remat=full')
+    if run.albert.compute_dtype != 'bfloat16':
+        hints.append('--config.model.compute_dtype=bfloat16')
+    hints.append('more chips')
+    return f'It does not fit. Try {", or ".join(hints)}.'
+
+
+def write(
+    path: Path,
+    run: PretrainRun,
+    where: Slice,
+    paper: OnPaper,
+    compiled: Compiled | TooBig | None,
+) -> None:
+    """Writes a plan as JSON.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    content = {
+        'topology': where.name,
+        'num_chips': where.num_chips,
+        'memory_bytes': where.chip.memory_bytes,
+        'batch_size': run.loop.batch_size,
+        'sequence_length': run.pretraining.sequence_length,
+        'num_steps': run.loop.num_steps,
+        'on_paper': dataclasses.asdict(paper),
+        'fits': isinstance(compiled, Compiled) if compiled else None,
+        'compiled': dataclasses.asdict(compiled) if compiled else None,
+    }
+    try:
+        path.write_text(json.dumps(content, indent=2) + '\n')
+    except OSError as error:
+        raise UserError(f'--json={path} cannot be written: {error.strerror}.') from error
+
+
+def _size(num_bytes: float) -> str:
+    if num_bytes < 2**20:
+        return f'{num_bytes / 2**10:,.1f} KiB'
+    return (
+        f'{num_bytes / 2**30:,.2f} GiB' if num_bytes >= 2**30 else f'{num_bytes / 2**20:,.1f} MiB'
+    )
+
+
+def _time(seconds: float) -> str:
+    return f'{seconds:,.2f} s' if seconds >= 1 else f'{seconds * 1000:,.1f} ms'

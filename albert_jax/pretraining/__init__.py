@@ -1,0 +1,1 @@
+"""Pretraining: the job, its start from other weights, what a pretrained model knows."""

@@ -1,0 +1,71 @@
+"""How well a pretrained model does what it was pretrained for, and the other sentence task too.
+
+Table 5 of the paper: accuracy on masked pieces, next sentence and sentence order, whichever
+sentence loss the model was trained with. Its one head for pairs of segments answers both: for a
+model trained without a sentence loss it is as it was drawn.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import track
+
+from albert_jax.cli.errors import UserError
+from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.pretraining import PretrainingData
+from albert_jax.interop.native import Pretrained, complete
+from albert_jax.model.losses import add
+from albert_jax.runs.pretraining import PretrainingSettings
+from albert_jax.training import objectives
+from albert_jax.training.sharding import make_mesh, put_batch
+from albert_jax.training.step import make_eval_step
+
+_TASKS = ('sop', 'nsp')
+
+
+def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) -> dict[str, float]:
+    """Loss and accuracy of masked pieces, sentence order and next sentence on held-out text.
+
+    Sequences are made as in the model's own run (its defaults for a model from elsewhere); the
+    masks are those of its own sentence task.
+
+    Args:
+      model: with its pretraining heads.
+      corpus: whose held-out split is scored, once.
+      batch_size: sequences at a time.
+
+    Raises:
+      UserError: if the vocabulary is not the corpus's, or the masked-LM head is missing.
+    """
+    if 'mlm' not in model.params:
+        raise UserError('The model has no masked-LM head, so it is no pretrained one.')
+    if model.tokenizer is not None and model.tokenizer.sha256 != corpus.tokenizer.sha256:
+        raise UserError(f'{corpus.directory} has another vocabulary than the model.')
+    whole = complete(model)
+    own = PretrainingSettings.from_dict(model.run.get('pretraining', {}))
+    length = min(own.sequence_length, model.config.max_position_embeddings)
+    own = dataclasses.replace(own, sequence_length=length, short_phase_steps=0)
+    seed = model.run.get('loop', {}).get('seed', 0)
+    metrics: dict[str, float] = {}
+    # Its own first, for that one's masks; two segments in order are what a run without a sentence
+    # loss has seen.
+    for task in dict.fromkeys((own.sentence_loss, *_TASKS)):
+        settings = dataclasses.replace(own, sentence_loss=task)
+        data = PretrainingData(corpus, 'validation', settings, batch_size, seed)
+        metrics = {**_means(whole, data, task), **metrics}
+    return {name: metrics[name] for name in sorted(metrics)}
+
+
+def _means(model: Pretrained, data: PretrainingData, task: str) -> dict[str, float]:
+    mesh = make_mesh(1)
+    step = make_eval_step(objectives.pretraining(model.config, task), mesh)
+    total: Any = None
+    for number in track(
+        range(data.num_eval_batches), f'evaluating {task}', disable=not Console().is_terminal
+    ):
+        sums = step(model.params, put_batch(mesh, data.eval_batch(number)))
+        total = sums if total is None else add(total, sums)
+    sums = jax.device_get(total)
+    return {name: float(pair.sum) / max(float(pair.weight), 1e-9) for name, pair in sums.items()}

@@ -1,0 +1,265 @@
+"""Pretraining as a job: prepare → train → report."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from albert_jax.cli.errors import UserError
+from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
+from albert_jax.data.unigram import unigram_baseline
+from albert_jax.interop.checksums import digest_of_all
+from albert_jax.interop.metadata import CheckpointMetadata
+from albert_jax.model.albert import init_params
+from albert_jax.model.flops import train_flops
+from albert_jax.pretraining import warm_start
+from albert_jax.runs.pretraining import PretrainingSettings
+from albert_jax.runs.runs import PretrainRun
+from albert_jax.training import distributed, objectives
+from albert_jax.training.job import HeldOutBatches, HostBatch, Outcome, TrainingJob
+from albert_jax.training.loop import train
+from albert_jax.training.optimizer import make_optimizer, schedule
+from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
+
+# Fields of the loop that decide what is computed, logged or called best.
+RESUME_FIELDS = (
+    'num_steps', 'batch_size', 'seed', 'log_every', 'eval_every', 'num_eval_batches',
+    'best_metric', 'is_lower_better', 'patience',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """Steps that train on sequences of one length."""
+
+    data: PretrainingData
+    settings: PretrainingSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of a run, by step.
+
+    Args:
+      phases: the one that begins at each step, in order.
+      held_out: the data of the evaluation.
+      fingerprints: of the corpora.
+    """
+
+    phases: Mapping[int, _Phase]
+    held_out: PretrainingData
+    fingerprints: Mapping[str, Any]
+
+    def _phase(self, step: int) -> _Phase:
+        return self.phases[max(first for first in self.phases if first <= step)]
+
+    def train(self, step: int, rows: range) -> HostBatch:
+        """Rows of the global batch of a step."""
+        return self._phase(step).data.batch(step, rows)
+
+    def sequence(self, step: int) -> tuple[int, int]:
+        """Tokens and places for predictions of a sequence of a step."""
+        settings = self._phase(step).settings
+        return settings.sequence_length, settings.max_predictions_per_sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A pretraining that can start: its corpus, its batches and what it starts from."""
+
+    run: PretrainRun
+    corpus: PreparedCorpus
+    batches: Batches
+    # Parts of the parameters, on the host; None for random ones.
+    start: dict[str, Any] | None
+
+    @property
+    def num_eval_batches(self) -> int:
+        """Held-out batches of an evaluation."""
+        there = self.batches.held_out.num_eval_batches
+        return min(self.run.loop.num_eval_batches or there, there)
+
+    def unigram(self) -> tuple[float, float]:
+        """Loss in nats and accuracy of a unigram model on the same held-out pieces."""
+        return unigram_baseline(
+            self.batches.held_out, self.corpus.token_counts, self.num_eval_batches
+        )
+
+
+def prepare(run: PretrainRun) -> Prepared:
+    """Opens the corpora and the checkpoint that a run names.
+
+    Raises:
+      UserError: if one cannot be used, or they do not fit together.
+    """
+    # Paths may differ from host to host.
+    distributed.check_same({k: v for k, v in run.to_dict().items() if k != 'data'})
+    if not run.data.path:
+        raise UserError(
+            'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
+            'has written.'
+        )
+    corpus = PreparedCorpus(run.data.path)
+    if corpus.tokenizer.vocab_size > run.albert.vocab_size:
+        raise UserError(
+            f'{corpus.directory} has piece ids up to {corpus.tokenizer.vocab_size - 1}, beyond '
+            f'model.vocab_size, which is {run.albert.vocab_size}; set '
+            f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
+        )
+    start = None
+    if run.init_from:
+        start = warm_start.start_params(run.init_from, run.albert, corpus.tokenizer)
+    return Prepared(run, corpus, _batches(run, corpus), start)
+
+
+def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
+    loop, pretraining = run.loop, run.pretraining
+    data = functools.partial(PretrainingData, batch_size=loop.batch_size, seed=loop.seed)
+    fingerprints: dict[str, Any] = {'fingerprint': corpus.fingerprint, 'version': DATA_VERSION}
+    num_short, long = pretraining.short_phase_steps, data(corpus, 'train', pretraining)
+    phases = {num_short: _Phase(long, pretraining)}
+    if num_short:
+        short_corpus = corpus
+        if run.data.short_phase_path:
+            short_corpus = PreparedCorpus(run.data.short_phase_path)
+        if short_corpus.tokenizer.sha256 != corpus.tokenizer.sha256:
+            raise UserError(
+                f'{short_corpus.directory} and {corpus.directory} have different vocabularies; '
+                f'prepare both with --vocabulary=FILE of one.'
+            )
+        fingerprints['short_phase_fingerprint'] = short_corpus.fingerprint
+        short = pretraining.short_phase
+        phases[0] = _Phase(data(short_corpus, 'train', short), short)
+    return Batches(phases, data(corpus, 'validation', pretraining), fingerprints)
+
+
+def make_job(
+    prepared: Prepared, distillation: objectives.AuxiliaryTraining | None = None
+) -> TrainingJob:
+    """What the loop trains.
+
+    Args:
+      prepared: the run.
+      distillation: what a teacher adds to it, if there is one.
+    """
+    run, start = prepared.run, prepared.start
+    model, pretraining = run.albert, run.pretraining
+
+    def work(step: int) -> Work:
+        length, num_predictions = prepared.batches.sequence(step)
+        return Work(length, train_flops(model, length, num_predictions))
+
+    fingerprint = {
+        'model': model.resume_fingerprint,
+        'data': dict(prepared.batches.fingerprints),
+        'pretraining': pretraining.to_dict(),
+        'optimizer': run.optimizer.to_dict(),
+        'loop': {name: getattr(run.loop, name) for name in RESUME_FIELDS},
+    }
+    init: Callable[..., Any] = functools.partial(init_params, model)
+    if start is not None:
+        init = functools.partial(warm_start.init_with, model)
+        fingerprint['start'] = {'weights': digest_of_all(start)}
+    if distillation is not None:
+        init = distillation.extend_init(init)
+        fingerprint |= distillation.resume_fingerprint
+    return TrainingJob(
+        objective=objectives.pretraining(
+            model,
+            pretraining.sentence_loss,
+            pretraining.mlm_weight,
+            pretraining.sentence_weight,
+            None if distillation is None else distillation.loss,
+        ),
+        init_params=init,
+        optimizer=make_optimizer(run.optimizer, run.loop.num_steps, model),
+        learning_rate=schedule(run.optimizer, run.loop.num_steps),
+        train_batch=prepared.batches.train,
+        evaluation=HeldOutBatches(prepared.batches.held_out.eval_batch, prepared.num_eval_batches),
+        best_metric=run.loop.best_metric,
+        is_lower_better=run.loop.is_lower_better,
+        work=work,
+        metadata=CheckpointMetadata(
+            run=run.to_dict(),
+            model=model,
+            tokenizer=prepared.corpus.tokenizer,
+            resume_fingerprint=fingerprint,
+            best_metric=run.loop.best_metric,
+            is_lower_better=run.loop.is_lower_better,
+        ),
+        start_params=start,
+        frozen=distillation.frozen if distillation else {},
+    )
+
+
+def pretrain(
+    prepared: Prepared,
+    workdir: Path,
+    num_profiled: int = 0,
+    distillation: objectives.AuxiliaryTraining | None = None,
+) -> int:
+    """Trains a prepared run and reports what it learnt; returns the exit status.
+
+    Args:
+      prepared: the run.
+      workdir: where everything goes.
+      num_profiled: steps for TensorBoard's profiler.
+      distillation: what a teacher adds, if there is one.
+
+    Raises:
+      UserError: if the workdir cannot be used, or too many steps in a row were not finite.
+    """
+    distributed.check_same({'--profile': num_profiled})
+    job = make_job(prepared, distillation)
+    outcome = train(job, prepared.run.loop, workdir, num_profiled)
+    is_main = distributed.is_main()
+    status = 128 + outcome.signal_number if outcome.signal_number else 0
+    # The others do not wait for the report.
+    distributed.shutdown(status)
+    if is_main:
+        _report(prepared, outcome, workdir, num_profiled)
+    return status
+
+
+def _report(prepared: Prepared, outcome: Outcome, workdir: Path, num_profiled: int) -> None:
+    num_steps = prepared.run.loop.num_steps
+    if outcome.signal_number:
+        print(f'Stopped by a signal; step {outcome.step} of {num_steps} is saved in {workdir}.')
+        print('Start the same command again to resume.')
+        return
+    if outcome.metrics is None:
+        print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
+    else:
+        print(f'Trained {outcome.step} steps.')
+    metrics, (loss, accuracy) = last_evaluation(workdir), prepared.unigram()
+    table = Table(title='Masked pieces of the held-out text')
+    for name in ('', 'loss (nats)', 'accuracy'):
+        table.add_column(name, justify='right' if name else 'left')
+    table.add_row('this model', f'{metrics["mlm_loss"]:.3f}', f'{metrics["mlm_accuracy"]:.1%}')
+    table.add_row('unigram model', f'{loss:.3f}', f'{accuracy:.1%}')
+    Console().print(table)
+    if num_profiled:
+        print(
+            f'The profile is in {workdir}/tensorboard; see it with tensorboard --logdir={workdir}'
+        )
+    print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}. Next:')
+    print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
+
+
+def last_evaluation(workdir: Path) -> dict[str, Any]:
+    """The last line of the held-out split in a run's metrics.
+
+    Raises:
+      UserError: if there is none.
+    """
+    path = workdir / METRICS_FILE
+    lines = read_lines(path) if path.exists() else []
+    evaluations = [line for line in lines if line['split'] == 'validation']
+    if not evaluations:
+        raise UserError(f'{path} has no evaluation, though the run is finished; it was damaged.')
+    return evaluations[-1]

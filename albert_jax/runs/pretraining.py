@@ -1,0 +1,73 @@
+"""Section `pretraining` of a config; the defaults are the paper's (sections 3.1 and 4.1)."""
+
+import dataclasses
+import math
+from typing import Annotated, ClassVar
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, at_least, one_of
+from albert_jax.model.config import SENTENCE_LOSSES
+
+SHORTEST_SEQUENCE = 8
+# Predictions come in whole words, so that a row may need a few places more than its share.
+_PREDICTIONS_MULTIPLE = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingSettings(Settings):
+    """What a pretraining makes of the text, and how it weighs its losses.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
+
+    SECTION: ClassVar[str] = 'pretraining'
+
+    sequence_length: Annotated[
+        int, at_least(SHORTEST_SEQUENCE), 'tokens, special pieces included'
+    ] = 512
+    sentence_loss: Annotated[
+        str,
+        one_of(*SENTENCE_LOSSES),
+        "'sop' swaps the two segments, 'nsp' takes the second from another document",
+    ] = 'sop'
+    mlm_weight: Annotated[float, NonNegative, 'factor of the masked-LM loss'] = 1.0
+    sentence_weight: Annotated[float, NonNegative, 'factor of the sentence loss'] = 1.0
+    masked_fraction: Annotated[
+        float, Positive, Probability, 'share of the tokens that is predicted'
+    ] = 0.15
+    max_ngram: Annotated[int, Positive, 'whole words masked together at most, p(n) ∝ 1/n'] = 3
+    short_fraction: Annotated[
+        float, Probability, 'share of the sequences that is cut to a random length'
+    ] = 0.1
+    short_phase_steps: Annotated[
+        int,
+        NonNegative,
+        'first steps, on shorter sequences (arXiv 1810.04805, appendix A.2); 0: none',
+    ] = 0
+    short_phase_length: Annotated[int, 'tokens of those sequences'] = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shortest = SHORTEST_SEQUENCE
+        if (
+            self.short_phase_steps
+            and not shortest <= self.short_phase_length < self.sequence_length
+        ):
+            raise UserError(
+                f'pretraining.short_phase_length is {self.short_phase_length}; it must be at least '
+                f'{shortest} and below sequence_length, which is {self.sequence_length}.'
+            )
+
+    @property
+    def short_phase(self) -> 'PretrainingSettings':
+        """The settings of the first steps."""
+        return dataclasses.replace(
+            self, sequence_length=self.short_phase_length, short_phase_steps=0
+        )
+
+    @property
+    def max_predictions_per_sequence(self) -> int:
+        """Places for predictions in each row: those of a full one, up to a multiple of 8."""
+        full = self.masked_fraction * self.sequence_length
+        return math.ceil((full + 1) / _PREDICTIONS_MULTIPLE) * _PREDICTIONS_MULTIPLE

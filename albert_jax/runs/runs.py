@@ -1,0 +1,136 @@
+"""The runs that the commands start: a config's sections, checked alone and together."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.settings import Settings, at_least, declared
+from albert_jax.model.config import AlbertConfig
+from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
+from albert_jax.runs.distillation import DistillationSettings
+from albert_jax.runs.loop import LoopSettings, PretrainLoopSettings
+from albert_jax.runs.model import ModelSettings
+from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.runs.pretraining import PretrainingSettings
+from albert_jax.runs.task import FinetuningSettings, TaskSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainRun(Settings):
+    """A pretraining; the defaults are ALBERT-base's in the paper (section 4.1).
+
+    Raises:
+      UserError: if a value is impossible, alone or together with another.
+    """
+
+    init_from: Annotated[
+        str, 'weights to start from: anything that albert_jax.load takes; empty: random'
+    ] = ''
+    model: ModelSettings = ModelSettings(size='albert_base', compute_dtype='bfloat16', remat='full')
+    data: PretrainDataSettings = PretrainDataSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    loop: PretrainLoopSettings = PretrainLoopSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.optimizer.check_warmup(self.loop.num_steps)
+        length, positions = self.pretraining.sequence_length, self.albert.max_position_embeddings
+        if length > positions:
+            raise UserError(
+                f'pretraining.sequence_length is {length}, but the model has {positions} '
+                f'positions; raise model.max_position_embeddings or shorten the sequences.'
+            )
+        if self.pretraining.short_phase_steps >= self.loop.num_steps:
+            raise UserError(
+                f'pretraining.short_phase_steps is {self.pretraining.short_phase_steps}; it must '
+                f'be below loop.num_steps, which is {self.loop.num_steps}.'
+            )
+
+    @functools.cached_property
+    def albert(self) -> AlbertConfig:
+        """The model that is trained."""
+        return self.model.resolve()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneRun(Settings):
+    """A fine-tuning on a task.
+
+    Raises:
+      UserError: if a value is impossible, alone or together with another.
+    """
+
+    init_from: Annotated[str, 'the model: anything that albert_jax.load takes'] = ''
+    from_scratch: Annotated[bool, "random weights, of init_from's shape or of model.size"] = False
+    seeds: Annotated[int, at_least(1), 'runs, each with its own seed'] = 1
+    # Those left empty are init_from's.
+    model: ModelSettings = ModelSettings()
+    data: FinetuneDataSettings = FinetuneDataSettings()
+    task: TaskSettings = TaskSettings()
+    finetuning: FinetuningSettings = FinetuningSettings()
+    optimizer: OptimizerSettings = OptimizerSettings(name='adamw')
+    loop: LoopSettings = LoopSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.optimizer.check_warmup(self.loop.num_steps)
+        if self.init_from and self.model.size:
+            raise UserError(
+                f'model.size is {self.model.size!r}, but the model of init_from has its own; leave '
+                f'it empty (in configs/distill.py, by a name without +small).'
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherFields(Settings):
+    """What the config of a distillation has beside the fields of its student.
+
+    Raises:
+      UserError: if there is no teacher, or a value is impossible.
+    """
+
+    teacher: Annotated[
+        str, 'a fine-tuned model, or a pretrained one for raw text; anything that load takes'
+    ] = ''
+    distillation: DistillationSettings = DistillationSettings()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillRun:
+    """A student's run, and what it learns from a teacher."""
+
+    student: PretrainRun | FinetuneRun
+    teacher: str
+    distillation: DistillationSettings
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """A distillation on a task, if the config has a section `task`; else on raw text.
+
+        Raises:
+          UserError: if there is no teacher, or a value is impossible.
+        """
+        names = [field.name for field in declared(TeacherFields)]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise UserError(
+                f'The config has no {" and no ".join(missing)}; give configs/distill.py:NAME.'
+            )
+        fields = TeacherFields.from_dict({name: values[name] for name in names})
+        rest = {name: value for name, value in values.items() if name not in names}
+        if 'task' in rest:
+            # A student is random where it has nothing to start from.
+            student = FinetuneRun.from_dict(rest | {'from_scratch': not rest.get('init_from')})
+        else:
+            student = PretrainRun.from_dict(rest)
+        if not fields.teacher:
+            raise UserError('teacher is empty; set --config.teacher=CHECKPOINT.')
+        if fields.distillation.init_embeddings_from_teacher and student.init_from:
+            raise UserError(
+                f'init_from={student.init_from} has word embeddings already; set '
+                f'distillation.init_embeddings_from_teacher to False, or leave init_from empty.'
+            )
+        return cls(student=student, teacher=fields.teacher, distillation=fields.distillation)

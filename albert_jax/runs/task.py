@@ -1,0 +1,60 @@
+"""Sections `task` and `finetuning` of a config."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """What is asked, and how examples become sequences.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
+
+    SECTION: ClassVar[str] = 'task'
+
+    name: Annotated[str, 'a name of tasks.registry.TASKS'] = 'sst2'
+    max_length: Annotated[int, at_least(8), 'tokens, special pieces included'] = 512
+    head_dropout: Annotated[float, Probability, "dropout of the classifier's input"] = 0.1
+    text: Annotated[str, "column of one's own files: the text"] = 'text'
+    text_pair: Annotated[str, "column of one's own files: the second text, if any"] = ''
+    label: Annotated[str, "column of one's own files: the label or the number"] = 'label'
+    labels: Annotated[str, 'the labels, with commas between; empty: the training file’s'] = ''
+    stride: Annotated[int, Positive, 'questions: tokens between the starts of two windows'] = 128
+    max_query_length: Annotated[int, Positive, 'questions: tokens of the question'] = 64
+    max_answer_length: Annotated[int, Positive, 'questions: tokens of an answer'] = 30
+    num_best: Annotated[int, Positive, 'questions: answers written for each'] = 20
+    tag_column: Annotated[int, 'CoNLL: the column of the tag; -1: the last'] = -1
+    max_option_length: Annotated[int, Positive, 'RACE: tokens of question and option'] = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuningSettings(Settings):
+    """What may make fine-tuning more robust; all off by default.
+
+    Raises:
+      UserError: if a value is impossible.
+    """
+
+    SECTION: ClassVar[str] = 'finetuning'
+
+    adversarial_steps: Annotated[
+        int, NonNegative, 'FreeLB (arXiv 1909.11764): ascent steps a step; 0: none'
+    ] = 0
+    adversarial_learning_rate: Annotated[
+        float, Positive, "norm of an ascent step, over a sequence's word embeddings"
+    ] = 0.1
+    adversarial_start: Annotated[float, NonNegative, 'norm of the first perturbation'] = 0.05
+    adversarial_max_norm: Annotated[
+        float, NonNegative, 'largest norm of a perturbation; 0: any'
+    ] = 0.0
+    replaced_fraction: Annotated[
+        float, Probability, 'share of the ordinary tokens that is replaced by random ones'
+    ] = 0.0
+    head_learning_rate_factor: Annotated[float, Positive, "of the head's learning rate"] = 1.0
+    layer_decay: Annotated[
+        float, Positive, 'factor of the learning rate, a layer down; 1 where layers are shared'
+    ] = 1.0

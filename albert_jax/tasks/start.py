@@ -1,0 +1,76 @@
+"""What a fine-tuning starts from: a checkpoint without its heads, or random weights."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from albert_jax.cli.errors import UserError
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.interop import huggingface_tokenizer, source
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import SIZES, AlbertConfig
+from albert_jax.model.paths import select
+from albert_jax.runs.runs import FinetuneRun
+
+_ENCODER_PARTS = ('embeddings', 'encoder', 'pooler')
+
+
+def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> Pretrained:
+    """The model to fine-tune, without pretraining heads, with the config's changes to it.
+
+    Args:
+      run: of the fine-tuning.
+      tokenizer: of a model from scratch for which the config names no vocabulary.
+
+    Returns:
+      The model, its parameters on the host; none where each seed draws its own.
+
+    Raises:
+      UserError: if there is none, or it does not fit.
+    """
+    vocabulary = run.data.vocabulary or None
+    if run.init_from:
+        start = source.read(run.init_from, vocabulary)
+    elif not run.from_scratch:
+        raise UserError(
+            'init_from is empty, so the weights would be random; set '
+            '--config.init_from=CHECKPOINT, or --config.from_scratch=True if that is meant.'
+        )
+    else:
+        if vocabulary:
+            tokenizer = huggingface_tokenizer.from_file(Path(vocabulary), {})
+        if run.model.size not in SIZES or tokenizer is None:
+            raise UserError(
+                f'A model from scratch needs --config.init_from for its shape and vocabulary, or '
+                f'--config.model.size (one of {", ".join(SIZES)}) and '
+                f'--config.data.vocabulary=FILE.'
+            )
+        base = dataclasses.replace(SIZES[run.model.size], vocab_size=tokenizer.vocab_size)
+        start = Pretrained(base, {}, tokenizer)
+    model = run.model.resolve(start.config)
+    if run.from_scratch:
+        return dataclasses.replace(start, config=model, params={}, head=None, run={})
+    params = _encoder_of(start.params)
+    if 'pooler' not in params:
+        params['pooler'] = jax.device_get(
+            jax.jit(lambda: init_params(model, jax.random.key(0))['pooler'])()
+        )
+        print(
+            f'note: {run.init_from} has no pooler; it is drawn at random and trained with the head.'
+        )
+    return dataclasses.replace(start, config=model, params=params)
+
+
+def random_params(config: AlbertConfig, seed: int) -> dict[str, Any]:
+    """Fresh parameters of the encoder, on the host."""
+    return _encoder_of(jax.jit(lambda: init_params(config, jax.random.key(seed)))())
+
+
+def _encoder_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    # On the host: the devices of the run are chosen later.
+    return jax.tree.map(np.asarray, select(params, _ENCODER_PARTS))

@@ -1,0 +1,1 @@
+"""How anything is trained: optimizer, sharding, step, loop, checkpoints."""

@@ -1,0 +1,48 @@
+"""Held-out metrics during a training, which a signal may cut short."""
+
+from collections.abc import Callable, Mapping
+
+from jaxtyping import PyTree
+
+from albert_jax.model.losses import Sum, add, means
+from albert_jax.training import distributed
+from albert_jax.training.job import HeldOutBatches, TrainingJob
+from albert_jax.training.placement import Placement
+from albert_jax.training.sharding import put_batch, replicator
+from albert_jax.training.step import make_eval_step
+
+
+def make_evaluate(
+    job: TrainingJob,
+    placement: Placement,
+    frozen: Mapping[str, PyTree],
+    was_signalled: Callable[[], bool],
+) -> Callable[[PyTree], dict[str, float] | None]:
+    """The job's evaluation of sharded parameters: means, or None if a signal came first.
+
+    A preemption does not wait for minutes. Where several processes evaluate together none may stop
+    alone, so that there it runs to its end.
+    """
+    mesh = placement.mesh
+    replicate = replicator(mesh)
+    is_stopped = (lambda: False) if distributed.is_multiprocess() else was_signalled
+    evaluation = job.evaluation
+    if not isinstance(evaluation, HeldOutBatches):
+        return lambda params: evaluation(replicate(params), mesh, is_stopped)
+
+    eval_step = make_eval_step(job.objective, mesh)
+    full_frozen = replicate(dict(frozen))
+
+    def evaluate(params: PyTree) -> dict[str, float] | None:
+        full_params = {**replicate(params), **full_frozen}
+        total: dict[str, Sum] | None = None
+        for number in range(evaluation.num_batches):
+            if is_stopped():
+                return None
+            batch = put_batch(mesh, evaluation.batch(number, placement.rows))
+            sums = eval_step(full_params, batch)
+            total = sums if total is None else add(total, sums)
+        assert total is not None
+        return means(total)
+
+    return evaluate

@@ -1,0 +1,288 @@
+"""The loop. Pretraining, fine-tuning and distillation run through here."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from albert_jax.cli.errors import UserError
+from albert_jax.model.losses import means
+from albert_jax.runs.loop import LoopSettings
+from albert_jax.training import distributed
+from albert_jax.training.checkpoint import Checkpoints
+from albert_jax.training.evaluation import make_evaluate
+from albert_jax.training.job import HeldOutBatches, HostBatch, Outcome, TrainingJob
+from albert_jax.training.patience import History
+from albert_jax.training.placement import Placement, choose_microbatches, place
+from albert_jax.training.profile import Profile
+from albert_jax.training.sharding import put_batch, shardings
+from albert_jax.training.step import (
+    IS_STOPPING,
+    STEP_METRICS,
+    Status,
+    TrainState,
+    TrainStep,
+    make_train_step,
+)
+from albert_jax.training.stop_signal import StopSignal
+from albert_jax.training.telemetry import METRICS_FILE, Telemetry, read_lines
+
+_NUM_BATCHES_AHEAD = 4
+
+
+def train(
+    job: TrainingJob, settings: LoopSettings, workdir: Path, num_profiled: int = 0
+) -> Outcome:
+    """Trains until `settings.num_steps`, resuming from the latest checkpoint in `workdir`.
+
+    Args:
+      job: what to train.
+      settings: for how long.
+      workdir: where checkpoints, metrics and the profile go.
+      num_profiled: steps to record for TensorBoard's profiler, after those that compile.
+
+    Raises:
+      UserError: if the batch does not divide, the workdir is another run's or cannot be written,
+        or too many steps in a row were not finite.
+    """
+    distributed.check_same({**job.metadata.resume_fingerprint, 'loop': settings.to_dict()})
+    placement = place(job, settings)
+    _check_best_metric(job, placement.abstract_state)
+    with Checkpoints(
+        workdir, settings.keep_last, job.best_metric, job.is_lower_better
+    ) as checkpoints:
+        distributed.check_shared(workdir)
+        state = checkpoints.restore(placement.abstract_state, job.metadata)
+        if state is None:
+            state = placement.make_state(job.start_params)
+        first_step = int(state.step)
+        history = History(job.best_metric, job.is_lower_better, settings.patience)
+        history.read(workdir, first_step)
+        lacks_evaluation = _lacks_evaluation(settings, workdir, first_step)
+        # What process 0 has read decides for all.
+        lacks_evaluation, history.scores = distributed.broadcast_from_main(
+            [lacks_evaluation, history.scores]
+        )
+        is_finished = first_step >= settings.num_steps and not lacks_evaluation
+        if is_finished or history.is_stale:
+            return Outcome(first_step, None, None)
+        if first_step and distributed.is_main():
+            print(f'Resuming from step {first_step} of {settings.num_steps}.')
+        run = _Run(job, settings, workdir, placement, checkpoints, history, first_step)
+        return run(state, lacks_evaluation, num_profiled)
+
+
+def _check_best_metric(job: TrainingJob, abstract_state: TrainState) -> None:
+    evaluated = [name for name in abstract_state.metric_sums if name not in STEP_METRICS]
+    if isinstance(job.evaluation, HeldOutBatches) and job.best_metric not in evaluated:
+        raise UserError(
+            f'loop.best_metric is {job.best_metric!r}; this run has {", ".join(evaluated)}.'
+        )
+
+
+def _lacks_evaluation(settings: LoopSettings, workdir: Path, step: int) -> bool:
+    """Whether a run was told to stop during the evaluation of a step that is saved."""
+    is_due = step % settings.eval_every == 0 or step == settings.num_steps
+    if not step or not is_due:
+        return False
+    path = workdir / METRICS_FILE
+    lines = read_lines(path) if path.exists() else []
+    return not any(line['split'] == 'validation' and line['step'] == step for line in lines)
+
+
+class _Run:
+    """The steps of one process, and what is done between them.
+
+    A step is dispatched before the status of the one before it is read, so that the device never
+    waits for the host.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        settings: LoopSettings,
+        workdir: Path,
+        placement: Placement,
+        checkpoints: Checkpoints,
+        history: History,
+        first_step: int,
+    ) -> None:
+        self._job, self._settings, self._workdir = job, settings, workdir
+        self._placement, self._checkpoints, self._history = placement, checkpoints, history
+        self._first_step = self._step = first_step
+        self._stop = StopSignal()
+        # Whether some process was told to stop.
+        self._is_stopped = False
+        # The status of a step that was dispatched and not read yet.
+        self._unread: Status | None = None
+        self._metrics: dict[str, float] | None = None
+
+        frozen = dict(job.frozen)
+        frozen = jax.jit(lambda tree: tree, out_shardings=shardings(frozen, placement.mesh))(frozen)
+        self._train_step = self._make_step(frozen)
+        self._evaluate = make_evaluate(job, placement, frozen, lambda: self._stop.is_set)
+        self._telemetry = Telemetry(
+            workdir,
+            first_step,
+            settings.num_steps,
+            settings.batch_size,
+            job.work,
+            placement.mesh.size,
+        )
+
+    def _make_step(self, frozen: Mapping[str, PyTree]) -> TrainStep:
+        job, settings = self._job, self._settings
+
+        def step_in(num_microbatches: int) -> TrainStep:
+            return make_train_step(
+                job.objective,
+                job.optimizer,
+                self._placement.mesh,
+                num_microbatches,
+                settings.log_every,
+                settings.seed,
+                job.metadata.model.compute_dtype,
+                frozen,
+            )
+
+        example = job.train_batch(settings.num_steps - 1, range(1))
+        num_microbatches = choose_microbatches(settings, self._placement, example, step_in)
+        return step_in(num_microbatches).on(self._placement.mesh)
+
+    def __call__(self, state: TrainState, lacks_evaluation: bool, num_profiled: int) -> Outcome:
+        """Runs until the last step, a signal, or the end of the patience."""
+        settings, rows = self._settings, self._placement.rows
+        batches = _read_ahead(
+            lambda step: self._job.train_batch(step, rows), self._first_step, settings.num_steps
+        )
+        profile = Profile(self._workdir / 'tensorboard', self._first_step, num_profiled)
+        with self._telemetry, self._stop, profile:
+            if lacks_evaluation:
+                self._make_up_for_evaluation(state)
+            is_over = False
+            while self._step < settings.num_steps and not self._is_stopped and not is_over:
+                profile.before(self._step)
+                state = self._take_step(state, self._next(batches))
+                is_over = self._after_step(state)
+            self._read_status()
+            # The end, or a pause: nothing that was learnt is lost.
+            if self._checkpoints.latest_step() != self._step:
+                self._checkpoints.save(self._step, state, self._job.metadata, None)
+        # Another process may have been told.
+        number = self._stop.number or (signal.SIGTERM if self._is_stopped else None)
+        return Outcome(self._step, self._metrics, number)
+
+    def _next(self, batches: Iterator[HostBatch]) -> HostBatch:
+        started = time.monotonic()
+        batch = next(batches)
+        self._telemetry.waited(time.monotonic() - started)
+        return batch
+
+    def _take_step(self, state: TrainState, batch: HostBatch) -> TrainState:
+        if distributed.is_multiprocess():
+            is_told = np.full(len(self._placement.rows), self._stop.is_set, np.int32)
+            batch = {**batch, IS_STOPPING: is_told}
+        # What the host sends without being asked would make the device wait for it.
+        with (
+            jax.profiler.StepTraceAnnotation('train', step_num=self._step),
+            jax.transfer_guard('disallow'),
+        ):
+            state, status = self._train_step(state, put_batch(self._placement.mesh, batch))
+        if self._step == self._first_step:
+            # Speed is measured without the compilation.
+            self._telemetry.start_clock(self._step + 1)
+        self._read_status()
+        self._unread = status
+        self._step += 1
+        if not distributed.is_multiprocess():
+            self._is_stopped = self._stop.is_set
+        return state
+
+    def _after_step(self, state: TrainState) -> bool:
+        """Evaluates and saves where that is due, and says whether the run is over."""
+        settings, step = self._settings, self._step
+        is_last = step == settings.num_steps
+        is_eval = is_last or step % settings.eval_every == 0
+        is_save = is_last or step % settings.checkpoint_every == 0
+        if not (is_eval or is_save):
+            return False
+        self._read_status()
+        if is_eval and (self._is_stopped or not self._evaluated(state)):
+            # The evaluation is made up for when the run resumes.
+            return True
+        if is_save:
+            score = self._history.scores[-1] if is_eval else None
+            with self._telemetry.paused():
+                self._checkpoints.save(step, state, self._job.metadata, score)
+        if is_eval and self._history.is_stale:
+            self._telemetry.say(
+                f'No better {self._job.best_metric} in {settings.patience} evaluations.'
+            )
+            return True
+        return False
+
+    def _evaluated(self, state: TrainState) -> bool:
+        """Whether there are held-out metrics of the state: no signal came first."""
+        with self._telemetry.paused():
+            metrics = self._evaluate(state.params)
+            if metrics is None:
+                return False
+            self._telemetry.eval_line(self._step, metrics)
+        self._metrics = metrics
+        self._history.add(metrics)
+        return True
+
+    def _make_up_for_evaluation(self, state: TrainState) -> None:
+        """Evaluates the state of a checkpoint that was saved without metrics."""
+        settings, step = self._settings, self._step
+        is_saved = step % settings.checkpoint_every == 0 or step == settings.num_steps
+        if self._evaluated(state) and is_saved:
+            self._checkpoints.add_score(step, self._history.scores[-1])
+
+    def _read_status(self) -> None:
+        """Logs the step that was dispatched last, and stops a run that no longer learns.
+
+        Raises:
+          UserError: if too many steps in a row were skipped.
+        """
+        if self._unread is None:
+            return
+        status, step = jax.device_get(self._unread), self._step
+        self._unread = None
+        self._telemetry.step_done(step)
+        if status.num_skipped_in_a_row >= self._settings.max_skipped_in_a_row:
+            raise UserError(
+                f'Step {step}: the loss or gradient of {int(status.num_skipped_in_a_row)} steps in '
+                f'a row was not finite; none of them reached the parameters, and the last '
+                f'checkpoint is good. Start in another --workdir with a lower '
+                f'optimizer.learning_rate.'
+            )
+        if step % self._settings.log_every == 0:
+            num_updates = max(step - 1 - int(status.num_skipped), 0)
+            self._telemetry.train_line(
+                step,
+                {
+                    **means(status.metric_sums),
+                    # A skipped step does not count for the schedule.
+                    'learning_rate': float(
+                        jnp.asarray(self._job.learning_rate(jnp.int32(num_updates)))
+                    ),
+                    'skipped_steps': int(status.num_skipped),
+                },
+            )
+        self._is_stopped |= bool(status.num_stopping > 0)
+
+
+def _read_ahead(
+    batch: Callable[[int], HostBatch], first_step: int, num_steps: int
+) -> Iterator[HostBatch]:
+    """The batches of the steps to come, made in a thread while the device works."""
+    steps = grain.MapDataset.range(first_step, num_steps).map(lambda step: batch(int(step)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_NUM_BATCHES_AHEAD)
+    return iter(steps.to_iter_dataset(options))

@@ -1,0 +1,227 @@
+"""Metrics to JSON Lines, TensorBoard and the terminal; throughput and utilisation."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from albert_jax.cli.errors import UserError
+from albert_jax.model.flops import peak_flops
+
+METRICS_FILE = 'metrics.jsonl'
+# Shown on the terminal, in this order, where a run has them.
+_SHOWN = (
+    'loss', 'mlm_loss', 'mlm_accuracy', 'sop_loss', 'sop_accuracy', 'nsp_accuracy',
+)  # fmt: skip
+
+
+class Work(NamedTuple):
+    """What one example of a step takes, forward and backward."""
+
+    num_tokens: int
+    flops: float
+
+
+class Telemetry:
+    """Writes what happens in a run.
+
+    Lines of steps after `first_step`, left by a run that was killed, are removed, so that the file
+    reads as if it had never stopped.
+
+    Args:
+      workdir: of the run.
+      first_step: where the run goes on from.
+      num_steps: where it ends.
+      examples_per_step: rows of the global batch.
+      work: what an example of a step takes.
+      num_devices: that share the batch.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        first_step: int,
+        num_steps: int,
+        examples_per_step: int,
+        work: Callable[[int], Work],
+        num_devices: int,
+    ) -> None:
+        from tensorboardX import SummaryWriter  # slow to import
+
+        self._num_steps, self._first_step = num_steps, first_step
+        self._examples_per_step = examples_per_step
+        self._work = work
+        self._num_devices = num_devices
+        self._console = Console()
+        self._started = self._last_time = time.monotonic()
+        self._last_step = first_step
+        self._waited = 0.0
+        self._is_main = jax.process_index() == 0
+        try:
+            if self._is_main:
+                _truncate(workdir / METRICS_FILE, first_step)
+            self._path = workdir / METRICS_FILE if self._is_main else Path(os.devnull)
+            self._path.open('a').close()
+            # TensorBoard drops what a killed run has written beyond its last checkpoint.
+            self._board = SummaryWriter(
+                str(workdir / 'tensorboard'),
+                purge_step=first_step + 1,
+                flush_secs=10,
+                write_to_disk=self._is_main,
+            )
+        except OSError as error:
+            raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
+        self._progress = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn('{task.completed:.0f}/{task.total:.0f}'),
+            TimeRemainingColumn(),
+            TextColumn('{task.fields[text]}'),
+            console=self._console,
+            disable=not (self._console.is_terminal and self._is_main),
+        )
+        self._task = self._progress.add_task(
+            'training', total=num_steps, completed=first_step, text=''
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        # What stopped the loop matters more than that the last line could not be written.
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self._board.close()
+
+    def waited(self, seconds: float) -> None:
+        """Counts time that the loop spent waiting for a batch."""
+        self._waited += seconds
+
+    def start_clock(self, step: int) -> None:
+        """Measures speed from this step on: what came before was compilation."""
+        self._started = self._last_time = time.monotonic()
+        self._first_step = self._last_step = step
+        self._waited = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all processes."""
+        if self._is_main:
+            print(text, flush=True)
+
+    def step_done(self, step: int) -> None:
+        """Moves the bar."""
+        self._progress.update(self._task, completed=step)
+
+    def train_line(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the means since the last such line, and the speed."""
+        now = time.monotonic()
+        seconds = max(now - self._last_time, 1e-9)
+        examples = (step - self._last_step) * self._examples_per_step
+        works = [self._work(done) for done in range(self._last_step, step)]
+        tokens = self._examples_per_step * sum(work.num_tokens for work in works)
+        flops = self._examples_per_step * sum(work.flops for work in works)
+        speed = {
+            'sequences_per_second': examples / seconds,
+            'tokens_per_second': tokens / seconds,
+            'data_wait': self._waited / seconds,
+        }
+        peak = peak_flops(jax.devices()[0].device_kind)
+        if peak:
+            speed['model_flops_utilization'] = flops / seconds / (peak * self._num_devices)
+        self._last_time, self._last_step, self._waited = now, step, 0.0
+        self._write('train', step, metrics, speed)
+
+    def eval_line(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of the held-out split; one without a value is null."""
+        self._write('validation', step, metrics, {})
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what is done inside, an evaluation or a save, out of the speed."""
+        before = time.monotonic()
+        yield
+        self._last_time += time.monotonic() - before
+
+    def _write(
+        self, split: str, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
+    ) -> None:
+        line: dict[str, Any] = {'step': step, 'split': split, **metrics}
+        if split == 'validation':
+            line |= {name: None for name, value in metrics.items() if math.isnan(value)}
+        if speed:
+            line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
+        try:
+            # Closed after each line: a mounted bucket keeps only what is closed.
+            with self._path.open('a') as file:
+                file.write(json.dumps(line) + '\n')
+            for name, value in [*metrics.items(), *speed.items()]:
+                if math.isfinite(value):
+                    self._board.add_scalar(f'{split}/{name}', value, step)
+        except OSError as error:
+            raise UserError(
+                f'{self._path} cannot be written ({error.strerror}); make room and start the '
+                f'same command again.'
+            ) from error
+        if not self._is_main:
+            return
+        shown = _SHOWN if split == 'train' else metrics
+        text = ' '.join(f'{name} {_number(metrics[name])}' for name in shown if name in metrics)
+        if speed:
+            text += f'  {speed["sequences_per_second"]:.4g} sequences/s'
+        if self._console.is_terminal:
+            if split == 'validation':
+                self._console.print(f'step {step}, held out: {text}')
+            else:
+                self._progress.update(self._task, completed=step, text=text)
+            return
+        if split == 'validation':
+            print(f'step {step}, held out: {text}', flush=True)
+        else:
+            print(f'step {step}/{self._num_steps}  {text}  ETA {self._eta(step)}', flush=True)
+
+    def _eta(self, step: int) -> str:
+        done = step - self._first_step
+        elapsed = time.monotonic() - self._started
+        seconds = int(elapsed / max(done, 1) * (self._num_steps - step))
+        return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+
+def _number(value: float) -> str:
+    return 'undefined' if math.isnan(value) else f'{value:.4g}'
+
+
+def _truncate(path: Path, last_step: int) -> None:
+    """Drops the lines after a step, and a line that was not written whole."""
+    if not path.exists():
+        return
+    kept = [line for line in read_lines(path) if line['step'] <= last_step]
+    partial = path.with_suffix('.partial')
+    partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    partial.replace(path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:  # the last one, cut by a kill
+            break
+    return lines
