@@ -4,7 +4,7 @@
 
 Without a text the builtin corpus is used. Prints prepare throughput, and batch(step) at 512 tokens
 from disk beside what google-research/albert's builder makes (240 sequences a second on one core,
-REFERENCE 2: measured elsewhere, TF is not run here).
+measured once with TF 2.21, which is not run here: docs/REFERENCE.md, 2).
 """
 
 import argparse

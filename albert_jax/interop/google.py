@@ -73,7 +73,7 @@ def _classifier(prefix: str, ours: str) -> Iterator[Entry]:
 
 
 def table(config: AlbertConfig) -> Iterator[Entry]:
-    """Google's names of an ALBERT (REFERENCE, 5)."""
+    """Google's names of an ALBERT (docs/REFERENCE.md, 5)."""
     for name in ('word', 'position', 'token_type'):
         yield Entry(f'bert/embeddings/{name}_embeddings', f'embeddings/{name}/embedding')
     yield from _norm('bert/embeddings/LayerNorm', 'embeddings/layer_norm')

@@ -61,7 +61,7 @@ def _copies(config: AlbertConfig) -> Iterator[tuple[int, int, int | None, int | 
 
 
 def albert_table(config: AlbertConfig) -> Iterator[Entry]:
-    """Hugging Face's names of an ALBERT, without the prefix `albert.` (REFERENCE, 5)."""
+    """Hugging Face's names of an ALBERT, without the prefix `albert.` (docs/REFERENCE.md, 5)."""
     yield from _embeddings()
     if config.use_embedding_projection:
         yield from _dense(_PROJECTION, 'embeddings/projection')
@@ -149,7 +149,7 @@ def read(path: Path, vocabulary: Path | None = None) -> Pretrained:
     if head is None and config.hidden_act == 'gelu_erf' and kind == 'albert':
         notes.append(
             "config.json says 'gelu', which is the erf form; the weights of Google's ALBERT want "
-            "the tanh form, 'gelu_new' (REFERENCE: transformers#2395)."
+            "the tanh form, 'gelu_new' (transformers#2395)."
         )
     model = Pretrained(config, params, None, head, notes=tuple(notes))
     return with_tokenizer(model, tokenizer, str(path)) if tokenizer else model
