@@ -44,7 +44,7 @@ class Head:
 
 # The heads that read the pooled output.
 POOLED = ('sequence_classification', 'multiple_choice')
-# Beams of the end-conditioned head at evaluation (XLNet; docs/REFERENCE.md, 4).
+# Beams of the end-conditioned head at evaluation (XLNet; REFERENCE, 4).
 NUM_STARTS, NUM_ENDS = 5, 5
 _ANSWERABILITY_WEIGHT = 0.5
 
