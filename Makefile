@@ -59,7 +59,7 @@ test-slow: .venv/reference .venv-beam/installed .venv-onnx/installed .venv-skypi
 	.venv-beam/bin/python -m pytest -m slow tests/test_beam.py -W ignore
 	.venv-onnx/bin/python -m pytest -m slow tests/test_export.py -k onnx -W ignore
 
-lint: $(STAMP)  ## ruff and pyright
+lint: $(STAMP)  ## ruff, pyright and the import order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
