@@ -117,7 +117,7 @@ class SquadTask:
         return answers
 
     def head(self, examples: Sequence[Question]) -> Head:
-        """Start and end; for version 2.0 with answerability (docs/REFERENCE.md, 4)."""
+        """Start and end; for version 2.0 with answerability (REFERENCE, 4)."""
         del examples
         kind = 'question_answering'
         return Head(f'conditional_{kind}' if self.has_impossible else kind, ())
