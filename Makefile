@@ -63,6 +63,7 @@ lint: $(STAMP)  ## ruff, pyright and the import order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 bench: .venv/reference  ## the benchmarks of data and compute
 	$(BIN)/python -m benchmarks.data
