@@ -148,7 +148,7 @@ def test_pretrain_refuses_a_workdir_that_cannot_be(corpus_directory, tmp_path):
         (['--vocabulary=/nothing.model'], 'cannot be read: No such file'),
         (['--vocabulary=train', '--vocab_size=900000'], 'too small for a vocabulary of 900000'),
         (['--validation_fraction=1.5'], 'must be at least 0 and below 1'),
-        (['--sequence_length=4'], 'must be at least 8'),
+        (['--sequence_length=4'], 'prepare.sequence_length is 4'),
         (['--workers=-1'], '--workers is -1; it must be 0 or above'),
         (['--output=/proc/nothing/here'], 'cannot be written'),
     ],
@@ -283,7 +283,7 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         # The next thing that is missing, and not a module.
-        wanted = {'finetune.py:sst2': 'nothing to train on', 'distill.py:mini@64': 'data.path'}
+        wanted = {'finetune.py:sst2': 'nothing to train on', 'distill.py:mini@64': 'teacher is empty'}
         assert wanted.get(name, 'teacher is empty') in result.stderr, result.stderr
         assert result.returncode == 2 and result.stderr.count('\n') == 1
 
