@@ -309,7 +309,7 @@ class Machine:
         """Starts a command on every host, detached, to be started again whenever it crashes.
 
         Args:
-          command: its words, none of which a shell will interpret.
+          command: the program and its arguments, none of which a shell will interpret.
 
         Raises:
           UserError: if one runs there already, or a host cannot be reached.

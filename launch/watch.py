@@ -50,7 +50,7 @@ class Watch:
 
     Args:
       machine: there or not.
-      command: the words of the command, none of which a shell will interpret.
+      command: the program and its arguments, none of which a shell will interpret.
       options: what the machine needs, and how it is watched.
     """
 
