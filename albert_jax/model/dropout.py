@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-# Random bits a mask entry: half of what a uniform float takes, and a rate exact to 2⁻¹⁷.
+# Random bits for each mask entry: half of those of a uniform float, and a rate exact to 2⁻¹⁷.
 _BITS = jnp.uint16
 _NUM_VALUES = 2**16
 
@@ -15,9 +15,15 @@ def drop(
     key: Key[Array, ''],
     example_ids: Int[Array, 'batch'],
 ) -> Float[Array, 'batch *rest']:
-    """Dropout whose mask depends on the example's number and not on the batch around it.
+    """Dropout whose mask depends on each example's number and not on the batch around it.
 
-    So one big batch, its microbatches and its shards on many devices draw the same masks.
+    One large batch, its microbatches and its shards on many devices draw the same masks.
+
+    Args:
+      inputs: of any float type.
+      rate: probability that an entry is set to 0; the others are divided by `1 - rate`.
+      key: of the masks.
+      example_ids: number of each example; equal numbers get equal masks.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_ids)
     bits = jax.vmap(lambda key: jax.random.bits(key, inputs.shape[1:], _BITS))(keys)
