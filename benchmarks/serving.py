@@ -83,7 +83,7 @@ def _ask_in_turn(
         index += 1
 
 
-def _clients(port: int, texts: list[str], seconds: float, queue: Queue[list[float]]) -> None:
+def _clients(port: int, texts: list[str], seconds: float, queue: 'Queue[list[float]]') -> None:
     """Threads that ask one text after the other; all latencies, in seconds, go into a queue."""
     latencies: list[float] = []
     end = time.monotonic() + seconds
