@@ -159,10 +159,10 @@ def backend() -> str:
 
 
 def choose(wanted: str, backend: str, length: int, has_dropout: bool) -> str:
-    """The implementation that `attend` is to use.
+    """The implementation to use.
 
-    'auto' is 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where the splash kernel
-    does not support the length or the dropout, 'auto' is 'einsum', and a line in the log says so.
+    'auto' is 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where the kernel cannot do
+    what is asked, 'auto' takes the einsum and says so in the log.
 
     Args:
       wanted: `AlbertConfig.attention`.

@@ -19,11 +19,7 @@ _PEAK_FLOPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bf16 FLOP/s of a device, or None if they are not known.
-
-    Args:
-      device_kind: as `jax.Device.device_kind` gives it, for example `TPU v4`.
-    """
+    """FLOP/s of a device in bf16, or None if it is not known."""
     return _PEAK_FLOPS.get(device_kind)
 
 
