@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-# Random bits for each mask entry: half of those of a uniform float, and a rate exact to 2⁻¹⁷.
+# Random bits a mask entry: half of what a uniform float takes, and a rate exact to 2⁻¹⁷.
 _BITS = jnp.uint16
 _NUM_VALUES = 2**16
 
