@@ -172,7 +172,7 @@ class SquadTask(Task[Question]):
             answer = self._answer_tokens(example, offsets)
             windows = _windows(len(ids), settings.max_length - len(question) - 3, settings.stride)
             owners, characters = _owners(windows), np.array(offsets, np.int32).reshape(-1, 2)
-            for place, (begin, end) in enumerate(windows):
+            for window, (begin, end) in enumerate(windows):
                 has_answer = answer is not None and begin <= answer[0] and answer[1] < end
                 if is_training and not has_answer and not self.has_impossible:
                     continue
@@ -185,7 +185,7 @@ class SquadTask(Task[Question]):
                 targets['is_impossible'].append(0 if span else 1)
                 of_passage = {
                     'can_answer': np.ones(end - begin),
-                    'owns': owners[begin:end] == place,
+                    'owns': owners[begin:end] == window,
                     'begin_character': characters[begin:end, 0],
                     'end_character': characters[begin:end, 1],
                 }
@@ -217,17 +217,19 @@ class SquadTask(Task[Question]):
     def recovered(self, examples: Sequence[Question], features: Features) -> list[bool | None]:
         """Whether an answer's tokens give the answer back, after SQuAD's normalisation.
 
-        None for a question without an answer; False also where no window holds it whole.
+        None for a question without an answer; False also where no window holds all of it.
         """
-        found: list[bool | None] = [False if example.answers else None for example in examples]
+        is_recovered: list[bool | None] = [
+            False if example.answers else None for example in examples
+        ]
         for row, number in enumerate(features.targets['example']):
             answers = examples[number].answers
             if answers and not features.targets['is_impossible'][row]:
                 start, end = (int(features.targets[name][row]) for name in ('start', 'end'))
                 text = self._text(examples[number], features, row, start, end)
                 same = metrics.normalize_answer(text) == metrics.normalize_answer(answers[0][0])
-                found[number] = same or bool(found[number])
-        return found
+                is_recovered[number] = same or bool(is_recovered[number])
+        return is_recovered
 
     def _text(self, example: Question, features: Features, row: int, start: int, end: int) -> str:
         first = features.starts[row]
@@ -239,7 +241,7 @@ class SquadTask(Task[Question]):
         self, examples: Sequence[Question], features: Features, outputs: Outputs
     ) -> tuple[list[list[Candidate]], list[float]]:
         """For each question its best answers, best first, and the odds that it has none."""
-        all_found: list[dict[str, float]] = [{} for _ in examples]
+        best_scores: list[dict[str, float]] = [{} for _ in examples]
         odds = [np.inf] * len(examples)
         for row, number in enumerate(features.targets['example']):
             first, last = features.starts[row], features.starts[row + 1]
@@ -247,7 +249,7 @@ class SquadTask(Task[Question]):
             can_answer = features.token_targets['can_answer'][first:last].copy()
             can_answer[0] = 0
             spans = self._spans(outputs, row, len(owns))
-            best = all_found[number]
+            best = best_scores[number]
             for start, end, score in spans:
                 # A beam of a short text reaches into its padding.
                 is_inside = start <= end < min(len(owns), start + self.settings.max_answer_length)
@@ -263,7 +265,7 @@ class SquadTask(Task[Question]):
                 Candidate(text, score)
                 for text, score in sorted(best.items(), key=lambda item: -item[1])
             ][: self.settings.num_best]
-            for best in all_found
+            for best in best_scores
         ]
         return ranked, odds
 
@@ -288,15 +290,15 @@ class SquadTask(Task[Question]):
         """Exact match and F1; for version 2.0 also by answerability and at the best threshold."""
         del head
         ranked, odds = self.candidates(examples, features, outputs)
-        known = [i for i, example in enumerate(examples) if example.answers is not None]
+        known = [i for i, example in enumerate(examples) if example.is_labelled]
         if not known:
             return {}
         answers = {examples[i].key: [t for t, _ in examples[i].answers or ()] for i in known}
         best = {examples[i].key: ranked[i][0].text if ranked[i] else '' for i in known}
         if not self.has_impossible:
             return metrics.squad1(answers, best)
-        named = {examples[i].key: odds[i] for i in known}
-        return metrics.squad2(answers, best, named, _THRESHOLD)
+        known_odds = {examples[i].key: odds[i] for i in known}
+        return metrics.squad2(answers, best, known_odds, _THRESHOLD)
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
@@ -305,17 +307,17 @@ class SquadTask(Task[Question]):
         del head
         ranked, odds = self.candidates(examples, features, outputs)
         rows = []
-        for example, found, odd in zip(examples, ranked, odds, strict=True):
-            scores = np.array([candidate.score for candidate in found] or [0.0])
+        for example, candidates, odd in zip(examples, ranked, odds, strict=True):
+            scores = np.array([candidate.score for candidate in candidates] or [0.0])
             probabilities = np.exp(scores - scores.max())
             probabilities /= probabilities.sum()
-            best = found[0].text if found else ''
+            best = candidates[0].text if candidates else ''
             row: dict[str, Any] = {
                 'id': example.key,
                 'prediction': '' if self.has_impossible and odd > _THRESHOLD else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
-                    for candidate, probability in zip(found, probabilities, strict=False)
+                    for candidate, probability in zip(candidates, probabilities, strict=False)
                 ],
             }
             if self.has_impossible:
@@ -338,9 +340,9 @@ class SquadTask(Task[Question]):
         if self.has_impossible:
             content['null_odds.json'] = {row['id']: row['no_answer_odds'] for row in predictions}
         files = []
-        for name, found in content.items():
+        for name, answers in content.items():
             files.append(folder / name)
-            files[-1].write_text(json.dumps(found, ensure_ascii=False, indent=1), 'utf-8')
+            files[-1].write_text(json.dumps(answers, ensure_ascii=False, indent=1), 'utf-8')
         return files
 
 
