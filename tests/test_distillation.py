@@ -305,6 +305,7 @@ def test_the_teachers_own_tokens():
     logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]
     outputs = ModelOutputs({'logits': jnp.asarray(normal(4, 3))}, None)
     given = batch | {f'teacher_{name}': jnp.asarray(x) for name, x in own.items()}
+    (given,) = on_device(given)
     found = loss.sums({'teacher': params}, given, outputs)['soft_loss']
     expected = soft_target_loss(outputs.logits['logits'], jnp.asarray(logits), 2.0, jnp.ones(4))
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
