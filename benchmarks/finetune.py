@@ -26,14 +26,14 @@ from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.table import to_theirs
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import Head
 from albert_jax.model.paths import select
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.task import FinetuningSettings, TaskSettings
-from albert_jax.tasks.families import make_task
 from albert_jax.tasks.features import Features, TrainBatches
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.registry import make_task
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_train_step
@@ -71,15 +71,13 @@ class Ours:
         jax.block_until_ready(self.state.params)
 
     def predict(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        answer = self._predictor._answer(self.params, put_batch(self.mesh, batch))
+        answer = self._predictor.start(self.params, batch)
         return np.asarray(answer['logits'])
 
 
 def _init_finetuned(key: jax.Array) -> PyTree:
     params = init_params(_CONFIG, key)
-    return select(params, ('embeddings', 'encoder', 'pooler')) | {
-        'head': init_head(_HEAD.kind, 2, _CONFIG, key)
-    }
+    return select(params, ('embeddings', 'encoder', 'pooler')) | {'head': _HEAD.init(_CONFIG, key)}
 
 
 class HuggingFace:

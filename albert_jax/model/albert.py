@@ -22,7 +22,7 @@ from albert_jax.model import attention, matmul, remat
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
 from albert_jax.model.elementwise import activate, normalize
-from albert_jax.model.outputs import PretrainingOutput
+from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
 
 AnyArray = Array | np.ndarray
 # Which unique layer's parameters a module uses; None where there is one.
@@ -367,7 +367,7 @@ class PretrainingModel(nn.Module):
         Raises:
           ValueError: if the sequence is longer than the position table.
         """
-        hidden, pooled, embedded, details = self.encode(
+        encoded = self.encode(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -376,23 +376,20 @@ class PretrainingModel(nn.Module):
             return_attentions=return_attentions,
             return_hidden_states=return_attentions or return_hidden_states,
         )
+        hidden, hidden_states = encoded.last_hidden_state, encoded.hidden_states
         gathered = hidden
         if masked_positions is not None:
             positions = jnp.asarray(masked_positions)[:, :, None]
             gathered = jnp.take_along_axis(hidden, positions, axis=1)
-        hidden_states = attention_probs = None
-        layer_outputs, layer_probs = details
-        if layer_outputs is not None:
-            hidden_states = jnp.concatenate([embedded[None], layer_outputs]).astype(jnp.float32)
-        if layer_probs is not None:
-            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
+        if hidden_states is not None:
+            hidden_states = hidden_states.astype(jnp.float32)
         return PretrainingOutput(
             last_hidden_state=hidden.astype(jnp.float32),
-            pooled_output=pooled,
+            pooled_output=encoded.pooled_output,
             mlm_logits=self.mlm(gathered, self.embeddings.decode),
-            sop_logits=self.sentence(pooled).astype(jnp.float32),
+            sop_logits=self.sentence(encoded.pooled_output).astype(jnp.float32),
             hidden_states=hidden_states,
-            attention_probs=attention_probs,
+            attention_probs=encoded.attention_probs,
         )
 
     def encode(
@@ -407,12 +404,7 @@ class PretrainingModel(nn.Module):
         return_hidden_states: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
         use_pooler: bool = True,
-    ) -> tuple[
-        Float[Array, 'batch length hidden'],
-        Float[Array, 'batch hidden'],
-        Float[Array, 'batch length hidden'],
-        tuple[Array | None, Array | None],
-    ]:
+    ) -> EncoderOutput:
         """The encoder and the pooler alone: what a fine-tuned model needs.
 
         Args:
@@ -421,14 +413,10 @@ class PretrainingModel(nn.Module):
           token_type_ids: 0 in the first segment, 1 in the second; all 0 if left out.
           example_ids: numbers that choose each example's dropout masks; 0, 1, … if left out.
           deterministic: without dropout. With it, pass `rngs={'dropout': key}`.
-          return_attentions: give every layer's attention probabilities.
-          return_hidden_states: give every layer's output.
+          return_attentions: also return every layer's attention probabilities.
+          return_hidden_states: also return the projected embeddings and every layer's output.
           perturbation: added to the word embeddings, for adversarial training.
           use_pooler: without it the pooled output is zeros, and its weights need not be there.
-
-        Returns:
-          The last layer, in the compute dtype; the pooled output; the projected embeddings; and
-          the outputs of the layers and their attention probabilities, None where not asked for.
 
         Raises:
           ValueError: if the sequence is longer than the position table.
@@ -444,14 +432,19 @@ class PretrainingModel(nn.Module):
         types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
-        hidden, details = self.encoder(
+        hidden, (layer_outputs, layer_probs) = self.encoder(
             embedded, mask, examples, deterministic, return_attentions, return_hidden_states
         )
         if use_pooler:
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
         else:
             pooled = jnp.zeros((batch, self.config.hidden_size))
-        return hidden, pooled, embedded, details
+        hidden_states = attention_probs = None
+        if layer_outputs is not None:
+            hidden_states = jnp.concatenate([embedded[None], layer_outputs])
+        if layer_probs is not None:
+            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
+        return EncoderOutput(hidden, pooled, hidden_states, attention_probs)
 
 
 class MaskedLanguageHead(_Weights):
