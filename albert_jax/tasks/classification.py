@@ -231,6 +231,10 @@ class TextTask(Task[TextExample]):
             )
         return Head(self.head_kind, labels)
 
+    def suits(self, head: Head) -> bool:
+        """A regression wants one output, a classification more."""
+        return super().suits(head) and self.is_regression == (len(head.labels) == 1)
+
     def use_head(self, head: Head, origin: str) -> None:
         """Takes the labels of a model's head where the task has none of its own.
 
@@ -239,7 +243,7 @@ class TextTask(Task[TextExample]):
         """
         super().use_head(head, origin)
         name = self.settings.name
-        if self.is_regression != (len(head.labels) == 1):
+        if not self.suits(head):
             raise UserError(
                 f'{origin} has {len(head.labels)} output(s), which do not fit the task {name}.'
             )

@@ -32,6 +32,8 @@ class Entry(NamedTuple):
 
     make: Callable[[TaskSettings], Task]
     files: Files
+    # Whether a model whose head it suits has this task, where its checkpoint does not say.
+    is_default: bool = False
 
 
 def _files(train: Candidates, validation: Candidates, test: Candidates = ()) -> Files:
@@ -59,12 +61,14 @@ TASKS: dict[str, Entry] = {
     'squad1': Entry(
         functools.partial(SquadTask, has_impossible=False),
         _files(('train-v1.1.json',), ('dev-v1.1.json',)),
+        is_default=True,
     ),
     'squad2': Entry(
         functools.partial(SquadTask, has_impossible=True),
         _files(('train-v2.0.json',), ('dev-v2.0.json',)),
+        is_default=True,
     ),
-    'race': Entry(RaceTask, _files(('train',), ('dev',), ('test',))),
+    'race': Entry(RaceTask, _files(('train',), ('dev',), ('test',)), is_default=True),
     'ner': Entry(
         functools.partial(TaggingTask, has_chunks=True),
         _files(('train.txt', 'eng.train'), ('valid.txt', 'dev.txt', 'eng.testa'), ('test.txt',)),
@@ -73,18 +77,15 @@ TASKS: dict[str, Entry] = {
         functools.partial(TaggingTask, is_conllu=True),
         _files(('*-ud-train.conllu',), ('*-ud-dev.conllu',), ('*-ud-test.conllu',)),
     ),
-    'tags': Entry(TaggingTask, _files(('train.txt',), ('dev.txt', 'valid.txt'), ('test.txt',))),
-    'classification': Entry(TextTask, _OWN_TABLES),
-    'regression': Entry(functools.partial(TextTask, is_regression=True), _OWN_TABLES),
-}
-
-# The task of a model that does not say, by the kind of its head.
-_DEFAULT_TASKS = {
-    'sequence_classification': 'classification',
-    'token_classification': 'tags',
-    'question_answering': 'squad1',
-    'conditional_question_answering': 'squad2',
-    'multiple_choice': 'race',
+    'tags': Entry(
+        TaggingTask,
+        _files(('train.txt',), ('dev.txt', 'valid.txt'), ('test.txt',)),
+        is_default=True,
+    ),
+    'classification': Entry(TextTask, _OWN_TABLES, is_default=True),
+    'regression': Entry(
+        functools.partial(TextTask, is_regression=True), _OWN_TABLES, is_default=True
+    ),
 }
 
 
@@ -100,9 +101,15 @@ def make_task(settings: TaskSettings) -> Task:
 
 
 def default_task(head: Head) -> str:
-    """The name of the task of a model that does not say; one output is a regression's."""
-    name = _DEFAULT_TASKS[head.kind]
-    return 'regression' if name == 'classification' and len(head.labels) == 1 else name
+    """The name of the task of a model that does not say.
+
+    Raises:
+      UserError: if there is none for its head.
+    """
+    for name, entry in TASKS.items():
+        if entry.is_default and entry.make(TaskSettings(name=name)).suits(head):
+            return name
+    raise UserError(f'There is no task for a {head.name} head; name one with --task.')
 
 
 def find_files(name: str, folder: Path) -> tuple[Path | None, dict[str, Path], dict[str, Path]]:

@@ -129,6 +129,10 @@ class Task(abc.ABC, Generic[ExampleT]):
     def head(self, examples: Sequence[ExampleT]) -> Head:
         """The head that the training examples want."""
 
+    def suits(self, head: Head) -> bool:
+        """Whether a model with this head could have been fine-tuned on such a task."""
+        return head.kind == self.head_kind
+
     def use_head(self, head: Head, origin: str) -> None:
         """Takes a fine-tuned model's head, and its labels where the task has none of its own.
 
