@@ -283,8 +283,8 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         # The next thing that is missing, and not a module.
-        wanted = {'finetune.py:sst2': 'nothing to train on', 'distill.py:mini@64': 'teacher is empty'}
-        assert wanted.get(name, 'teacher is empty') in result.stderr, result.stderr
+        wanted = 'nothing to train on' if name.startswith('finetune') else 'teacher is empty'
+        assert wanted in result.stderr, result.stderr
         assert result.returncode == 2 and result.stderr.count('\n') == 1
 
 
