@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from albert_jax.tasks.families import make_task
 
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import huggingface
@@ -30,6 +29,7 @@ from albert_jax.runs.task import FinetuningSettings, TaskSettings
 from albert_jax.tasks.features import Features, TrainBatches
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.registry import make_task
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_train_step
