@@ -136,10 +136,10 @@ class Embeddings(_Weights):
     ) -> Float[Array, 'batch length hidden']:
         positions = jnp.arange(input_ids.shape[1])
         # Looked up in float32, so that the table's gradient is summed in float32 too.
-        embedded = self.word(input_ids)
+        word_embeddings = self.word(input_ids)
         if perturbation is not None:
-            embedded = embedded + perturbation
-        embedded = embedded + self.position(positions)[None]
+            word_embeddings = word_embeddings + perturbation
+        embedded = word_embeddings + self.position(positions)[None]
         embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
         embedded = self.dropout(embedded, example_ids, deterministic)
         if self.config.use_embedding_projection:
