@@ -53,6 +53,13 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def of_numpy(function, *arguments):
+    """The function's result for NumPy's arrays, anywhere in its arguments, as JAX's."""
+    return function(
+        *jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, arguments)
+    )
+
+
 def params_of(config, seed=0, scale=0.3):
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     rng = np.random.default_rng(seed)
@@ -64,7 +71,7 @@ def params_of(config, seed=0, scale=0.3):
 
 def test_soft_loss_is_the_papers():
     student, teacher, weights = normal(5, 7), normal(5, 7), np.array([1, 0, 2, 1, 1], np.float32)
-    found = soft_loss(student, teacher, 3.0, weights)
+    found = of_numpy(soft_loss, student, teacher, 3.0, weights)
     divergences = rel_entr(softmax(teacher / 3, -1), softmax(student / 3, -1)).sum(-1)
     np.testing.assert_allclose(found.sum, 9 * (divergences * weights).sum(), rtol=1e-5)
     assert found.weight == 5
@@ -72,9 +79,9 @@ def test_soft_loss_is_the_papers():
 
 def test_soft_loss_leaves_out_what_cannot_be_an_answer():
     student, teacher = normal(3, 6), normal(3, 6)
-    found = soft_loss(student, teacher, 2.0, np.ones(3, np.float32))
+    found = of_numpy(soft_loss, student, teacher, 2.0, np.ones(3, np.float32))
     closed = np.full((3, 2), -1e30, np.float32)
-    wider = (np.concatenate([x, closed], -1) for x in (student, teacher))
+    wider = (jnp.concatenate([x, closed], -1) for x in (student, teacher))
     again, slope = jax.value_and_grad(lambda s, t: soft_loss(s, t, 2.0, jnp.ones(3)).sum)(*wider)
     np.testing.assert_allclose(again, found.sum, rtol=1e-6)
     assert np.isfinite(slope).all() and not slope[:, 6:].any()
@@ -95,7 +102,7 @@ def test_soft_answers_to_questions(kind):
     if 'impossible' in names:
         two = [np.stack([np.zeros(3), x['impossible']], -1) for x in (student, teacher)]
         expected = expected + divergence(*two) / 2
-    found = soft_answer_loss(kind, student, teacher, {'weights': weights}, 2.0)
+    found = of_numpy(soft_answer_loss, kind, student, teacher, {'weights': weights}, 2.0)
     np.testing.assert_allclose(found.sum, (expected * weights).sum(), rtol=1e-5)
     assert found.weight == 2
 
@@ -105,13 +112,13 @@ def test_soft_answers_of_tags_and_numbers():
     tags = np.array([[1, -1, 0], [2, 2, 2]])
     student, teacher = {'logits': normal(2, 3, 4)}, {'logits': normal(2, 3, 4)}
     batch = {'weights': weights, 'token_labels': tags}
-    found = soft_answer_loss('token_classification', student, teacher, batch, 1.0)
+    found = of_numpy(soft_answer_loss, 'token_classification', student, teacher, batch, 1.0)
     each = rel_entr(softmax(teacher['logits'], -1), softmax(student['logits'], -1)).sum(-1)
     np.testing.assert_allclose(found.sum, each[0, 0] + each[0, 2], rtol=1e-5)
     assert found.weight == 2
     student, teacher = {'logits': normal(2, 1)}, {'logits': normal(2, 1)}
     batch = {'weights': weights, 'labels': np.zeros(2, np.float32)}
-    found = soft_answer_loss('sequence_classification', student, teacher, batch, 5.0)
+    found = of_numpy(soft_answer_loss, 'sequence_classification', student, teacher, batch, 5.0)
     difference = student['logits'][0, 0] - teacher['logits'][0, 0]
     np.testing.assert_allclose(found.sum, difference**2, rtol=1e-5)
 
@@ -120,7 +127,7 @@ def test_hidden_loss_is_tinyberts():
     student, teacher, kernel = normal(2, 3, 5, 4), normal(2, 3, 5, 6), normal(4, 6)
     mask = (np.arange(5) < np.array([[5], [2], [4]])).astype(np.float32)
     weights = np.array([1, 1, 0], np.float32)
-    found = hidden_loss(student, teacher, kernel, mask, weights)
+    found = of_numpy(hidden_loss, student, teacher, kernel, mask, weights)
     expected = [
         np.mean((student[:, b, t] @ kernel - teacher[:, b, t]) ** 2)
         for b in range(2)
@@ -145,11 +152,11 @@ def test_relation_loss_is_minilms():
                 relations.append(log_softmax(cut.astype(np.float64) @ cut.T / np.sqrt(size), -1))
             total += (np.exp(relations[0]) * (relations[0] - relations[1])).sum()
         expected.append(total / (4 * lengths[row]))
-    found = relation_loss(student, teacher, 4, mask, weights)
+    found = of_numpy(relation_loss, student, teacher, 4, mask, weights)
     np.testing.assert_allclose(found.sum, np.sum(expected), rtol=1e-5)
     assert found.weight == 2
     padded = [np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=9.0) for x in (student, teacher)]
-    again = relation_loss(*padded, 4, np.pad(mask, ((0, 0), (0, 3))), weights)
+    again = of_numpy(relation_loss, *padded, 4, np.pad(mask, ((0, 0), (0, 3))), weights)
     np.testing.assert_allclose(again.sum, found.sum, rtol=1e-5)
 
 
@@ -218,7 +225,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
     loss = DistillationLoss(settings, TEACHER, TEACHER, None)
     params = params_of(TEACHER, scale=1.0)
     scaffold = {'distillation': {'hidden': {'kernel': jnp.eye(32)}}}
-    objective = pretraining(TEACHER, loss=loss)
+    objective = pretraining(TEACHER, auxiliary=loss)
     batch = jax.tree.map(jnp.asarray, next(batches(size=4)))
     given = {**params, **scaffold, 'teacher': params}
     sums = objective.sums(given, batch, None)
@@ -297,9 +304,9 @@ def test_the_teachers_own_tokens():
     kernel, bias = (np.asarray(params['head'][name]) for name in ('kernel', 'bias'))
     logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]
     outputs = ModelOutputs({'logits': jnp.asarray(normal(4, 3))}, None)
-    given = batch | {f'teacher_{name}': jnp.asarray(x) for name, x in own.items()}
+    given = jax.tree.map(jnp.asarray, batch | {f'teacher_{n}': x for n, x in own.items()})
     found = loss.sums({'teacher': params}, given, outputs)['soft_loss']
-    expected = soft_loss(outputs.logits['logits'], logits, 2.0, np.ones(4, np.float32))
+    expected = of_numpy(soft_loss, outputs.logits['logits'], logits, 2.0, np.ones(4, np.float32))
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
 
 

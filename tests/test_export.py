@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -122,7 +123,9 @@ def ours(model: Pretrained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarr
     flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
     encode = jax.jit(functools.partial(albert.apply, method=PretrainingModel.encode))
     hidden, pooled, _, _ = encode({'params': model.params}, *flat)
-    extra = {'can_answer': inputs.get('can_answer'), 'labels': np.zeros(len(arrays[0]), np.int32)}
+    extra = {'labels': jnp.zeros(len(arrays[0]), jnp.int32)}
+    if 'can_answer' in inputs:
+        extra['can_answer'] = jnp.asarray(inputs['can_answer'])
     found = apply_head(
         model.head.kind, model.params['head'], hidden, pooled, extra, lambda x: x, False
     )
@@ -243,7 +246,7 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
             with pytest.raises(UserError, match=rf'albert_jax\[{extra}\]'):
                 export.main([f'{tmp_path}/m', f'{tmp_path}/new', f'--format={form}'])
     with monkeypatch.context() as small:
-        small.setattr('albert_jax.portable._MOST_BYTES', 1000)
+        small.setattr('albert_jax.interop.portable._MOST_BYTES', 1000)
         with pytest.raises(UserError, match='holds less than'):
             export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])
     (tmp_path / 'm/results.json').write_text('{')

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 Batch = Mapping[str, Array]
@@ -18,9 +19,9 @@ Batch = Mapping[str, Array]
 _SMALLEST_WEIGHT = 1e-5
 
 
-def divide(total: Array, weight: Array) -> Array:
+def divide(total: ArrayLike, weight: ArrayLike) -> Array:
     """The one rule by which a sum becomes a mean: 0 where there was nothing to average."""
-    return total / jnp.maximum(weight, _SMALLEST_WEIGHT)
+    return jnp.asarray(total) / jnp.maximum(weight, _SMALLEST_WEIGHT)
 
 
 class Sum(NamedTuple):

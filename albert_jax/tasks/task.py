@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from albert_jax.tasks.features import Features
 Outputs = Mapping[str, Sequence[np.ndarray]]
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task: read → encode → head → metric → predictions."""
 

@@ -56,6 +56,9 @@ class Checkpoints:
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                     [checkpoint_managers.LatestN(keep_last), best]
                 ),
+                # Orbax keeps metrics only where it is told how to compare them.
+                best_fn=lambda metrics: metrics[best_metric],
+                best_mode='min' if is_lower_better else 'max',
                 cleanup_tmp_directories=True,
             )
             self._manager = ocp.CheckpointManager(self._directory, options=self._options)
