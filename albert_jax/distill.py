@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.runs.runs import DistillRun, FinetuneRun, PretrainRun, TeacherFields
-from albert_jax.training import distributed
+from albert_jax.training import cluster
 
 _DESCRIPTION = """\
 Distil a teacher into a smaller student: on a task, from a fine-tuned teacher, or on raw text, from
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         'albert_jax.distill', _DESCRIPTION, _EPILOG, TeacherFields, FinetuneRun, PretrainRun
     )
     command.add_run_flags(parser)
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
     run = DistillRun.from_dict(command.read_config(flags.config, overrides))
     is_task = isinstance(run.student, FinetuneRun)
@@ -44,14 +44,12 @@ def main(arguments: Sequence[str]) -> int:
             'A task is distilled by one process; --coordinator, --num_processes and --process_id '
             'are for raw text.'
         )
-    distributed.start(flags)
+    cluster.start(flags)
 
-    def work() -> int:
-        from albert_jax.distillation.job import distill
+    from albert_jax.distillation.job import distill
+    from albert_jax.training.distributed import exit_on_lost_peer
 
-        return distill(run, flags.workdir)
-
-    return distributed.exit_on_lost_peer(work)
+    return exit_on_lost_peer(lambda: distill(run, flags.workdir))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.runs.runs import PretrainRun
-from albert_jax.training import distributed
+from albert_jax.training import cluster
 
 _DESCRIPTION = """\
 Pretrain ALBERT (masked language model and sentence order) on a prepared corpus.
@@ -33,19 +33,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--profile', type=int, default=0, metavar='STEPS', help='record so many for TensorBoard'
     )
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
     run = PretrainRun.from_dict(command.read_config(flags.config, overrides))
     if flags.profile < 0:
         raise UserError(f'--profile={flags.profile}: it must be 0 or above.')
-    distributed.start(flags)
+    cluster.start(flags)
 
-    def work() -> int:
-        from albert_jax.pretraining.job import prepare, pretrain
+    from albert_jax.pretraining.job import prepare, pretrain
+    from albert_jax.training.distributed import exit_on_lost_peer
 
-        return pretrain(prepare(run), flags.workdir, flags.profile)
-
-    return distributed.exit_on_lost_peer(work)
+    return exit_on_lost_peer(lambda: pretrain(prepare(run), flags.workdir, flags.profile))
 
 
 if __name__ == '__main__':

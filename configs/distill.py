@@ -13,7 +13,7 @@ NAME is a task of configs/finetune.py or a name of configs/pretrain.py (raw text
 from ml_collections import ConfigDict
 
 from albert_jax.runs.defaults import defaults
-from albert_jax.runs.runs import TeacherFields
+from albert_jax.runs.runs import DistillRun, TeacherFields
 from configs import finetune, pretrain
 
 
@@ -35,7 +35,8 @@ def get_config(name: str = 'sst2+small') -> ConfigDict:
 def _task(name: str) -> ConfigDict:
     config = finetune.get_config(name)
     # A student is random where init_from is empty.
-    del config.from_scratch
+    for field in DistillRun.DERIVED_FIELDS:
+        del config[field]
     return config
 
 

@@ -6,6 +6,8 @@ import pytest
 from albert_jax.cli.errors import UserError
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES, AlbertConfig
+from albert_jax.runs.reference import markdown
+from tests.conftest import ROOT
 
 
 def num_params(tree) -> int:
@@ -116,3 +118,7 @@ def test_configs_of_runs_know_every_field_of_the_model():
 
     names = {field.name for field in dataclasses.fields(AlbertConfig)}
     assert set(pretrain.get_config('base').model) - {'size'} == names
+
+
+def test_the_table_of_fields_in_docs_is_what_is_declared():
+    assert (ROOT / 'docs' / 'CONFIG.md').read_text() == markdown()

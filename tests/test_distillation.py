@@ -210,8 +210,8 @@ def test_a_student_starts_from_its_teachers_words():
         return dict(init_params(STUDENT, key))
 
     own, given = (
-        Distillation(loss, {}, {}).with_teacher(init)(key),
-        Distillation(loss, {}, {}, words).with_teacher(init)(key),
+        Distillation(loss, {}, {}).extend_init(init)(key),
+        Distillation(loss, {}, {}, words).extend_init(init)(key),
     )
     np.testing.assert_array_equal(given['embeddings']['word']['embedding'], words)
     given['embeddings']['word'] = own['embeddings']['word']
@@ -590,7 +590,8 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
         '--config.loop.eval_every=6', '--config.loop.checkpoint_every=6',
         '--config.loop.num_eval_batches=2', '--config.optimizer.warmup_steps=2',
         '--config.distillation.hidden_weight=1', '--config.distillation.relation_weight=1',
-        '--config.distillation.relation_heads=4', '--config.distillation.init_embeddings_from_teacher=True',
+        '--config.distillation.relation_heads=4',
+        '--config.distillation.init_embeddings_from_teacher=True',
         f'--workdir={tmp_path / "student"}',
     ]  # fmt: skip
     assert distill.main(arguments) == 0

@@ -196,9 +196,9 @@ def test_storage_that_is_not_shared_is_noticed(corpus_directory, tmp_path):
 def test_a_coordinator_that_does_not_answer(corpus_directory, tmp_path, monkeypatch, capsys):
     from albert_jax import pretrain
     from albert_jax.cli.errors import UserError
-    from albert_jax.training import distributed
+    from albert_jax.training import cluster
 
-    monkeypatch.setattr(distributed, 'INIT_TIMEOUT', 1)
+    monkeypatch.setattr(cluster, 'INIT_TIMEOUT', 1)
     arguments = command(corpus_directory, tmp_path)[3:]
     flags = [f'--coordinator=127.0.0.1:{free_port()}', '--num_processes=2', '--process_id=1']
     with pytest.raises(UserError, match='did not answer within 1 s'):

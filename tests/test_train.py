@@ -232,7 +232,7 @@ def test_the_first_phase_trains_on_short_sequences_and_the_run_goes_on(corpus_di
     task = job.make_job(job.prepare(PretrainRun.from_dict(config())))
     assert task.train_batch(4, range(2))['input_ids'].shape == (2, 16)
     assert task.train_batch(5, range(2))['input_ids'].shape == (2, 32)
-    assert task.eval_batch(0, range(2))['input_ids'].shape == (2, 32)
+    assert task.evaluation.batch(0, range(2))['input_ids'].shape == (2, 32)
     with pytest.raises(
         UserError, match='short_phase_length is 32; it must be at least 8 and below'
     ):

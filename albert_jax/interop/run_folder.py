@@ -17,11 +17,6 @@ FOLDER = 'checkpoints'
 _LATE_SCORES_FILE = 'late_scores.json'
 
 
-def is_better(score: float, other: float, is_lower_better: bool) -> bool:
-    """Whether a score is better than another."""
-    return score < other if is_lower_better else score > other
-
-
 def read_late_scores(folder: Path) -> dict[int, float]:
     """The scores that came after their checkpoints, by step."""
     file = folder / _LATE_SCORES_FILE
@@ -50,7 +45,7 @@ def best_step(scores: Mapping[int, float], is_lower_better: bool) -> int | None:
 
 def read_scores(folder: Path) -> dict[int, float]:
     """The scores of all evaluated checkpoints of a folder, by step."""
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
     late = {step: score for step, score in read_late_scores(folder).items() if step in found}

@@ -8,7 +8,6 @@ model trained without a sentence loss it is as it was drawn.
 import dataclasses
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import track
 
@@ -16,7 +15,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.interop.native import Pretrained, complete
-from albert_jax.model.losses import add
+from albert_jax.model.losses import add, means
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.training import objectives
 from albert_jax.training.sharding import make_mesh, put_batch
@@ -43,7 +42,7 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
         raise UserError('The model has no masked-LM head, so it is no pretrained one.')
     if model.tokenizer is not None and model.tokenizer.sha256 != corpus.tokenizer.sha256:
         raise UserError(f'{corpus.directory} has another vocabulary than the model.')
-    whole = complete(model)
+    completed = complete(model)
     own = PretrainingSettings.from_dict(model.run.get('pretraining', {}))
     length = min(own.sequence_length, model.config.max_position_embeddings)
     own = dataclasses.replace(own, sequence_length=length, short_phase_steps=0)
@@ -54,7 +53,7 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
     for task in dict.fromkeys((own.sentence_loss, *_TASKS)):
         settings = dataclasses.replace(own, sentence_loss=task)
         data = PretrainingData(corpus, 'validation', settings, batch_size, seed)
-        metrics = {**_means(whole, data, task), **metrics}
+        metrics = {**_means(completed, data, task), **metrics}
     return {name: metrics[name] for name in sorted(metrics)}
 
 
@@ -67,5 +66,4 @@ def _means(model: Pretrained, data: PretrainingData, task: str) -> dict[str, flo
     ):
         sums = step(model.params, put_batch(mesh, data.eval_batch(number)))
         total = sums if total is None else add(total, sums)
-    sums = jax.device_get(total)
-    return {name: float(pair.sum) / max(float(pair.weight), 1e-9) for name, pair in sums.items()}
+    return means(total)

@@ -1,4 +1,4 @@
-"""Pretraining from another model's weights: going on, or a deeper net from a shallower one."""
+"""Pretraining from another model's weights: its continuation, or a deeper net from a shallower."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from jaxtyping import Array, Key, PyTree
 from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import source
+from albert_jax.interop.native import expected_shapes
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.paths import path_name
+from albert_jax.model.paths import flatten
 
 # What decides how weights are used, and cannot be seen in their shapes.
 _SAME = ('num_attention_heads', 'hidden_act', 'sharing')
@@ -45,18 +46,13 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
                 f'this run {getattr(model, name)}.'
             )
     params = {part: tree for part, tree in start.params.items() if part != 'head'}
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    wanted = jax.eval_shape(lambda k: init_params(model, k), key)
-    expected = {part: wanted[part] for part in params}
-    found, shapes = (
-        {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, expected)
-    )
-    for path in sorted({*found, *shapes}):
-        if found.get(path) != shapes.get(path):
+    wanted = expected_shapes(model)
+    shapes = {path: leaf.shape for path, leaf in flatten(params).items()}
+    for path in sorted({*shapes, *(p for p in wanted if p.partition('/')[0] in params)}):
+        if shapes.get(path) != wanted.get(path):
             raise UserError(
-                f'init_from={init_from}: {path} has the shape {found.get(path)}, this run needs '
-                f'{shapes.get(path)}; give it the same sizes (only the depth may differ, and only '
+                f'init_from={init_from}: {path} has the shape {shapes.get(path)}, this run needs '
+                f'{wanted.get(path)}; give it the same sizes (only the depth may differ, and only '
                 f'where layers are shared).'
             )
     # On the host: every process of a pod has the same.

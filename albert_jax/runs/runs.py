@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import Settings, at_least, declared
@@ -102,6 +102,9 @@ class TeacherFields(Settings):
 class DistillRun:
     """A student's run, and what it learns from a teacher."""
 
+    # Fields of the student that follow from the others.
+    DERIVED_FIELDS: ClassVar[tuple[str, ...]] = ('from_scratch',)
+
     student: PretrainRun | FinetuneRun
     teacher: str
     distillation: DistillationSettings
@@ -121,6 +124,11 @@ class DistillRun:
             )
         fields = TeacherFields.from_dict({name: values[name] for name in names})
         rest = {name: value for name, value in values.items() if name not in names}
+        if fields.distillation.init_embeddings_from_teacher and rest.get('init_from'):
+            raise UserError(
+                f'init_from={rest["init_from"]} has word embeddings already; set '
+                f'distillation.init_embeddings_from_teacher to False, or leave init_from empty.'
+            )
         if 'task' in rest:
             # A student is random where it has nothing to start from.
             student = FinetuneRun.from_dict(rest | {'from_scratch': not rest.get('init_from')})
@@ -128,9 +136,4 @@ class DistillRun:
             student = PretrainRun.from_dict(rest)
         if not fields.teacher:
             raise UserError('teacher is empty; set --config.teacher=CHECKPOINT.')
-        if fields.distillation.init_embeddings_from_teacher and student.init_from:
-            raise UserError(
-                f'init_from={student.init_from} has word embeddings already; set '
-                f'distillation.init_embeddings_from_teacher to False, or leave init_from empty.'
-            )
         return cls(student=student, teacher=fields.teacher, distillation=fields.distillation)

@@ -46,8 +46,8 @@ def fine_tuning(
     """
     if auxiliary is not None and robust.adversarial_steps:
         raise UserError(
-            f'robust.adversarial_steps is {robust.adversarial_steps}, but a teacher is not asked '
-            f'about perturbed embeddings; set it to 0.'
+            f'finetuning.adversarial_steps is {robust.adversarial_steps}, but a teacher is not '
+            f'asked about perturbed embeddings; set it to 0.'
         )
     model = PretrainingModel(config)
 
@@ -176,7 +176,7 @@ def scale_learning_rates(
     """
     if robust.layer_decay != 1 and config.sharing != 'none':
         raise UserError(
-            f'robust.layer_decay is {robust.layer_decay}, but layers share weights '
+            f'finetuning.layer_decay is {robust.layer_decay}, but layers share weights '
             f'(model.sharing is {config.sharing}): set it to 1.'
         )
 

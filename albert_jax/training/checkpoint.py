@@ -68,7 +68,7 @@ class Checkpoints:
     def save(
         self, step: int, state: TrainState, metadata: CheckpointMetadata, score: float | None
     ) -> None:
-        """Starts to write a checkpoint; the training may go on while it is written.
+        """Starts to write a checkpoint; the training continues while it is written.
 
         Args:
           step: of the state.
@@ -239,7 +239,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A save that was under way is finished; why the run ends matters more than how that went.
+        # The reason why the run ends matters more than an error of the last save.
         with contextlib.suppress(UserError) if error else contextlib.nullcontext():
             self.close()
 
@@ -277,7 +277,7 @@ def _items(state: TrainState, is_stored_old: bool = False) -> dict[str, PyTree]:
 
 
 def _check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
-    there, here = (old_names.flatten_fingerprint(found) for found in (saved, wanted))
+    there, here = (old_names.flatten_fingerprint(fields) for fields in (saved, wanted))
     differing = [
         f'{name} (there {there.get(name)!r}, here {here.get(name)!r})'
         for name in sorted(there.keys() | here.keys())

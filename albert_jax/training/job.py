@@ -26,7 +26,7 @@ class Evaluate(Protocol):
     def __call__(
         self, params: PyTree, mesh: Mesh, is_stopped: Callable[[], bool]
     ) -> dict[str, float] | None:
-        """Evaluates parameters that are whole on every device of the mesh."""
+        """Evaluates parameters of which every device of the mesh has a full copy."""
         ...
 
 

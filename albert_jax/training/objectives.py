@@ -66,7 +66,7 @@ class AuxiliaryLoss(Protocol):
 
 @runtime_checkable
 class AuxiliaryTraining(Protocol):
-    """What another model adds to a whole training."""
+    """What another model adds to a training: losses, weights, initial parameters."""
 
     @property
     def loss(self) -> AuxiliaryLoss:

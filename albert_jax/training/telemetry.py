@@ -39,7 +39,7 @@ class Telemetry:
 
     Args:
       workdir: of the run.
-      first_step: where the run goes on from.
+      first_step: where the run resumes from.
       num_steps: where it ends.
       examples_per_step: rows of the global batch.
       work: what an example of a step takes.
@@ -207,7 +207,7 @@ def _number(value: float) -> str:
 
 
 def _truncate(path: Path, last_step: int) -> None:
-    """Drops the lines after a step, and a line that was not written whole."""
+    """Drops the lines after a step, and an incomplete last line."""
     if not path.exists():
         return
     kept = [line for line in read_lines(path) if line['step'] <= last_step]
@@ -217,7 +217,7 @@ def _truncate(path: Path, last_step: int) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file."""
+    """The lines of a metrics file, without an incomplete last one."""
     lines = []
     for line in path.read_text().splitlines():
         try:
