@@ -1,4 +1,4 @@
-# make demo, make test: a fresh machine with python3 >= 3.11 and make needs nothing else.
+# A fresh machine needs python3 >= 3.11 and make, nothing else. make help lists the targets.
 # On a TPU VM the TPU extra is installed by itself (a TPU shows as /dev/accel* or /dev/vfio); force
 # it, or the lack of it, with TPU=1 or TPU=0.
 
@@ -8,7 +8,7 @@ TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
 
 STAMP = .venv/installed-tpu-$(TPU)
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: help install demo test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.txt pyproject.toml
@@ -27,7 +27,10 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright schemathesis
 	@touch $@
 
-install: $(STAMP)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## the exact versions of requirements.txt into .venv
 
 # Each wants other versions than the lock.
 .venv-beam/installed: $(STAMP)
@@ -45,26 +48,26 @@ install: $(STAMP)
 	.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot>=0.14'
 	@touch $@
 
-demo: $(STAMP)
+demo: $(STAMP)  ## prepare, train and try a small ALBERT
 	$(BIN)/python -m albert_jax.demo
 
-test: $(STAMP)
+test: $(STAMP)  ## the tests
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
-test-slow: .venv/reference .venv-beam/installed .venv-onnx/installed .venv-skypilot/installed
+test-slow: .venv/reference .venv-beam/installed .venv-onnx/installed .venv-skypilot/installed  ## the tests that take minutes or need an extra
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 	.venv-beam/bin/python -m pytest -m slow tests/test_beam.py -W ignore
 	.venv-onnx/bin/python -m pytest -m slow tests/test_export.py -k onnx -W ignore
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff, pyright and the import order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/reference
+bench: .venv/reference  ## the benchmarks of data and compute
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.compute
 
-clean:
+clean:  ## remove the environments and the demo
 	rm -rf .venv .venv-beam .venv-onnx .venv-skypilot demo .pytest_cache

@@ -38,29 +38,29 @@ def main() -> None:
     figure, axes = pyplot.subplots(
         num, 3, figsize=(10, 2.4 * num), dpi=100, layout='constrained', squeeze=False
     )
-    for row, found in zip(axes, sweeps, strict=True):
-        _curves(row[0], found)
-        rows = [each for each in found.rows if each.cells]
-        titles = [title for title in _OURS if title in found.titles]
+    for row, swept in zip(axes, sweeps, strict=True):
+        _curves(row[0], swept)
+        rows = [each for each in swept.rows if each.cells]
+        titles = [title for title in _OURS if title in swept.titles]
         ours = {title: [each.cells[title].mean for each in rows] for title in titles}
         _values(row[1], [each.name for each in rows], ours, 'here')
         # Where the paper's members are others (other sizes of E), all of its own.
-        published_rows = [each for each in found.rows if each.published]
+        published_rows = [each for each in swept.rows if each.published]
         like = [each for each in published_rows if each.cells] or published_rows
-        titles = [title for title in found.published_titles if title in ('Avg', *_OURS)]
+        titles = [title for title in swept.published_titles if title in ('Avg', *_OURS)]
         published = {t: [each.published.get(t, math.nan) for each in like] for t in titles}
         _values(row[2], [each.name for each in like], published, 'published')
     figure.savefig(flags.output)
     print(f'Wrote {flags.output}.')
 
 
-def _curves(axis, found: results.Results) -> None:
-    for curve in found.curves:
+def _curves(axis, swept: results.Results) -> None:
+    for curve in swept.curves:
         if (curve.stage, curve.split, curve.metric) == ('pretrain', 'train', 'mlm_loss'):
             # What all members fall from at first would flatten the rest.
             points = [point for point in curve.points if point[0] >= 200]
             axis.plot([p[0] for p in points], [p[1] for p in points], label=curve.member, lw=1)
-    axis.set_title(f'{found.title}: training loss', fontsize=9)
+    axis.set_title(f'{swept.title}: training loss', fontsize=9)
     axis.set_xlabel('step', fontsize=8)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)

@@ -11,6 +11,9 @@ compared. The share of the peak is the model's arithmetic over the fastest produ
 
 import argparse
 import dataclasses
+import functools
+import json
+import pydoc_data.topics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,20 +23,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
+from albert_jax.data.corpus import Source
+from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import SIZES
 from albert_jax.model.flops import train_flops
+from albert_jax.pretraining import job
 from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import objectives
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_train_step
+from albert_jax.training.telemetry import read_lines
+from configs.pretrain import get_config
 
 _NUM_TURNS = 4
 _CONFIG = SIZES['albert_base']
 # Of the product whose speed is called the machine's peak: a large one of the model's.
 _PEAK_SHAPE = (2048, 3072, 768)
+# Tokens of a sequence in the run that measures the wait for data.
+_SMALL_LENGTH = 128
 Runs = dict[str, Callable[[], None]]
 
 
@@ -53,78 +65,86 @@ def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
     }
 
 
-def ours(batch: dict[str, np.ndarray], dtype: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    config = dataclasses.replace(_CONFIG, compute_dtype=dtype)
-    mesh = make_mesh(1)
-    objective = objectives.pretraining(config)
-    optimizer = make_optimizer(
-        OptimizerSettings(name='adamw', schedule='constant', warmup_steps=0, learning_rate=1e-4),
-        1000,
-        config,
-    )
-    state = jax.jit(
-        lambda: init_state(lambda key: init_params(config, key), optimizer, objective, batch, 0),
-        out_shardings=replicated(mesh),
-    )()
-    params = jax.tree.map(jnp.copy, state.params)
-    train_step = make_train_step(objective, optimizer, mesh, 1, 10, 0)
-    placed = put_batch(mesh, batch)
-    model = PretrainingModel(config)
+class Ours:
+    """Our model on one batch: a train step, and the forward pass with logits at every position."""
 
-    @jax.jit
-    def logits(params: Any, input_ids: jax.Array) -> Any:
-        output: Any = model.apply({'params': params}, input_ids)
-        return output.mlm_logits, output.sop_logits
+    def __init__(self, batch: dict[str, np.ndarray], dtype: str) -> None:
+        config = dataclasses.replace(_CONFIG, compute_dtype=dtype)
+        mesh = make_mesh(1)
+        objective = objectives.pretraining(config)
+        settings = OptimizerSettings(
+            name='adamw', schedule='constant', warmup_steps=0, learning_rate=1e-4
+        )
+        optimizer = make_optimizer(settings, 1000, config)
+        init = functools.partial(init_params, config)
+        self._state = jax.jit(
+            functools.partial(init_state, init, optimizer, objective, batch, 0),
+            out_shardings=replicated(mesh),
+        )()
+        self._params = jax.tree.map(jnp.copy, self._state.params)
+        self._train_step = make_train_step(objective, optimizer, mesh, 1, 10, 0)
+        self._batch = put_batch(mesh, batch)
+        self._logits = jax.jit(functools.partial(_logits, PretrainingModel(config)))
 
-    def step() -> None:
-        nonlocal state
-        state, _ = train_step(state, placed)
-        jax.block_until_ready(state.params)
+    def step(self) -> None:
+        self._state, _ = self._train_step(self._state, self._batch)
+        jax.block_until_ready(self._state.params)
 
-    return step, lambda: jax.block_until_ready(logits(params, placed['input_ids']))
+    def forward(self) -> None:
+        jax.block_until_ready(self._logits(self._params, self._batch['input_ids']))
 
 
-def hugging_face(
-    batch: dict[str, np.ndarray], is_half: bool
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    import torch
-    from transformers import AlbertConfig, AlbertForPreTraining
+def _logits(model: PretrainingModel, params: PyTree, input_ids: jax.Array) -> tuple[Array, Array]:
+    output: Any = model.apply({'params': params}, input_ids)
+    return output.mlm_logits, output.sop_logits
 
-    config: Any = AlbertConfig(
-        vocab_size=_CONFIG.vocab_size,
-        embedding_size=_CONFIG.embedding_size,
-        hidden_size=_CONFIG.hidden_size,
-        num_hidden_layers=_CONFIG.num_hidden_layers,
-        num_attention_heads=_CONFIG.num_attention_heads,
-        intermediate_size=_CONFIG.intermediate_size,
-    )
-    config._attn_implementation = 'sdpa'
-    model = AlbertForPreTraining(config)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, eps=1e-6, weight_decay=0.01)
-    input_ids = torch.from_numpy(batch['input_ids']).long()
-    labels = torch.full_like(input_ids, -100)
-    positions = torch.from_numpy(batch['masked_positions']).long()
-    labels.scatter_(1, positions, torch.from_numpy(batch['masked_ids']).long())
-    order = torch.from_numpy(batch['sentence_labels']).long()
 
-    def autocast() -> Any:
-        return torch.autocast('cpu', torch.bfloat16, enabled=is_half)
+class HuggingFace:
+    """Hugging Face's model in torch on one batch: a train step, and the forward pass."""
 
-    def step() -> None:
-        model.train()
-        with autocast():
-            loss = model(input_ids=input_ids, labels=labels, sentence_order_label=order).loss
+    def __init__(self, batch: dict[str, np.ndarray], is_half: bool) -> None:
+        import torch
+        from transformers import AlbertConfig, AlbertForPreTraining
+
+        self._torch = torch
+        self._is_half = is_half
+        config: Any = AlbertConfig(
+            vocab_size=_CONFIG.vocab_size,
+            embedding_size=_CONFIG.embedding_size,
+            hidden_size=_CONFIG.hidden_size,
+            num_hidden_layers=_CONFIG.num_hidden_layers,
+            num_attention_heads=_CONFIG.num_attention_heads,
+            intermediate_size=_CONFIG.intermediate_size,
+        )
+        config._attn_implementation = 'sdpa'
+        self._model = AlbertForPreTraining(config)
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), 1e-4, eps=1e-6, weight_decay=0.01
+        )
+        self._input_ids = torch.from_numpy(batch['input_ids']).long()
+        self._labels = torch.full_like(self._input_ids, -100)
+        positions = torch.from_numpy(batch['masked_positions']).long()
+        self._labels.scatter_(1, positions, torch.from_numpy(batch['masked_ids']).long())
+        self._order = torch.from_numpy(batch['sentence_labels']).long()
+
+    def _autocast(self) -> Any:
+        return self._torch.autocast('cpu', self._torch.bfloat16, enabled=self._is_half)
+
+    def step(self) -> None:
+        self._model.train()
+        with self._autocast():
+            loss = self._model(
+                input_ids=self._input_ids, labels=self._labels, sentence_order_label=self._order
+            ).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        self._torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
-    def forward() -> None:
-        model.eval()
-        with torch.no_grad(), autocast():
-            model(input_ids=input_ids)
-
-    return step, forward
+    def forward(self) -> None:
+        self._model.eval()
+        with self._torch.no_grad(), self._autocast():
+            self._model(input_ids=self._input_ids)
 
 
 def fastest_of_turns(runs: Runs) -> tuple[dict[str, float], dict[str, float]]:
@@ -158,45 +178,41 @@ def peak(dtype: str) -> float:
 
 def data_wait() -> float:
     """Share of a small run's time that the loop waited for batches, after compilation."""
-    from albert_jax.data.corpus import Source
-    from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
-    from albert_jax.pretraining import job
-    from albert_jax.runs.runs import PretrainRun
-    from albert_jax.training.telemetry import read_lines
-    from configs.pretrain import get_config
-
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / 'topics.jsonl'
-        _write_topics(text)
-        sources, settings = [Source('jsonl', str(text))], PreparationSettings(sequence_length=128)
-        settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
-        corpus = Path(folder) / 'corpus'
-        prepare(sources, corpus, vocabulary_for(sources, settings, 1000), settings, 1)
-        config: Any = get_config('tiny')
-        config.data.path = str(corpus)
-        config.pretraining.sequence_length = 128
-        config.model.max_position_embeddings = 128
-        config.optimizer.warmup_steps = 5
-        config.loop.update(
+        corpus, workdir = Path(folder) / 'corpus', Path(folder) / 'run'
+        _prepare_topics(Path(folder) / 'topics.jsonl', corpus)
+        job.pretrain(job.prepare(_small_run(corpus)), workdir)
+        lines = read_lines(workdir / 'metrics.jsonl')
+        return next(line for line in lines if line['split'] == 'train')['speed']['data_wait']
+
+
+def _prepare_topics(text: Path, corpus: Path) -> None:
+    """A corpus of the English text that comes with Python."""
+    topics = pydoc_data.topics.topics.values()
+    text.write_text(''.join(json.dumps({'text': topic}) + '\n' for topic in topics))
+    sources = [Source('jsonl', str(text))]
+    settings = PreparationSettings(sequence_length=_SMALL_LENGTH, validation_fraction=0.2)
+    prepare(sources, corpus, vocabulary_for(sources, settings, 1000), settings, 1)
+
+
+def _small_run(corpus: Path) -> PretrainRun:
+    run = PretrainRun.from_dict(get_config('tiny').to_dict())
+    return dataclasses.replace(
+        run,
+        data=dataclasses.replace(run.data, path=str(corpus)),
+        pretraining=dataclasses.replace(run.pretraining, sequence_length=_SMALL_LENGTH),
+        model=dataclasses.replace(run.model, max_position_embeddings=_SMALL_LENGTH),
+        optimizer=dataclasses.replace(run.optimizer, warmup_steps=5),
+        loop=dataclasses.replace(
+            run.loop,
             num_steps=30,
             batch_size=32,
             log_every=30,
             eval_every=30,
             checkpoint_every=30,
             num_eval_batches=1,
-        )
-        run = PretrainRun.from_dict(config.to_dict())
-        job.pretrain(job.prepare(run), Path(folder) / 'run')
-        lines = read_lines(Path(folder) / 'run' / 'metrics.jsonl')
-        return next(line for line in lines if line['split'] == 'train')['speed']['data_wait']
-
-
-def _write_topics(path: Path) -> None:
-    import json
-    import pydoc_data.topics
-
-    topics = pydoc_data.topics.topics.values()
-    path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in topics))
+        ),
+    )
 
 
 def main() -> None:
@@ -208,27 +224,45 @@ def main() -> None:
     for dtype, value in peaks.items():
         print(f'fastest product in {dtype}: {value / 1e9:.0f} GFLOP/s', flush=True)
     for shape in flags.shapes:
-        size, length = map(int, shape.split('x'))
-        batch = make_batch(size, length)
-        runners = {
-            'ours, float32': ours(batch, 'float32'),
-            'ours, bfloat16': ours(batch, 'bfloat16'),
-            'Hugging Face, float32': hugging_face(batch, False),
-            'Hugging Face, bfloat16': hugging_face(batch, True),
-        }
-        for number, name in enumerate(('train step', 'forward')):
-            first, fastest = fastest_of_turns({who: run[number] for who, run in runners.items()})
-            num_places = batch['masked_ids'].shape[1] if number == 0 else length
-            flops = size * train_flops(_CONFIG, length, num_places) / (1 if number == 0 else 3)
-            theirs = fastest['Hugging Face, float32']
-            print(f'{name} {shape}:')
-            for who, seconds in fastest.items():
-                share = flops / seconds / peaks[who.rpartition(' ')[2]]
-                print(
-                    f'  {who:24} {seconds:6.2f} s  ratio {seconds / theirs:.2f}  '
-                    f'{share:4.0%} of the peak  first call {first[who]:.1f} s',
-                    flush=True,
-                )
+        batch_size, length = map(int, shape.split('x'))
+        _compare(batch_size, length, peaks)
+
+
+def _compare(batch_size: int, length: int, peaks: dict[str, float]) -> None:
+    """Prints the times of all models for batches of one shape.
+
+    Args:
+      batch_size: sequences.
+      length: tokens of each.
+      peaks: FLOP/s of the fastest product in each compute dtype.
+    """
+    batch = make_batch(batch_size, length)
+    models: dict[str, Ours | HuggingFace] = {
+        'ours, float32': Ours(batch, 'float32'),
+        'ours, bfloat16': Ours(batch, 'bfloat16'),
+        'Hugging Face, float32': HuggingFace(batch, False),
+        'Hugging Face, bfloat16': HuggingFace(batch, True),
+    }
+    num_masked = batch['masked_ids'].shape[1]
+    step_flops = batch_size * train_flops(_CONFIG, length, num_masked)
+    # The forward pass is a third of a step.
+    forward_flops = batch_size * train_flops(_CONFIG, length, length) / 3
+    shape = f'{batch_size}x{length}'
+    _report(f'train step {shape}', {n: m.step for n, m in models.items()}, step_flops, peaks)
+    _report(f'forward {shape}', {n: m.forward for n, m in models.items()}, forward_flops, peaks)
+
+
+def _report(title: str, runs: Runs, flops: float, peaks: dict[str, float]) -> None:
+    first, fastest = fastest_of_turns(runs)
+    theirs = fastest['Hugging Face, float32']
+    print(f'{title}:')
+    for name, seconds in fastest.items():
+        share = flops / seconds / peaks[name.rpartition(' ')[2]]
+        print(
+            f'  {name:24} {seconds:6.2f} s  ratio {seconds / theirs:.2f}  '
+            f'{share:4.0%} of the peak  first call {first[name]:.1f} s',
+            flush=True,
+        )
 
 
 if __name__ == '__main__':

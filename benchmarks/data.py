@@ -4,7 +4,7 @@
 
 Without a text the builtin corpus is used. Prints prepare throughput, and batch(step) at 512 tokens
 from disk beside what google-research/albert's builder makes (240 sequences a second on one core,
-REFERENCE 2: measured elsewhere, TF is not run here).
+measured once with TF 2.21, which is not run here: docs/REFERENCE.md, 2).
 """
 
 import argparse
@@ -14,13 +14,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from albert_jax.data.corpus import Source
+import sentencepiece
+
+from albert_jax.data.corpus import Source, parse_source
+from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
+from albert_jax.data.pretraining import PretrainingData
+from albert_jax.runs.pretraining import PretrainingSettings
 
 _REFERENCE_SEQUENCES = 240
 _BATCH = 512
+_NUM_BATCHES = 16
 
 
 def main() -> None:
@@ -32,55 +37,52 @@ def main() -> None:
     )
     flags = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-    from albert_jax.data.corpus import parse_source
-    from albert_jax.data.dataset import PreparedCorpus
-    from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
-    from albert_jax.data.pretraining import PretrainingData
-    from albert_jax.runs.pretraining import PretrainingSettings
-
     source = parse_source(f'jsonl:{flags.text}' if flags.text else 'builtin')
-    settings = PreparationSettings()
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / 'vocabulary.model'
+        vocabulary, corpus = Path(folder) / 'vocabulary.model', Path(folder) / 'corpus'
         if flags.vocabulary:
-            model.write_bytes(Path(flags.vocabulary).read_bytes())
+            vocabulary.write_bytes(Path(flags.vocabulary).read_bytes())
         else:
-            model.write_bytes(vocabulary_for([source], settings, 8000))
-        started = time.monotonic()
-        output = Path(folder) / 'corpus'
-        manifest = prepare([source], output, model.read_bytes(), settings, num_workers=1)
-        megabytes = manifest['counts']['bytes_read'] / 1e6
-        speed = megabytes / (time.monotonic() - started)
-        bare = _bare_sentencepiece(source, model.read_bytes())
-        print(
-            f'prepare: {megabytes:.0f} MB of text, {speed:.2f} MB/s on one core, '
-            f'{speed / bare:.2f} × SentencePiece alone on its documents ({bare:.2f} MB/s)'
-        )
-
-        data = PretrainingData(PreparedCorpus(output), 'train', PretrainingSettings(), _BATCH, 0)
-        data.batch(0)
-        best = 0.0
-        for trial in range(3):
-            started = time.monotonic()
-            num_batches = 16
-            for step in range(num_batches):
-                data.batch(trial * num_batches + step)
-            best = max(best, num_batches * _BATCH / (time.monotonic() - started))
-        print(
-            f'batch(step), 512 tokens, one core: {best:,.0f} sequences/s, '
-            f"{best / _REFERENCE_SEQUENCES:.0f} × the reference builder's {_REFERENCE_SEQUENCES}"
-        )
+            vocabulary.write_bytes(vocabulary_for([source], PreparationSettings(), 8000))
+        _measure_prepare(source, vocabulary.read_bytes(), corpus)
+        _measure_batches(corpus)
         if flags.memory:
-            for copies in (1, 10):
-                peak = _peak_memory(source.target or '', str(model), copies, folder)
-                print(f'prepare, text × {copies}: peak {peak:.0f} MB in one process')
+            for repeats in (1, 10):
+                peak = _peak_memory(source.target or '', str(vocabulary), repeats, folder)
+                print(f'prepare, text × {repeats}: peak {peak:.0f} MB in one process')
 
 
-def _bare_sentencepiece(source: 'Source', model: bytes) -> float:
+def _measure_prepare(source: Source, vocabulary: bytes, corpus: Path) -> None:
+    """Prepares the corpus, and prints the MB/s of that and of SentencePiece alone."""
+    started = time.monotonic()
+    manifest = prepare([source], corpus, vocabulary, PreparationSettings(), num_workers=1)
+    megabytes = manifest['counts']['bytes_read'] / 1e6
+    speed = megabytes / (time.monotonic() - started)
+    bare = _bare_sentencepiece(source, vocabulary)
+    print(
+        f'prepare: {megabytes:.0f} MB of text, {speed:.2f} MB/s on one core, '
+        f'{speed / bare:.2f} × SentencePiece alone on its documents ({bare:.2f} MB/s)'
+    )
+
+
+def _measure_batches(corpus: Path) -> None:
+    """Prints the sequences a second of batch(step), the best of three trials."""
+    data = PretrainingData(PreparedCorpus(corpus), 'train', PretrainingSettings(), _BATCH, 0)
+    data.batch(0)
+    best = 0.0
+    for trial in range(3):
+        started = time.monotonic()
+        for step in range(_NUM_BATCHES):
+            data.batch(trial * _NUM_BATCHES + step)
+        best = max(best, _NUM_BATCHES * _BATCH / (time.monotonic() - started))
+    print(
+        f'batch(step), 512 tokens, one core: {best:,.0f} sequences/s, '
+        f"{best / _REFERENCE_SEQUENCES:.0f} × the reference builder's {_REFERENCE_SEQUENCES}"
+    )
+
+
+def _bare_sentencepiece(source: Source, model: bytes) -> float:
     """MB/s of SentencePiece on raw documents: no normalisation, sentences, chunks or files."""
-    import sentencepiece
-
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     texts, size = [], 0
     for text in source.documents():
@@ -93,11 +95,11 @@ def _bare_sentencepiece(source: 'Source', model: bytes) -> float:
     return size / 1e6 / (time.monotonic() - started)
 
 
-def _peak_memory(text: str, vocabulary: str, copies: int, folder: str) -> float:
+def _peak_memory(text: str, vocabulary: str, repeats: int, folder: str) -> float:
     """Peak resident megabytes of the largest process that prepares the text so many times over."""
-    command = [sys.executable, '-m', 'albert_jax.prepare', f'--output={folder}/copies-{copies}']
+    command = [sys.executable, '-m', 'albert_jax.prepare', f'--output={folder}/repeats-{repeats}']
     command += [f'--vocabulary={vocabulary}', '--workers=1']
-    command += [f'--input=jsonl:{text}' if text else '--input=builtin'] * copies
+    command += [f'--input=jsonl:{text}' if text else '--input=builtin'] * repeats
     code = (
         'import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, '
         'stdout=subprocess.DEVNULL); '

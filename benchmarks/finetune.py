@@ -9,6 +9,8 @@ The two take turns, and the fastest of each is compared.
 """
 
 import argparse
+import functools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import huggingface
@@ -23,13 +26,14 @@ from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.table import to_theirs
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import Head
+from albert_jax.model.paths import select
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.task import FinetuningSettings, TaskSettings
-from albert_jax.tasks.families import make_task
 from albert_jax.tasks.features import Features, TrainBatches
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.registry import make_task
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_train_step
@@ -40,9 +44,9 @@ _LENGTH, _BATCH = 128, 32
 
 
 def encoded(folder: Path, vocabulary: Path, count: int) -> Features:
-    family = make_task(TaskSettings(name='sst2', max_length=_LENGTH))
-    examples = family.read(folder / 'train.tsv', True)[:count]
-    return family.encode(examples, Tokenizer.from_file(vocabulary), _HEAD, True)
+    task = make_task(TaskSettings(name='sst2', max_length=_LENGTH))
+    examples = task.read(folder / 'train.tsv', True)[:count]
+    return task.encode(examples, Tokenizer.from_file(vocabulary), _HEAD, True)
 
 
 class Ours:
@@ -54,13 +58,8 @@ class Ours:
         )
         optimizer = make_optimizer(settings, 1000, _CONFIG)
 
-        def params(key: jax.Array) -> Any:
-            full = init_params(_CONFIG, key)
-            kept = {name: full[name] for name in ('embeddings', 'encoder', 'pooler')}
-            return kept | {'head': init_head(_HEAD.kind, 2, _CONFIG, key)}
-
         self.state = jax.jit(
-            lambda: init_state(params, optimizer, objective, example, 0),
+            functools.partial(init_state, _init_finetuned, optimizer, objective, example, 0),
             out_shardings=replicated(self.mesh),
         )()
         self.params = jax.tree.map(np.asarray, self.state.params)
@@ -72,17 +71,22 @@ class Ours:
         jax.block_until_ready(self.state.params)
 
     def predict(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        answer = self._predictor._answer(self.params, put_batch(self.mesh, batch))
+        answer = self._predictor.start(self.params, batch)
         return np.asarray(answer['logits'])
 
 
+def _init_finetuned(key: jax.Array) -> PyTree:
+    params = init_params(_CONFIG, key)
+    return select(params, ('embeddings', 'encoder', 'pooler')) | {'head': _HEAD.init(_CONFIG, key)}
+
+
 class HuggingFace:
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: PyTree) -> None:
         import torch
         from transformers import AlbertConfig, AlbertForSequenceClassification
 
         self.torch = torch
-        torch.set_num_threads(len(__import__('os').sched_getaffinity(0)))
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         content = write_config(_CONFIG, _HEAD, ())
         self.model = AlbertForSequenceClassification(AlbertConfig(**content))
         tensors = to_theirs(huggingface.albert_table(_CONFIG), params)
@@ -112,11 +116,20 @@ class HuggingFace:
             return self.model(**self._inputs(batch)).logits.numpy()
 
 
-def seconds(function: Callable[[Any], Any], batches: list[Any]) -> float:
+Batch = dict[str, np.ndarray]
+
+
+def seconds(function: Callable[[Batch], Any], batches: list[Batch]) -> float:
     started = time.perf_counter()
     for batch in batches:
         function(batch)
     return time.perf_counter() - started
+
+
+def _pad(batch: Batch) -> Batch:
+    """The batch with its sequences padded to the longest length."""
+    width = ((0, 0), (0, _LENGTH - batch['input_ids'].shape[1]))
+    return {name: np.pad(x, width) if x.ndim == 2 else x for name, x in batch.items()}
 
 
 def main() -> None:
@@ -131,22 +144,22 @@ def main() -> None:
     sampler = TrainBatches(features, _BATCH, _LENGTH, 0, seed=0)
     rows = range(_BATCH)
     bucketed = [sampler.batch(step, rows) for step in range(flags.batches)]
-    padded = []
-    for batch in bucketed:
-        width = _LENGTH - batch['input_ids'].shape[1]
-        padded.append(
-            {n: np.pad(v, ((0, 0), (0, width))) if v.ndim == 2 else v for n, v in batch.items()}
-        )
     lengths = [batch['input_ids'].shape[1] for batch in bucketed]
     print(f'mean length {features.lengths.mean():.1f}; batches of {sorted(set(lengths))}')
+    fastest = _fastest_of_turns(bucketed, flags.turns)
+    _report(fastest, _BATCH * flags.batches)
 
+
+def _fastest_of_turns(bucketed: list[Batch], num_turns: int) -> dict[str, float]:
+    """Seconds that each kind of work takes for all batches, the fastest of its turns."""
+    padded = [_pad(batch) for batch in bucketed]
     ours = Ours(bucketed[0])
     theirs = HuggingFace(ours.params)
     difference = max(
         float(np.abs(ours.predict(batch) - theirs.predict(batch)).max()) for batch in bucketed
     )
     print(f'largest difference of logits: {difference:.1e}')
-    kinds: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+    kinds: dict[str, tuple[Callable[[Batch], Any], list[Batch]]] = {
         'step, buckets': (ours.step, bucketed),
         'step, padded to 128': (ours.step, padded),
         'step, torch, the same batches': (theirs.step, bucketed),
@@ -155,17 +168,20 @@ def main() -> None:
     }
     for function, batches in kinds.values():
         seconds(function, batches)  # compiles each shape
-    best = dict.fromkeys(kinds, float('inf'))
-    for _ in range(flags.turns):
+    fastest = dict.fromkeys(kinds, float('inf'))
+    for _ in range(num_turns):
         for name, (function, batches) in kinds.items():
-            best[name] = min(best[name], seconds(function, batches))
-    count = _BATCH * flags.batches
-    for name, value in best.items():
-        print(f'{name}: {count / value:.1f} sequences/s')
-    ratio = best['step, padded to 128'] / best['step, buckets']
+            fastest[name] = min(fastest[name], seconds(function, batches))
+    return fastest
+
+
+def _report(fastest: dict[str, float], num_sequences: int) -> None:
+    for name, value in fastest.items():
+        print(f'{name}: {num_sequences / value:.1f} sequences/s')
+    ratio = fastest['step, padded to 128'] / fastest['step, buckets']
     print(f'buckets over padding to 128: {ratio:.2f} times the sequences a second (aim 3)')
     for kind in ('step', 'prediction'):
-        share = best[f'{kind}, buckets'] / best[f'{kind}, torch, the same batches']
+        share = fastest[f'{kind}, buckets'] / fastest[f'{kind}, torch, the same batches']
         print(f"{kind}: {share:.2f} of Hugging Face's time (aim 0.6)")
 
 

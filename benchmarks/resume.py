@@ -1,10 +1,10 @@
-"""Trains the same run twice, once killed by SIGKILL on the way, and compares them bit for bit.
+"""Trains the same run twice, once killed by SIGKILL and resumed, and compares them bit for bit.
 
     python benchmarks/resume.py --corpus=runs/books --workdir=runs/resume --kills=2 \
         -- --config=configs/pretrain.py:tiny --config.model.vocab_size=30000
 
-What follows `--` goes to albert_jax.pretrain. Both runs go on side by side, a core each, and their
-wall-clock time is printed. Kills fall at equal distances in steps, wherever the run then is.
+What follows `--` goes to albert_jax.pretrain. Both runs train side by side, on a core each, and
+their wall-clock time is printed. Kills fall at equal distances in steps.
 """
 
 import argparse
@@ -15,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+
+import albert_jax
 
 
 def start(workdir: Path, corpus: Path, arguments: list[str], core: int) -> subprocess.Popen:
@@ -49,18 +52,14 @@ def run_killed(workdir: Path, corpus: Path, arguments: list[str], kill_steps: li
         sys.exit(f'the run failed; see {workdir}/log.txt')
 
 
-def compare(whole: Path, killed: Path) -> bool:
-    import jax
-
-    import albert_jax
-
+def compare(uninterrupted: Path, killed: Path) -> bool:
     steps = [
         max(int(p.name) for p in (w / 'checkpoints').iterdir() if p.name.isdigit())
-        for w in (whole, killed)
+        for w in (uninterrupted, killed)
     ]
     left, right = (
         albert_jax.load(workdir / 'checkpoints' / str(step))
-        for workdir, step in zip((whole, killed), steps, strict=True)
+        for workdir, step in zip((uninterrupted, killed), steps, strict=True)
     )
     same = [
         np.array_equal(a, b)
@@ -68,7 +67,7 @@ def compare(whole: Path, killed: Path) -> bool:
     ]
     metrics = [
         [{name: line[name] for name in line if name != 'speed'} for line in lines(workdir)]
-        for workdir in (whole, killed)
+        for workdir in (uninterrupted, killed)
     ]
     print(f'steps: {steps}; equal parameter arrays: {sum(same)} of {len(same)}')
     print(f'equal metric lines: {metrics[0] == metrics[1]} ({len(metrics[0])} lines)')
@@ -84,15 +83,15 @@ def main() -> None:
     parser.add_argument('arguments', nargs='*')
     flags = parser.parse_args()
     arguments = [*flags.arguments, f'--config.loop.num_steps={flags.steps}']
-    whole, killed = flags.workdir / 'whole', flags.workdir / 'killed'
+    uninterrupted, killed = flags.workdir / 'uninterrupted', flags.workdir / 'killed'
     started = time.time()
-    uninterrupted = start(whole, flags.corpus, arguments, core=0)
+    process = start(uninterrupted, flags.corpus, arguments, core=0)
     kill_steps = [flags.steps * (i + 1) // (flags.kills + 1) for i in range(flags.kills)]
     run_killed(killed, flags.corpus, arguments, kill_steps)
-    if uninterrupted.wait():
-        sys.exit(f'the run failed; see {whole}/log.txt')
+    if process.wait():
+        sys.exit(f'the run failed; see {uninterrupted}/log.txt')
     print(f'{(time.time() - started) / 60:.1f} minutes')
-    sys.exit(0 if compare(whole, killed) else 'the runs differ')
+    sys.exit(0 if compare(uninterrupted, killed) else 'the runs differ')
 
 
 if __name__ == '__main__':

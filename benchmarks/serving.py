@@ -21,9 +21,12 @@ import sys
 import tempfile
 import threading
 import time
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import NamedTuple
 
 NUM_CLIENTS = 32
+_THEIRS, _OURS = 'Flask, torch', 'albert_jax'
 _FLASK = """
 import sys, logging
 import torch
@@ -60,25 +63,39 @@ def _ask(connection: http.client.HTTPConnection, text: str) -> list[float]:
     return list(content['output']['probabilities'].values())
 
 
-def _clients(port: int, texts: list[str], seconds: float, found) -> None:
-    """Threads that each ask one text after the other; times in seconds go to `found`."""
-    times: list[float] = []
+def _ask_in_turn(
+    port: int, texts: list[str], first: int, end: float, latencies: list[float]
+) -> None:
+    """Asks one text after the other; appends the seconds until each answer.
+
+    Args:
+      port: of the server.
+      texts: to ask, in turn.
+      first: index of the first text.
+      end: when to stop, of `time.monotonic`.
+      latencies: where the seconds go.
+    """
+    connection = http.client.HTTPConnection('127.0.0.1', port)
+    index = first
+    while (started := time.monotonic()) < end:
+        _ask(connection, texts[index % len(texts)])
+        latencies.append(time.monotonic() - started)
+        index += 1
+
+
+def _clients(port: int, texts: list[str], seconds: float, queue: 'Queue[list[float]]') -> None:
+    """Threads that ask one text after the other; all latencies, in seconds, go into a queue."""
+    latencies: list[float] = []
     end = time.monotonic() + seconds
-
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection('127.0.0.1', port)
-        place = number * 27
-        while (started := time.monotonic()) < end:
-            _ask(connection, texts[place % len(texts)])
-            times.append(time.monotonic() - started)
-            place += 1
-
-    threads = [threading.Thread(target=client, args=(n,)) for n in range(NUM_CLIENTS)]
+    threads = [
+        threading.Thread(target=_ask_in_turn, args=(port, texts, 27 * n, end, latencies))
+        for n in range(NUM_CLIENTS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    found.put(times)
+    queue.put(latencies)
 
 
 def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -112,66 +129,99 @@ def main() -> None:
     with flags.texts.open(encoding='utf-8') as stream:
         rows = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
         texts = [row['sentence'] for row in rows]
-
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     with tempfile.TemporaryDirectory() as folder:
-        theirs = Path(folder) / 'huggingface'
-        subprocess.run(
-            [sys.executable, '-m', 'albert_jax.convert', flags.checkpoint, str(theirs),
-             '--to=huggingface'],
-            check=True, env=environment, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        ports = {'Flask, torch': free_port(), 'albert_jax': free_port()}
-        commands = {
-            'Flask, torch': [sys.executable, '-c', _FLASK, str(theirs), str(ports['Flask, torch'])],
-            'albert_jax': [
-                sys.executable, '-m', 'albert_jax.serve', f'--checkpoint={flags.checkpoint}',
-                f'--port={ports["albert_jax"]}', '--max_length=128',
-            ],
-        }  # fmt: skip
-        processes = {
-            name: subprocess.Popen(
-                command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            for name, command in commands.items()
-        }
+        servers = _start_servers(flags.checkpoint, Path(folder) / 'huggingface')
         try:
-            _measure(ports, processes, texts, flags.seconds, flags.turns)
+            _compare_answers(servers, texts[:100])
+            latencies = _measure(servers, texts, flags.seconds, flags.turns)
+            _report(latencies, flags.seconds * flags.turns)
         finally:
-            for process in processes.values():
-                process.kill()
+            for server in servers.values():
+                server.process.kill()
 
 
-def _measure(ports, processes, texts, seconds, turns) -> None:
+class _Server(NamedTuple):
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+def _start_servers(checkpoint: str, converted: Path) -> dict[str, _Server]:
+    """Starts both servers with the same weights.
+
+    Args:
+      checkpoint: of a fine-tuned classifier.
+      converted: where its weights are written for Hugging Face.
+    """
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    subprocess.run(
+        [sys.executable, '-m', 'albert_jax.convert', checkpoint, str(converted),
+         '--to=huggingface'],
+        check=True, env=env, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    flask_port, our_port = free_port(), free_port()
+    flask = [sys.executable, '-c', _FLASK, str(converted), str(flask_port)]
+    ours = [
+        sys.executable, '-m', 'albert_jax.serve', f'--checkpoint={checkpoint}',
+        f'--port={our_port}', '--max_length=128',
+    ]  # fmt: skip
+    return {
+        _THEIRS: _Server(flask_port, _start(flask, env)),
+        _OURS: _Server(our_port, _start(ours, env)),
+    }
+
+
+def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _compare_answers(servers: dict[str, _Server], texts: list[str]) -> None:
+    """Waits for both servers, and prints the largest difference of their probabilities."""
     answers = {}
-    for name, port in ports.items():
-        wait_until_ready(port, processes[name])
-        connection = http.client.HTTPConnection('127.0.0.1', port)
-        answers[name] = [_ask(connection, text) for text in texts[:100]]
-    gaps = [
+    for name, server in servers.items():
+        wait_until_ready(server.port, server.process)
+        connection = http.client.HTTPConnection('127.0.0.1', server.port)
+        answers[name] = [_ask(connection, text) for text in texts]
+    differences = [
         abs(a - b) for one, other in zip(*answers.values(), strict=True)
         for a, b in zip(one, other, strict=True)
     ]  # fmt: skip
-    print(f'largest difference of 100 probabilities: {max(gaps):.1e}')
+    print(f'largest difference of {len(texts)} probabilities: {max(differences):.1e}')
+
+
+def _measure(
+    servers: dict[str, _Server], texts: list[str], seconds: float, num_turns: int
+) -> dict[str, list[float]]:
+    """The latencies of each server in seconds, over all its turns."""
     spawn = multiprocessing.get_context('spawn')
-    times = {name: [] for name in ports}
-    for _ in range(turns):
-        for name, port in ports.items():
-            found = spawn.Queue()
-            process = spawn.Process(target=_clients, args=(port, texts, seconds, found))
+    latencies: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(num_turns):
+        for name, server in servers.items():
+            queue = spawn.Queue()
+            process = spawn.Process(target=_clients, args=(server.port, texts, seconds, queue))
             process.start()
-            times[name] += found.get()
+            latencies[name] += queue.get()
             process.join()
+    return latencies
+
+
+def _report(latencies: dict[str, list[float]], seconds: float) -> None:
+    """Prints answers a second and latencies of each server, and their ratios.
+
+    Args:
+      latencies: of each server, in seconds.
+      seconds: that each server was asked.
+    """
     print(f'{"":14}{"answers/s":>12}{"median ms":>12}{"p99 ms":>12}')
     rates, p99 = {}, {}
-    for name, each in times.items():
-        rates[name] = len(each) / (seconds * turns)
-        p99[name] = statistics.quantiles(each, n=100)[98]
-        median = statistics.median(each)
+    for name, values in latencies.items():
+        rates[name] = len(values) / seconds
+        p99[name] = statistics.quantiles(values, n=100)[98]
+        median = statistics.median(values)
         print(f'{name:14}{rates[name]:12.1f}{1e3 * median:12.1f}{1e3 * p99[name]:12.1f}')
-    rate = rates['albert_jax'] / rates['Flask, torch']
-    print(f'ratio: {rate:.2f} times the answers a second, '
-          f'{p99["albert_jax"] / p99["Flask, torch"]:.2f} of the p99')  # fmt: skip
+    print(
+        f'ratio: {rates[_OURS] / rates[_THEIRS]:.2f} times the answers a second, '
+        f'{p99[_OURS] / p99[_THEIRS]:.2f} of the p99'
+    )
 
 
 if __name__ == '__main__':

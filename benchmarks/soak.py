@@ -1,4 +1,4 @@
-"""Minutes of good and bad requests at once against the service: does it stay up, and small?
+"""Minutes of good and bad requests at once against the service: its answers and its memory.
 
     python -m benchmarks.soak --checkpoint=runs/sst2 --minutes=10
 
@@ -24,22 +24,10 @@ from pathlib import Path
 
 from benchmarks.serving import free_port, wait_until_ready
 
-WORDS = [
-    'a',
-    'film',
-    'that',
-    'is',
-    'dull',
-    'and',
-    'loud',
-    'but',
-    'never',
-    'without',
-    'its',
-    'small',
-    'quiet',
-    'joys',
-]
+WORDS = (
+    'a', 'film', 'that', 'is', 'dull', 'and', 'loud', 'but', 'never', 'without', 'its', 'small',
+    'quiet', 'joys',
+)  # fmt: skip
 JSON = {'Content-Type': 'application/json'}
 
 
@@ -49,24 +37,24 @@ def _memory(pid: int) -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def _bodies(rng: random.Random) -> bytes:
-    wrong = [
+def _bad_body(rng: random.Random) -> bytes:
+    bodies = [
         b'', b'{', b'\xff\xfe{}', b'[]', b'null', b'{"input": 3}', b'{"input": [[]]}',
         b'{"input": "\\ud800"}', b'{"input": "a", "more": 1}',
         b'{"input": "' + b'a' * 30_000 + b'"}',
         b'"' + b'x' * 2_000_000 + b'"', json.dumps({'input': ['a'] * 100}).encode(),
         b'[' * 50_000, os.urandom(1000),
     ]  # fmt: skip
-    return rng.choice(wrong)
+    return rng.choice(bodies)
 
 
 class Soak:
-    """All clients and what they found."""
+    """All clients, the statuses they got, and the answers that must not be."""
 
     def __init__(self, port: int, seconds: float) -> None:
         self.port, self.end = port, time.monotonic() + seconds
         self.statuses: collections.Counter[tuple[str, int]] = collections.Counter()
-        self.wrong: list[str] = []
+        self.errors: list[str] = []
 
     def _ask(self, kind: str, body: bytes, allowed: range | tuple[int, ...]) -> None:
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
@@ -75,13 +63,13 @@ class Soak:
             reply = connection.getresponse()
             content = json.loads(reply.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.wrong.append(f'{kind}: {type(error).__name__}')
+            self.errors.append(f'{kind}: {type(error).__name__}')
             return
         finally:
             connection.close()
         self.statuses[kind, reply.status] += 1
         if reply.status not in allowed or ('output' in content) != (reply.status == 200):
-            self.wrong.append(f'{kind}: {reply.status} {str(content)[:100]}')
+            self.errors.append(f'{kind}: {reply.status} {str(content)[:100]}')
 
     def good(self, seed: int) -> None:
         rng = random.Random(seed)
@@ -95,17 +83,17 @@ class Soak:
     def bad(self, seed: int) -> None:
         rng = random.Random(seed)
         while time.monotonic() < self.end:
-            self._ask('bad', _bodies(rng), range(400, 500))
+            self._ask('bad', _bad_body(rng), range(400, 500))
             time.sleep(0.02)
 
     def rude(self, seed: int) -> None:
         rng = random.Random(seed)
         head = b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n'
-        whole = head + b'Content-Type: application/json\r\n\r\n' + b'{"input": "a"}'.ljust(500)
+        request = head + b'Content-Type: application/json\r\n\r\n' + b'{"input": "a"}'.ljust(500)
         while time.monotonic() < self.end:
             with socket.create_connection(('127.0.0.1', self.port)) as connection:
                 connection.sendall(
-                    rng.choice([b'', b'GET', head, whole[:200], whole, b'\0\r\n\r\n'])
+                    rng.choice([b'', b'GET', head, request[:200], request, b'\0\r\n\r\n'])
                 )
                 time.sleep(rng.choice([0, 0, 0.2, 1]))
             self.statuses['rude', 0] += 1
@@ -122,7 +110,7 @@ class Soak:
 
 
 def main() -> int:
-    """Soaks, and prints what was found."""
+    """Sends requests for minutes, and prints what came of them; 0 if all is as it must be."""
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument('--checkpoint', required=True, help='a fine-tuned classifier')
@@ -140,26 +128,31 @@ def main() -> int:
     try:
         wait_until_ready(port, process)
         soak = Soak(port, 60 * flags.minutes)
-        kinds = [soak.good] * 8 + [soak.bad] * 4 + [soak.rude] * 4 + [soak.crowd]
-        threads = [threading.Thread(target=kind, args=(n,)) for n, kind in enumerate(kinds)]
-        for thread in threads:
-            thread.start()
-        time.sleep(min(60, 20 * flags.minutes))
-        early = _memory(process.pid)
-        for thread in threads:
-            thread.join()
-        late = _memory(process.pid)
+        early, late = _soak(soak, process.pid, min(60, 20 * flags.minutes))
         is_up = process.poll() is None
     finally:
         process.kill()
     for (kind, status), count in sorted(soak.statuses.items()):
         print(f'{kind:16} {status or "":4} {count:8}')
     print(f'memory: {early:.0f} MB early, {late:.0f} MB at the end')
-    for complaint, count in collections.Counter(soak.wrong).most_common(10):
-        print(f'wrong, {count} times: {complaint}')
-    is_good = is_up and not soak.wrong and late < 1.1 * early
+    for error, count in collections.Counter(soak.errors).most_common(10):
+        print(f'wrong, {count} times: {error}')
+    is_good = is_up and not soak.errors and late < 1.1 * early
     print('all as it must be' if is_good else 'NOT as it must be')
     return 0 if is_good else 1
+
+
+def _soak(soak: Soak, pid: int, early_seconds: float) -> tuple[float, float]:
+    """Runs all clients; memory of the service in MB after so many seconds, and at the end."""
+    clients = [soak.good] * 8 + [soak.bad] * 4 + [soak.rude] * 4 + [soak.crowd]
+    threads = [threading.Thread(target=client, args=(n,)) for n, client in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    time.sleep(early_seconds)
+    early = _memory(pid)
+    for thread in threads:
+        thread.join()
+    return early, _memory(pid)
 
 
 if __name__ == '__main__':

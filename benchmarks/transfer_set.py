@@ -1,4 +1,4 @@
-"""Texts for a student to hear its teacher on: phrases of a training file, and more like them.
+"""Texts for distillation without labels: the phrases of a training file, and more like them.
 
     python -m benchmarks.transfer_set GLUE/SST-2/train.tsv transfer.tsv \\
         --vocabulary=vocab.txt --input=jsonl:books.jsonl.gz --input=jsonl:c4_sample.jsonl.gz
@@ -84,6 +84,21 @@ def _sentences(spec: str) -> Iterator[str]:
                 yield ' '.join(words)
 
 
+def _draw_sentences(specs: list[str], num_sentences: int, draw: random.Random) -> list[str]:
+    """The same number of sentences from each input, where it has them."""
+    drawn: list[str] = []
+    for spec in specs:
+        try:
+            sentences = sorted(set(_sentences(spec)))
+        except UserError as error:
+            raise SystemExit(f'error: {error}') from error
+        if not sentences:
+            raise SystemExit(f'error: --input={spec} has no sentences of 5 to 36 words.')
+        number = num_sentences // len(specs)
+        drawn += draw.sample(sentences, min(number, len(sentences)))
+    return drawn
+
+
 def main() -> None:
     """Writes the file."""
     form = argparse.RawTextHelpFormatter
@@ -100,18 +115,12 @@ def main() -> None:
         raise SystemExit(f'error: --sentences={flags.sentences}: give at least 1 for each --input.')
     draw = random.Random(0)
     phrases = _phrases(flags.train)
-    parts = {'phrases': phrases, 'joined': _joined(phrases, draw)}
-    parts['words'] = _words(flags.vocabulary) if flags.vocabulary else []
-    parts['sentences'] = []
-    for spec in flags.input:
-        try:
-            found = sorted(set(_sentences(spec)))
-        except UserError as error:
-            raise SystemExit(f'error: {error}') from error
-        if not found:
-            raise SystemExit(f'error: --input={spec} has no sentences of 5 to 36 words.')
-        share = flags.sentences // len(flags.input)
-        parts['sentences'] += draw.sample(found, min(share, len(found)))
+    parts = {
+        'phrases': phrases,
+        'joined': _joined(phrases, draw),
+        'words': _words(flags.vocabulary) if flags.vocabulary else [],
+        'sentences': _draw_sentences(flags.input, flags.sentences, draw),
+    }
     texts = list(dict.fromkeys(text for part in parts.values() for text in part))
     content = ''.join(f'{text}\t0\n' for text in texts)
     try:

@@ -6,25 +6,34 @@ the pretraining, `finetune.loop.seed` that of every fine-tuning, `sst2.loop.num_
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from albert_jax.cli.errors import UserError
 
+FieldValue = str | int | float | bool
 # A name becomes a folder and a part of a machine's name.
 _NAME = re.compile(r'[a-z0-9]([a-z0-9._-]*[a-z0-9])?')
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A member of a sweep: what differs from the parent."""
+    """A member of a sweep: what differs from the parent.
+
+    Args:
+      name: of the member, its folder and its machine: small letters, digits, dots and dashes.
+      fields: values by address, as in `pretrain.model.hidden_size`.
+      after: the member whose pretrained weights this one starts from; empty for none.
+      row: of the table, shared with the other seeds of the member; `name` if empty.
+
+    Raises:
+      UserError: if the name has other characters.
+    """
 
     name: str
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # The member whose pretrained weights this one starts from.
+    fields: Mapping[str, FieldValue] = dataclasses.field(default_factory=dict)
     after: str = ''
-    # The row of the table that it belongs to, with the other seeds of it; its name if empty.
     row: str = ''
 
     def __post_init__(self) -> None:
@@ -50,14 +59,18 @@ class Sweep:
       columns: what the table shows of a member, by the metric's address, `TASK.METRIC` or
         `pretrain.METRIC`; a title for each.
       published: numbers of the paper, by row and title of the column.
-      source: where those stand.
+      source: the publication, and the table in it.
+
+    Raises:
+      UserError: if there are no members, a name occurs twice, or a member starts from one that is
+        not before it.
     """
 
     title: str
     pretrain: str
     members: Sequence[Change]
     tasks: Sequence[str] = ()
-    common: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    common: Mapping[str, FieldValue] = dataclasses.field(default_factory=dict)
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     source: str = ''
@@ -74,26 +87,24 @@ class Sweep:
 
 
 def product(*groups: Iterable[Change]) -> list[Change]:
-    """Every combination of one change of each group, the last group running fastest."""
+    """Every combination of one change of each group, the last group running fastest.
 
-    def combine(done: list[Change], group: Iterable[Change]) -> list[Change]:
-        more = list(group)
-        return [_both(left, right) for left in done for right in more]
-
-    first, *others = groups
-    return functools.reduce(combine, others, list(first))
+    Raises:
+      UserError: if two groups set one field, or a member starts from another.
+    """
+    return [functools.reduce(_combine, changes) for changes in itertools.product(*groups)]
 
 
 def zipped(*groups: Iterable[Change]) -> list[Change]:
     """The first of each group together, then the second, and so on.
 
     Raises:
-      UserError: if the groups are not of one length.
+      UserError: if the groups differ in length, two set one field, or a member starts from another.
     """
     lists = [list(group) for group in groups]
     if len({len(group) for group in lists}) > 1:
         raise UserError(f'zipped groups have {[len(group) for group in lists]} members.')
-    return [functools.reduce(_both, together) for together in zip(*lists, strict=True)]
+    return [functools.reduce(_combine, changes) for changes in zip(*lists, strict=True)]
 
 
 def chain(*groups: Iterable[Change]) -> list[Change]:
@@ -119,7 +130,13 @@ def each_from_the_last(members: Iterable[Change]) -> list[Change]:
 
 
 def seeds(members: Iterable[Change], number: int, first: int = 0) -> list[Change]:
-    """Each member once for each of so many seeds, of its pretraining and its fine-tunings."""
+    """Each member once for each seed, which is that of its pretraining and its fine-tunings.
+
+    Args:
+      members: of the sweep.
+      number: of seeds.
+      first: seed; the others follow it.
+    """
     result = []
     for member in members:
         for seed in range(first, first + number):
@@ -129,7 +146,7 @@ def seeds(members: Iterable[Change], number: int, first: int = 0) -> list[Change
     return result
 
 
-def _both(left: Change, right: Change) -> Change:
+def _combine(left: Change, right: Change) -> Change:
     for field in left.fields:
         if field in right.fields:
             raise UserError(f'{left.name} and {right.name} both set {field}.')

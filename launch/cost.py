@@ -1,15 +1,36 @@
 """What a sweep takes, by albert_jax.plan's own arithmetic, before anything starts."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
 from albert_jax.cli.errors import UserError
+from albert_jax.interop.native import expected_shapes
+from albert_jax.model.flops import train_flops
+from albert_jax.planning import topologies
+from albert_jax.planning.estimate import on_paper
+from albert_jax.planning.report import full_steps
+from albert_jax.planning.topologies import Slice
+from albert_jax.runs.runs import PretrainRun
 from configs.changes import Sweep
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
 
-_HOUR = 3600.0
+_SECONDS_PER_HOUR = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """What one pretraining takes."""
+
+    flops: float
+    # At the bound of the slice; 0 where no slice is given.
+    hours: float
 
 
 def show(
@@ -19,88 +40,107 @@ def show(
     topology: str | None,
     price: float | None,
 ) -> None:
-    """Prints the members, what of each is finished, and the cost of their pretraining.
+    """Prints the members, how many stages of each are finished, and what their pretraining costs.
 
     Args:
       sweep: what is run.
-      members: of it.
+      members: of the sweep.
       root: its folder.
       topology: a TPU slice, for hours and chip-hours at the bound; None for arithmetic alone.
-      price: money for one chip-hour.
+      price: money for one chip-hour; None for no cost.
 
     Raises:
       UserError: if there is no such slice, or a batch does not divide over it.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from albert_jax.model.flops import train_flops
-    from albert_jax.planning import topologies
-    from albert_jax.planning.estimate import on_paper
-    from albert_jax.planning.report import full_steps
-
     where = topologies.parse(topology) if topology else None
-    names = ['member', 'parameters', 'steps', 'batch × length', 'FLOP']
-    if where:
-        names += ['hours', 'chip-hours'] + (['cost'] if price is not None else [])
-    names += ['finished']
-    table = Table(title=sweep.title, box=box.SIMPLE_HEAD)
-    for name in names:
-        is_name = name == 'member'
-        table.add_column(name, justify='left' if is_name else 'right', no_wrap=is_name)
-    total_flops = total_hours = 0.0
+    costs = {member.change.name: _cost(member, where) for member in members}
+    table = _empty_table(sweep.title, where, price)
     for member in members:
-        stages = member.stages
-        cells = [''] * (len(names) - 2)
-        if member.run is not None:
-            model, pretraining, loop = member.run.albert, member.run.pretraining, member.run.loop
-            length, steps = pretraining.sequence_length, full_steps(member.run)
-            flops = (
-                train_flops(model, length, pretraining.max_predictions_per_sequence)
-                * loop.batch_size
-                * steps
-            )
-            cells = [
-                f'{(num_params(member) or 0) / 1e6:,.2f} M',
-                f'{loop.num_steps:,}',
-                f'{loop.batch_size} × {length}',
-                f'{flops:.2e}',
-            ]
-            is_done = read_record(root, f'{member.change.name}/{PRETRAIN}').state == FINISHED
-            total_flops += 0 if is_done else flops
-            if where:
-                try:
-                    hours = on_paper(member.run, where).bound_seconds * steps / _HOUR
-                except UserError as error:
-                    raise UserError(f'{member.change.name}: {error}') from error
-                total_hours += 0 if is_done else hours
-                chip_hours = hours * where.num_chips
-                cells += [f'{hours:,.1f}', f'{chip_hours:,.0f}']
-                cells += [f'{chip_hours * price:,.0f}'] if price is not None else []
-        done = sum(read_record(root, stage.key).state == FINISHED for stage in stages)
-        table.add_row(member.change.name, *cells, f'{done}/{len(stages)}')
+        done = sum(read_record(root, stage.key).state == FINISHED for stage in member.stages)
+        cells = _cells(member, costs[member.change.name], where, price)
+        blanks = [''] * (len(table.columns) - 2 - len(cells))
+        table.add_row(member.change.name, *cells, *blanks, f'{done}/{len(member.stages)}')
     Console().print(table)
     if sweep.tasks:
         print(f'Each is fine-tuned on {", ".join(sweep.tasks)}.')
-    if not sweep.pretrain:
-        return
-    print(f'Left to pretrain: {total_flops:.2e} FLOP.', end=' ')
-    if where:
-        chip_hours = total_hours * where.num_chips
-        money = f', {chip_hours * price:,.0f} at {price:g} a chip-hour' if price is not None else ''
-        print(
-            f'On {where.name} no less than {total_hours:,.1f} hours, {chip_hours:,.0f} chip-hours'
-            f'{money}, one member after the other; fine-tunings not counted.'
-        )
-    else:
-        print('--topology=v5e:4x4 tells hours and chip-hours there.')
+    if sweep.pretrain:
+        left = [
+            cost
+            for name, cost in costs.items()
+            if cost and read_record(root, f'{name}/{PRETRAIN}').state != FINISHED
+        ]
+        _print_total(left, where, price)
 
 
-def num_params(member: Member) -> int | None:
-    """Of its pretrained model; None if it has none."""
-    from albert_jax.interop.native import expected_shapes
+def num_params(members: Sequence[Member]) -> dict[str, int]:
+    """Parameters of each member's pretrained model, by the member's name; none if it has none."""
+    return {
+        member.change.name: _num_params(member.run) for member in members if member.run is not None
+    }
 
+
+def _num_params(run: PretrainRun) -> int:
+    return sum(math.prod(shape) for shape in expected_shapes(run.albert).values())
+
+
+def _cost(member: Member, where: Slice | None) -> _Cost | None:
+    """What the pretraining of a member takes; None if it has none."""
     if member.run is None:
         return None
-    return sum(math.prod(x) for x in expected_shapes(member.run.albert).values())
+    pretraining, num_steps = member.run.pretraining, full_steps(member.run)
+    flops_per_sequence = train_flops(
+        member.run.albert, pretraining.sequence_length, pretraining.max_predictions_per_sequence
+    )
+    hours = 0.0
+    if where is not None:
+        try:
+            hours = on_paper(member.run, where).bound_seconds * num_steps / _SECONDS_PER_HOUR
+        except UserError as error:
+            raise UserError(f'{member.change.name}: {error}') from error
+    return _Cost(flops_per_sequence * member.run.loop.batch_size * num_steps, hours)
+
+
+def _empty_table(title: str, where: Slice | None, price: float | None) -> Table:
+    names = ['member', 'parameters', 'steps', 'batch × length', 'FLOP']
+    if where:
+        names += ['hours', 'chip-hours'] + (['cost'] if price is not None else [])
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for name in [*names, 'finished']:
+        is_name = name == 'member'
+        table.add_column(name, justify='left' if is_name else 'right', no_wrap=is_name)
+    return table
+
+
+def _cells(
+    member: Member, cost: _Cost | None, where: Slice | None, price: float | None
+) -> list[str]:
+    """A member's row, its name and its finished stages aside; empty if it has no pretraining."""
+    if member.run is None or cost is None:
+        return []
+    loop = member.run.loop
+    cells = [
+        f'{_num_params(member.run) / 1e6:,.2f} M',
+        f'{loop.num_steps:,}',
+        f'{loop.batch_size} × {member.run.pretraining.sequence_length}',
+        f'{cost.flops:.2e}',
+    ]
+    if where:
+        chip_hours = cost.hours * where.num_chips
+        cells += [f'{cost.hours:,.1f}', f'{chip_hours:,.0f}']
+        cells += [f'{chip_hours * price:,.0f}'] if price is not None else []
+    return cells
+
+
+def _print_total(left: Sequence[_Cost], where: Slice | None, price: float | None) -> None:
+    """What the pretrainings that are not finished take together."""
+    print(f'Left to pretrain: {sum(cost.flops for cost in left):.2e} FLOP.', end=' ')
+    if where is None:
+        print('--topology=v5e:4x4 tells hours and chip-hours there.')
+        return
+    hours = sum(cost.hours for cost in left)
+    chip_hours = hours * where.num_chips
+    money = f', {chip_hours * price:,.0f} at {price:g} a chip-hour' if price is not None else ''
+    print(
+        f'On {where.name} no less than {hours:,.1f} hours, {chip_hours:,.0f} chip-hours'
+        f'{money}, one member after the other; fine-tunings not counted.'
+    )

@@ -121,20 +121,20 @@ class Gcloud:
 def _failure(command: Sequence[str], stderr: str, status: int) -> UserError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if 'ERROR' in line]
-    said = (errors or lines or ['it said nothing'])[0]
+    message = (errors or lines or ['it said nothing'])[0]
     what = shlex.join(command[:6])
     is_remote = {'ssh', 'scp'} & set(command[:6])
-    # What a host has said is not what Google says.
+    # The output of a host is not a message of Google's.
     lower = '\n'.join(errors if is_remote else lines).lower()
     if is_remote:
         lower = '\n'.join(line for line in lower.splitlines() if '(gcloud.' in line)
     if any(mark in lower for mark in _NO_CAPACITY):
-        return NoCapacity(f'The zone has no such TPU free now ({said[:200]}).')
+        return NoCapacity(f'The zone has no such TPU free now ({message[:200]}).')
     for marks, meaning in _REASONS:
         if any(mark in lower for mark in marks):
-            return UserError(f'{what} was refused: {meaning} ({said[:300]}).')
+            return UserError(f'{what} was refused: {meaning} ({message[:300]}).')
     is_passing = is_remote or any(mark in lower for mark in _PASSING)
     if not is_remote and any(mark in lower for mark in _NOT_FOUND):
-        return NotFound(f'{what}: {said[:300]}')
+        return NotFound(f'{what}: {message[:300]}')
     kind = Unreachable if is_passing else UserError
-    return kind(f'{what} ended with status {status}: {said[:300]}')
+    return kind(f'{what} ended with status {status}: {message[:300]}')

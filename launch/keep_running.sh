@@ -13,7 +13,7 @@ trap 'is_told=1; [ "$child" != 0 ] && kill -TERM "$child" 2>/dev/null' TERM
 
 end_if_told() {
   [ "$is_told" = 1 ] || return 0
-  # Only stop.sh means stop: the machine's own end means that it goes on elsewhere.
+  # Only stop.sh means stop: the machine's own end means that the run resumes elsewhere.
   [ "$(cat "$home/stopping" 2>/dev/null)" = "$boot_id" ] && echo stopped > "$home/state"
   exit 0
 }

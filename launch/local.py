@@ -1,23 +1,25 @@
 """Runs the stages of a sweep as processes of this machine."""
 
-import ctypes
-import dataclasses
-import fcntl
 import os
 import signal
-import subprocess
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from launch.process import StageProcess, can_lock, start_process, stop_signals, sweep_lock
+from launch.progress import (
+    MemberProgress,
+    StageProgress,
+    format_duration,
+    format_metrics,
+    progress_table,
+)
 from launch.record import (
     FAILED,
     FINISHED,
@@ -32,27 +34,16 @@ from launch.record import (
     settings_of,
     write_record,
 )  # fmt: skip
-from launch.stages import Member, Stage, python_line
+from launch.stages import Member, Stage
 
 _POLL_SECONDS = 0.2
 # Between lines where there is no terminal to draw a table on.
 _LINE_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 _CACHE = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
 
 
-@dataclasses.dataclass
-class _Process:
-    stage: Stage
-    popen: subprocess.Popen[bytes]
-    log: IO[bytes]
-    started: float
-    seconds_before: float
-    first_step: int
-
-
 class LocalRunner:
-    """Runs what is not finished, so many at a time; a stage that fails stops those that need it.
+    """Runs the stages that are not finished; one that fails stops those that need it.
 
     Args:
       root: folder of the sweep.
@@ -71,7 +62,7 @@ class LocalRunner:
         self._stages = {stage.key: stage for member in members for stage in member.stages}
         self._states: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
-        self._running: dict[str, _Process] = {}
+        self._running: dict[str, StageProcess] = {}
         self._signal: int | None = None
         self._num_signals = 0
         # Seeds, and fine-tunings of models of one shape, are the same programs.
@@ -80,10 +71,14 @@ class LocalRunner:
         self._last_line = time.monotonic()
 
     def run(self, write_plan: Callable[[], None] = lambda: None) -> int:
-        """Runs until all is finished, failed, or a signal has stopped it; the exit status.
+        """Runs until all stages are finished or failed, or a signal stops it.
 
         Args:
           write_plan: called once this process alone has the folder.
+
+        Returns:
+          The exit status: 0 if all are finished, 2 if all that failed ended with 2 (a mistake of
+          the user's), 1 for other failures, and 128 + the number of a signal.
 
         Raises:
           UserError: if another process runs this sweep, or a member starts from one that is not
@@ -95,7 +90,7 @@ class LocalRunner:
             # What failed or was stopped before is tried again.
             self._states[key] = FINISHED if record.state == FINISHED else WAITING
             self._seconds[key] = record.seconds
-        with _Lock(self._lock_file), self._signals():
+        with sweep_lock(self._lock_file), stop_signals(self._on_signal):
             write_plan()
             self._wait_for_orphans()
             is_terminal = self._console.is_terminal
@@ -134,7 +129,7 @@ class LocalRunner:
             if read_record(self._root, key).state != RUNNING or not path.exists():
                 continue
             with path.open('r+') as file:
-                while self._signal is None and not _can_lock(file):
+                while self._signal is None and not can_lock(file):
                     time.sleep(_POLL_SECONDS)
 
     def _report(self) -> int:
@@ -144,7 +139,7 @@ class LocalRunner:
             print(f'  see {self._root / key / LOG_FILE}')
         left = [key for key, state in self._states.items() if state not in (FINISHED, FAILED)]
         if self._signal:
-            print('Stopped; what was running is saved. Start the same command again to go on.')
+            print('Stopped; what was running is saved. Start the same command again to resume.')
             return 128 + self._signal
         if failed:
             blocked = f'; {len(left)} that need them were left out' if left else ''
@@ -158,7 +153,7 @@ class LocalRunner:
         return 0
 
     def _step(self) -> bool:
-        """Looks after the processes once; whether there is something left to wait for."""
+        """Records the processes that have ended and starts those that can; whether any runs."""
         for key, process in list(self._running.items()):
             status = process.popen.poll()
             if status is not None:
@@ -174,36 +169,16 @@ class LocalRunner:
         return bool(self._running)
 
     def _start(self, stage: Stage) -> None:
-        folder = self._root / stage.key
-        write_record(
-            self._root, stage, Record(RUNNING, settings_of(stage), None, self._seconds[stage.key])
-        )
-        log = (folder / LOG_FILE).open('ab')
-        with warnings.catch_warnings():
-            # JAX's threads, which this is about, do not matter to a child that calls prctl alone.
-            warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
-            popen = subprocess.Popen(
-                python_line(stage, str(self._root)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                # Ctrl-C is for the sweep, which passes it on once.
-                start_new_session=True,
-                # No thread of ours holds a lock that the child would wait for.
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
-            )
-        first = int(last_line(self._root, stage.key).get('step', 0))
-        self._running[stage.key] = _Process(
-            stage, popen, log, time.monotonic(), self._seconds[stage.key], first
-        )
+        seconds = self._seconds[stage.key]
+        write_record(self._root, stage, Record(RUNNING, settings_of(stage), None, seconds))
+        self._running[stage.key] = start_process(self._root, stage, self._env, seconds)
         self._states[stage.key] = RUNNING
         self._say(f'{stage.key}: started')
 
-    def _ended(self, key: str, process: _Process, status: int) -> None:
+    def _ended(self, key: str, process: StageProcess, status: int) -> None:
         process.log.close()
         del self._running[key]
-        seconds = process.seconds_before + time.monotonic() - process.started
+        seconds = process.total_seconds
         self._seconds[key] = seconds
         if status == 0:
             state = FINISHED
@@ -215,18 +190,18 @@ class LocalRunner:
         record = Record(state, settings_of(process.stage), status, round(seconds, 1))
         write_record(self._root, process.stage, record)
         why = f': {log_tail(self._root, key)}' if state == FAILED else ''
-        self._say(f'{key}: {state} after {_duration(seconds)}{why}')
+        self._say(f'{key}: {state} after {format_duration(seconds)}{why}')
 
     def _end_all(self) -> None:
-        """Lets every process save and end."""
-        is_told: set[str] = set()
+        """Tells every process to save and end, and waits for it; a second signal kills them."""
+        asked_to_stop: set[str] = set()
         while self._running:
             for key, process in list(self._running.items()):
                 if self._num_signals > 1:
-                    _signal_group(process.popen, signal.SIGKILL)
-                elif key not in is_told:
-                    is_told.add(key)
-                    _signal_group(process.popen, signal.SIGTERM)
+                    process.send(signal.SIGKILL)
+                elif key not in asked_to_stop:
+                    asked_to_stop.add(key)
+                    process.send(signal.SIGTERM)
                 status = process.popen.poll()
                 if status is not None:
                     self._ended(key, process, status)
@@ -242,127 +217,40 @@ class LocalRunner:
         self._last_line = time.monotonic()
         done = sum(state == FINISHED for state in self._states.values())
         for key in self._running:
-            _, step, what, eta = self._progress(key)
-            print(f'{done}/{len(self._states)} finished; {key} {step} {what} ETA {eta}', flush=True)
+            stage = self._progress(key)
+            print(
+                f'{done}/{len(self._states)} finished; {key} {stage.step} {stage.metrics} '
+                f'ETA {stage.eta}',
+                flush=True,
+            )
 
     def table(self) -> Table:
-        """Every member with where it is."""
-        done = sum(state == FINISHED for state in self._states.values())
-        table = Table(title=f'{done} of {len(self._states)} finished')
-        for name in ('member', 'done', 'now', 'state', 'step', '', 'time', 'ETA'):
-            is_number = name in ('done', 'step', 'time', 'ETA')
-            table.add_column(name, justify='right' if is_number else 'left')
-        members: dict[str, list[str]] = {}
+        """Every member with its stages and their progress."""
+        members: dict[str, list[StageProgress]] = {}
         for key, stage in self._stages.items():
-            members.setdefault(stage.member, []).append(key)
-        for member, keys in members.items():
-            finished = [key for key in keys if self._states[key] == FINISHED]
-            key = min((key for key in keys if key not in finished), key=self._urgency, default='')
-            total = sum(self._progress(key)[0] for key in keys)
-            _, step, what, eta = self._progress(key) if key else (0, '', '', '')
-            state = self._states[key] if key else FINISHED
-            style = {FINISHED: 'green', FAILED: 'red', RUNNING: 'yellow'}.get(state, 'dim')
-            table.add_row(
-                member, f'{len(finished)}/{len(keys)}', self._stages[key].name if key else '',
-                f'[{style}]{state}[/]', step, what, _duration(total) if total else '', eta,
-            )  # fmt: skip
-        return table
+            members.setdefault(stage.member, []).append(self._progress(key))
+        return progress_table([MemberProgress(*member) for member in members.items()])
 
-    def _urgency(self, key: str) -> int:
-        """What of a member is shown first."""
-        return (RUNNING, FAILED, STOPPED, WAITING).index(self._states[key])
-
-    def _progress(self, key: str) -> tuple[float, str, str, str]:
-        """Seconds so far, step, a metric and the time left."""
-        stage, process = self._stages[key], self._running.get(key)
-        line = last_line(self._root, key) if self._states[key] != WAITING else {}
+    def _progress(self, key: str) -> StageProgress:
+        stage, process, state = self._stages[key], self._running.get(key), self._states[key]
+        line = last_line(self._root, key) if state != WAITING else {}
         step = int(line.get('step', 0))
-        shown = f'{step}/{stage.num_steps}' if line and stage.num_steps else ''
-        seconds, eta = self._seconds[key], ''
-        if process is not None:
-            elapsed = time.monotonic() - process.started
-            seconds = process.seconds_before + elapsed
-            if step > process.first_step:
-                left = elapsed / (step - process.first_step) * (stage.num_steps - step)
-                eta = _duration(left)
-        return seconds, shown, _metric(line), eta
+        eta = ''
+        if process is not None and step > process.first_step:
+            seconds_per_step = process.elapsed / (step - process.first_step)
+            eta = format_duration(seconds_per_step * (stage.num_steps - step))
+        return StageProgress(
+            name=stage.name,
+            state=state,
+            seconds=self._seconds[key] if process is None else process.total_seconds,
+            step=f'{step}/{stage.num_steps}' if line and stage.num_steps else '',
+            metrics=format_metrics(line),
+            eta=eta,
+        )
 
-    def _signals(self) -> '_Signals':
-        def told(number: int, frame: FrameType | None) -> None:
-            del frame
-            self._num_signals += 1
-            if self._signal is None:
-                self._signal = number
-                print('\nStopping: each run saves what it has. Once more to kill them.', flush=True)
-
-        return _Signals(told)
-
-
-class _Signals:
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handler)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-class _Lock:
-    """One process at a time runs a sweep."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open('w')
-        except OSError as error:
-            raise UserError(f'{self._path} cannot be written: {error.strerror}.') from error
-        if not _can_lock(self._file):
-            raise UserError(f'Another process runs the sweep in {self._path.parent}.')
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _can_lock(file: IO[Any]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _die_with_parent() -> None:
-    """In a child: if the sweep itself is killed, save and end too (Linux)."""
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    except (OSError, AttributeError):
-        return
-
-
-def _signal_group(popen: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(popen.pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _metric(line: Mapping[str, Any]) -> str:
-    names = [
-        name for name, value in line.items()
-        if name not in ('step', 'split', 'speed', 'learning_rate', 'skipped_steps', 'grad_norm')
-        and isinstance(value, float)
-    ]  # fmt: skip
-    return ' '.join(f'{name} {line[name]:.4g}' for name in names[:2])
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    return f'{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}'
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._num_signals += 1
+        if self._signal is None:
+            self._signal = number
+            print('\nStopping: each run saves what it has. Once more to kill them.', flush=True)

@@ -41,7 +41,7 @@ KINDS = {
 _LABEL = ('created-by', 'albert-jax')
 
 READY, ABSENT = 'READY', 'ABSENT'
-# Taken away: what may be deleted and made anew.
+# Taken away by Google: what may be deleted and made anew.
 TAKEN = ('PREEMPTED', 'TERMINATED', 'SUSPENDED')
 COMING = ('CREATING', 'STARTING', 'RESTARTING', 'REPAIRING', 'REIMAGING', 'WAITING_FOR_RESOURCES',
           'ACCEPTED', 'PROVISIONING')  # fmt: skip
@@ -56,7 +56,17 @@ SSH_SECONDS = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What to create.
+    """What to create, by Google's names; empty for Google's or this program's default.
+
+    Args:
+      name: of the machine, exactly.
+      zone: as in us-west4-a.
+      topology: the slice, as in v5e:4x4; needed only to create it.
+      runtime: the software version; that of the chips if empty.
+      service_account: that the machine runs as.
+      network: of the machine.
+      is_spot: cheaper, and may be taken away.
+      is_queued: asked for as a queued resource.
 
     Raises:
       UserError: if a name is not one that Google Cloud could have.
@@ -104,10 +114,15 @@ class Description:
 
 
 def check(flag: str, value: str) -> None:
-    """Refuses what Google Cloud could not take for a flag.
+    """Refuses a value that Google Cloud could not take for a flag.
+
+    Args:
+      flag: one of `NAME`, `--zone`, `--project`, `--bucket`, `--corpus`, `--runtime`, `--network`
+        and `--service_account`.
+      value: of the flag.
 
     Raises:
-      UserError: with what it must be.
+      UserError: with the form that it must have.
     """
     form, example = _FORMS[flag]
     if not re.fullmatch(form, value):
@@ -115,7 +130,7 @@ def check(flag: str, value: str) -> None:
 
 
 class Machine:
-    """What can be done with a slice.
+    """A TPU VM or slice, there or not, and what can be done with it.
 
     Args:
       gcloud: how it is reached.
@@ -285,16 +300,16 @@ class Machine:
           UserError: if a host cannot be reached.
         """
         commit = self.pack(refuses_changes=False)
-        found = self.ssh(
+        commits = self.ssh(
             f'cat ~/{_REMOTE_HOME}/commit 2>/dev/null || echo none', timeout=SSH_SECONDS
-        )
-        return bool(found.split()) and set(found.split()) == {commit}
+        ).split()
+        return bool(commits) and set(commits) == {commit}
 
     def run(self, command: Sequence[str]) -> None:
         """Starts a command on every host, detached, to be started again whenever it crashes.
 
         Args:
-          command: its words, none of which a shell will interpret.
+          command: the program and its arguments, none of which a shell will interpret.
 
         Raises:
           UserError: if one runs there already, or a host cannot be reached.

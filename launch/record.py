@@ -1,10 +1,10 @@
-"""What a sweep's folder says of each stage, in files that a kill cannot leave half written."""
+"""The state of each stage in a sweep's folder, in files that a kill cannot leave half written."""
 
 import dataclasses
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,28 @@ from albert_jax.cli.errors import UserError
 from launch.stages import Member, Stage
 
 PLAN_FILE, STAGE_FILE, LOG_FILE = 'sweep.json', 'stage.json', 'log.txt'
-# As albert_jax.telemetry, which imports jax and so is slow to import.
+# As in albert_jax.training.telemetry, which imports JAX and so is slow to import.
 METRICS_FILE = 'metrics.jsonl'
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = 'waiting', 'running', 'finished', 'failed', 'stopped'
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Where a stage is."""
+    """The state of a stage, and what it was started with."""
 
     state: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, str]
     exit_status: int | None = None
     # Over all processes that worked on it.
     seconds: float = 0.0
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is either whole or not there.
+    """Writes JSON to a file that is either complete or absent, even if the process is killed.
+
+    Args:
+      path: of the file; its folder is made if it is not there.
+      content: anything that JSON can hold.
 
     Raises:
       UserError: if it cannot be written.
@@ -45,7 +49,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """The content of a JSON file.
 
     Raises:
       UserError: if it is not there or damaged.
@@ -59,7 +63,15 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(root: Path, key: str) -> Record:
-    """The record of a stage; waiting if it was never started."""
+    """The record of a stage; its state is `waiting` if it was never started.
+
+    Args:
+      root: folder of the sweep.
+      key: of the stage, its folder below `root`.
+
+    Raises:
+      UserError: if the record is damaged or of another version.
+    """
     path = root / key / STAGE_FILE
     if not path.exists():
         return Record(WAITING, {})
@@ -71,7 +83,11 @@ def read_record(root: Path, key: str) -> Record:
 
 
 def write_record(root: Path, stage: Stage, record: Record) -> None:
-    """Replaces the record of a stage."""
+    """Replaces the record of a stage.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
     write_json(root / stage.key / STAGE_FILE, dataclasses.asdict(record))
 
 
@@ -81,34 +97,42 @@ def settings_of(stage: Stage) -> dict[str, str]:
     return {'config': stage.config, **fields, 'digest': stage.digest}
 
 
-def check_same(root: Path, members: list[Member]) -> None:
+def check_same(root: Path, members: Sequence[Member]) -> None:
     """Refuses stages that have begun to train with other settings.
+
+    Args:
+      root: folder of the sweep.
+      members: as they would run now.
 
     Raises:
       UserError: naming the stage and the first field that differs.
     """
     for member in members:
         for stage in member.stages:
-            found, new = read_record(root, stage.key), settings_of(stage)
-            old = found.settings
-            if found.state != FINISHED and not (root / stage.key / 'checkpoints').exists():
-                # Nothing is lost if it begins again.
-                continue
-            for name in sorted({*old, *new}, key=lambda name: (name == 'digest', name)):
-                if name == 'digest' and old.get(name) != new[name]:
-                    raise UserError(
-                        f'{root / stage.key} was started with another {stage.config}, or another '
-                        f'corpus; take that back, or choose another --workdir.'
-                    )
-                if old.get(name) != new.get(name):
-                    raise UserError(
-                        f'{root / stage.key} was started with {name}={old.get(name)}, now it is '
-                        f'{new.get(name)}; take that back, or choose another --workdir.'
-                    )
+            record = read_record(root, stage.key)
+            # Nothing is lost if a stage without checkpoints begins again.
+            if record.state == FINISHED or (root / stage.key / 'checkpoints').exists():
+                _check_same_settings(root / stage.key, stage, record.settings)
+
+
+def _check_same_settings(folder: Path, stage: Stage, old: Mapping[str, str]) -> None:
+    new = settings_of(stage)
+    for name in sorted({*old, *new}, key=lambda name: (name == 'digest', name)):
+        if old.get(name) == new.get(name):
+            continue
+        if name == 'digest':
+            raise UserError(
+                f'{folder} was started with another {stage.config}, or another corpus; take that '
+                f'back, or choose another --workdir.'
+            )
+        raise UserError(
+            f'{folder} was started with {name}={old.get(name)}, now it is {new.get(name)}; take '
+            f'that back, or choose another --workdir.'
+        )
 
 
 def last_line(root: Path, key: str) -> dict[str, Any]:
-    """The last whole line of a stage's metrics; empty if there is none."""
+    """The last complete line of a stage's metrics; empty if there is none."""
     path = root / key / METRICS_FILE
     try:
         with path.open('rb') as stream:
@@ -119,16 +143,16 @@ def last_line(root: Path, key: str) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            found = json.loads(line)
+            metrics = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(metrics, dict):
+            return metrics
     return {}
 
 
 def log_tail(root: Path, key: str) -> str:
-    """What a stage has printed last: its error, if it has printed one."""
+    """The last line that a stage has printed: its error, if it has printed one; empty if none."""
     try:
         lines = (root / key / LOG_FILE).read_text(errors='replace').splitlines()
     except OSError:

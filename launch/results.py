@@ -1,4 +1,4 @@
-"""What a sweep has found so far: a table of numbers with their spread, and learning curves."""
+"""Results of a sweep so far: a table of numbers with their spread, and learning curves."""
 
 import dataclasses
 import json
@@ -6,10 +6,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from albert_jax.cli.errors import UserError
 from launch import record
+from launch.plan import Plan, PlannedMember, PlannedStage
 from launch.stages import INTRINSIC, PRETRAIN
 
 # The average of the paper takes the mean of these for the SQuADs, and the accuracy of the others.
@@ -23,10 +24,11 @@ PARAMETERS, AVERAGE = 'parameters', 'average'
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number of ours over seeds, or why there is none."""
+    """A measured number over seeds, or why there is none."""
 
+    # Of the seeds that are finished.
     values: tuple[float, ...]
-    # Seeds that there should be.
+    # Finished or not.
     num_seeds: int
     # Of the stages that the number needs, where not all are finished.
     state: str = ''
@@ -42,7 +44,11 @@ class Cell:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def text(self, title: str) -> str:
-        """As in 80.1 ± 0.3."""
+        """Mean and spread, as in 80.1 ± 0.3, or the state if no seed is finished.
+
+        Args:
+          title: of the column, which decides the number of decimals and the unit.
+        """
         if not self.values:
             return self.state
         digits = 2 if title == PARAMETERS or 'loss' in title else 1
@@ -76,6 +82,22 @@ class Curve:
     points: Sequence[tuple[int, float]]
 
 
+class StageStatus(TypedDict):
+    """A stage as the report shows it."""
+
+    member: str
+    stage: str
+    state: str
+    # The last that was logged.
+    step: int
+    num_steps: int
+    # Over all processes that worked on it.
+    seconds: float
+    # Its error, if it has failed.
+    message: str
+    settings: Mapping[str, str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Results:
     """All that a report shows."""
@@ -86,16 +108,18 @@ class Results:
     titles: Sequence[str]
     published_titles: Sequence[str]
     rows: Sequence[Row]
-    # (member, stage, state, step, steps, seconds, last words)
-    stages: Sequence[Mapping[str, Any]]
+    stages: Sequence[StageStatus]
     curves: Sequence[Curve]
 
 
 def read(root: Path) -> Results:
-    """Everything that a sweep's folder holds.
+    """The results in a sweep's folder.
+
+    Args:
+      root: `--workdir` of launch.sweep.
 
     Raises:
-      UserError: if it is no sweep's, or a file in it is damaged.
+      UserError: if it is not the folder of a sweep, or a file in it is damaged.
     """
     if not (root / record.PLAN_FILE).exists():
         raise UserError(
@@ -112,11 +136,9 @@ def read(root: Path) -> Results:
         ) from error
 
 
-def _read(root: Path, plan: Mapping[str, Any]) -> Results:
-    members = plan['members']
+def _read(root: Path, plan: Plan) -> Results:
+    members, columns, published = plan['members'], plan['columns'], plan['published']
     names = list(dict.fromkeys(member['row'] for member in members))
-    columns: dict[str, str] = plan['columns']
-    published: dict[str, dict[str, float]] = plan['published']
     rows = []
     for name in names:
         own = [member for member in members if member['row'] == name]
@@ -124,16 +146,16 @@ def _read(root: Path, plan: Mapping[str, Any]) -> Results:
         rows.append(Row(name, cells, published.get(name, {})))
     # A published row that was not run here still belongs beside ours.
     rows += [Row(name, {}, cells) for name, cells in published.items() if name not in names]
-    found = [title for row in rows for title in row.published]
+    published_titles = dict.fromkeys(title for row in rows for title in row.published)
     stages = [_stage(root, member, stage) for member in members for stage in member['stages']]
     curves = [curve for member in members for curve in _curves(root, member)]
     return Results(
         plan['title'], plan['sweep'], plan['source'], list(columns.values()),
-        list(dict.fromkeys(found)), rows, stages, curves,
+        list(published_titles), rows, stages, curves,
     )  # fmt: skip
 
 
-def _cell(root: Path, members: Sequence[Mapping[str, Any]], address: str) -> Cell:
+def _cell(root: Path, members: Sequence[PlannedMember], address: str) -> Cell:
     values: list[float] = []
     states: list[str] = []
     for member in members:
@@ -153,24 +175,12 @@ def _worst(states: Sequence[str]) -> str:
     return next((state for state in order if state in states), '')
 
 
-def _value(root: Path, member: Mapping[str, Any], address: str) -> tuple[float | None, str]:
-    """A number in the paper's unit (per cent), or the state of what it waits for."""
+def _value(root: Path, member: PlannedMember, address: str) -> tuple[float | None, str]:
+    """A number in the paper's unit (per cent), or the state of the stage that it waits for."""
     if address == PARAMETERS:
         return (member['num_params'] / 1e6 if member['num_params'] else None), ''
     if address == AVERAGE:
-        tasks = [
-            stage['name'] for stage in member['stages']
-            if stage['name'] not in (PRETRAIN, INTRINSIC)
-        ]  # fmt: skip
-        means = []
-        for task in tasks:
-            names = _AVERAGED.get(task, ('accuracy',))
-            found = [_value(root, member, f'{task}.{name}') for name in names]
-            missing = next((state for value, state in found if value is None), None)
-            if missing is not None:
-                return None, missing
-            means.append(statistics.fmean(value for value, _ in found if value is not None))
-        return statistics.fmean(means), ''
+        return _average(root, member)
     name, _, metric = address.partition('.')
     key = f'{member["name"]}/{name}'
     state = record.read_record(root, key).state
@@ -183,15 +193,31 @@ def _value(root: Path, member: Mapping[str, Any], address: str) -> tuple[float |
     return (value if metric.endswith('loss') else 100 * value), ''
 
 
+def _average(root: Path, member: PlannedMember) -> tuple[float | None, str]:
+    """The mean over tasks, or the state of the first stage that is not finished."""
+    means = []
+    for stage in member['stages']:
+        task = stage['name']
+        if task in (PRETRAIN, INTRINSIC):
+            continue
+        names = _AVERAGED.get(task, ('accuracy',))
+        values = [_value(root, member, f'{task}.{name}') for name in names]
+        missing = next((state for value, state in values if value is None), None)
+        if missing is not None:
+            return None, missing
+        means.append(statistics.fmean(value for value, _ in values if value is not None))
+    return statistics.fmean(means), ''
+
+
 def _metrics(root: Path, key: str, name: str) -> dict[str, float]:
     if name == PRETRAIN:
         lines = _lines(root, key)
         return next((line for line in reversed(lines) if line['split'] == 'validation'), {})
-    found = record.read_json(root / key / 'results.json')
+    content = record.read_json(root / key / 'results.json')
     # Over several seeds of one fine-tuning, the paper's median.
     return {
         metric: value['median'] if isinstance(value, dict) else value
-        for metric, value in found.items()
+        for metric, value in content.items()
     }
 
 
@@ -207,22 +233,22 @@ def _lines(root: Path, key: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _stage(root: Path, member: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
-    found = record.read_record(root, stage['key'])
-    is_bad = found.state == record.FAILED
+def _stage(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatus:
+    status = record.read_record(root, stage['key'])
+    has_failed = status.state == record.FAILED
     return {
         'member': member['name'],
         'stage': stage['name'],
-        'state': found.state,
+        'state': status.state,
         'step': record.last_line(root, stage['key']).get('step', 0),
         'num_steps': stage['num_steps'],
-        'seconds': found.seconds,
-        'message': record.log_tail(root, stage['key']) if is_bad else '',
-        'settings': dict(found.settings),
+        'seconds': status.seconds,
+        'message': record.log_tail(root, stage['key']) if has_failed else '',
+        'settings': dict(status.settings),
     }
 
 
-def _curves(root: Path, member: Mapping[str, Any]) -> list[Curve]:
+def _curves(root: Path, member: PlannedMember) -> list[Curve]:
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for stage in member['stages']:
         for line in _lines(root, stage['key']):

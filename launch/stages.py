@@ -14,7 +14,7 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.data import dataset
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
-from configs.changes import Change, Sweep
+from configs.changes import Change, FieldValue, Sweep
 
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
 _FINETUNE = 'finetune'
@@ -28,13 +28,13 @@ class Stage:
     member: str
     name: str
     module: str
-    # FILE:NAME, and what differs from it: field → value.
+    # FILE:NAME, and the fields that differ from it.
     config: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, FieldValue]
     # Keys of the stages that must be finished.
     needs: tuple[str, ...]
     num_steps: int
-    # Of the whole config, and of the corpus where there is one here.
+    # Of all fields of the run, and of the corpus where there is one on this machine.
     digest: str = ''
 
     @property
@@ -46,18 +46,15 @@ class Stage:
         """What follows `python` on the command line.
 
         Args:
-          root: folder of the sweep; `{root}` in a value stands for it.
+          root: folder of the sweep, which replaces `{root}` in values.
         """
+        values = {name: str(value).replace('{root}', root) for name, value in self.settings.items()}
         if self.name == INTRINSIC:
-            values = {name: value.replace('{root}', root) for name, value in self.settings.items()}
             flags = [f'--{name}={value}' for name, value in values.items()]
             return ['-m', self.module, *flags, f'--output={root}/{self.key}']
-        changes = [
-            f'--config.{name}={value.replace("{root}", root) if isinstance(value, str) else value}'
-            for name, value in self.settings.items()
-        ]
+        overrides = [f'--config.{name}={value}' for name, value in values.items()]
         return ['-m', self.module, f'--config={self.config}', f'--workdir={root}/{self.key}',
-                *changes]  # fmt: skip
+                *overrides]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,23 +120,9 @@ def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
     Raises:
       UserError: if a field does not exist or a value is impossible, naming the member.
     """
-    names = {member.name for member in sweep.members} | {member.row for member in sweep.members}
-    parts = {_FINETUNE, *sweep.tasks, *([PRETRAIN] if sweep.pretrain else [])}
-    for address in overrides:
-        member, slash, field = address.rpartition('/')
-        if slash and member not in names:
-            raise UserError(f'--override={address}: there is no member {member!r} in this sweep.')
-        _check_part(field, parts)
-        if not slash and any(field in change.fields for change in sweep.members):
-            raise UserError(
-                f'--override={address}: the members of this sweep differ in {field}; change it for '
-                f'one of them with MEMBER/{field}=VALUE.'
-            )
+    _check_addresses(sweep, overrides)
     members = []
     for change in sweep.members:
-        for field in (*change.fields, *sweep.common):
-            # --seeds sets that of the pretraining, whether there is one or not.
-            _check_part(field, parts | {PRETRAIN})
         own = {
             address.rpartition('/')[2]: value
             for address, value in overrides.items()
@@ -152,6 +135,26 @@ def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
     return members
 
 
+def _check_addresses(sweep: Sweep, overrides: Mapping[str, str]) -> None:
+    """Refuses fields of parts or members that the sweep does not have."""
+    names = {member.name for member in sweep.members} | {member.row for member in sweep.members}
+    parts = {_FINETUNE, *sweep.tasks, *([PRETRAIN] if sweep.pretrain else [])}
+    for address in overrides:
+        member, slash, field = address.rpartition('/')
+        if slash and member not in names:
+            raise UserError(f'--override={address}: there is no member {member!r} in this sweep.')
+        _check_part(field, parts)
+        if not slash and any(field in change.fields for change in sweep.members):
+            raise UserError(
+                f'--override={address}: the members of this sweep differ in {field}; change it for '
+                f'one of them with MEMBER/{field}=VALUE.'
+            )
+    for change in sweep.members:
+        for field in (*change.fields, *sweep.common):
+            # --seeds sets that of the pretraining, whether there is one or not.
+            _check_part(field, parts | {PRETRAIN})
+
+
 def _check_part(field: str, parts: set[str]) -> None:
     part = field.partition('.')[0]
     if part not in parts:
@@ -161,7 +164,8 @@ def _check_part(field: str, parts: set[str]) -> None:
         )
 
 
-def _of(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _fields_of(part: str, fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+    """The fields of one part, by their names in its config."""
     return {
         name.partition('.')[2]: value
         for name, value in fields.items()
@@ -169,63 +173,75 @@ def _of(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _member(sweep: Sweep, change: Change, own: Mapping[str, Any]) -> Member:
-    fields = {**sweep.common, **change.fields}
+def _member(sweep: Sweep, change: Change, own: Mapping[str, str]) -> Member:
+    """A member with its stages.
+
+    Args:
+      sweep: that it is of.
+      change: its difference from the parent.
+      own: overrides that hold for it, by `PART.FIELD`.
+    """
     stages: list[Stage] = []
     run = None
     if sweep.pretrain:
-        settings = _of(PRETRAIN, fields) | _of(PRETRAIN, own)
-        if change.after:
-            settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
-        config = _read(sweep.pretrain, settings)
-        run = PretrainRun.from_dict(config)
-        needs = (f'{change.after}/{PRETRAIN}',) if change.after else ()
-        pretraining = Stage(
-            change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
-            run.loop.num_steps, _digest(config),
-        )  # fmt: skip
+        pretraining, run = _pretraining(sweep, change, own)
         stages.append(pretraining)
         if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
-            stages.append(
-                Stage(
-                    change.name, INTRINSIC, 'albert_jax.evaluate', '',
-                    {
-                        'checkpoint': f'{{root}}/{pretraining.key}',
-                        'data': run.data.path,
-                    },
-                    (pretraining.key,), 0,
-                )
-            )  # fmt: skip
-    for task in sweep.tasks:
-        # What is given on the command line wins, whether for all tasks or for one.
-        parts = [_of(part, source) for source in (fields, own) for part in (_FINETUNE, task)]
-        settings = functools.reduce(operator.or_, parts)
-        needs = ()
-        if sweep.pretrain:
-            settings = {'init_from': f'{{root}}/{change.name}/{PRETRAIN}', **settings}
-            needs = (f'{change.name}/{PRETRAIN}',)
-        file = f'{_FINETUNE_FILE}:{task}'
-        tuning = _read(file, settings)
-        num_steps = FinetuneRun.from_dict(tuning).loop.num_steps
-        stages.append(
-            Stage(
-                change.name, task, 'albert_jax.finetune', file, settings, needs,
-                num_steps, _digest(tuning),
-            )
-        )  # fmt: skip
+            stages.append(_intrinsic_evaluation(pretraining, run))
+    stages += [_fine_tuning(sweep, change, task, own) for task in sweep.tasks]
     return Member(change, tuple(stages), run)
 
 
-def _read(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _pretraining(sweep: Sweep, change: Change, own: Mapping[str, str]) -> tuple[Stage, PretrainRun]:
+    settings = _fields_of(PRETRAIN, {**sweep.common, **change.fields}) | _fields_of(PRETRAIN, own)
+    needs = ()
+    if change.after:
+        settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
+        needs = (f'{change.after}/{PRETRAIN}',)
+    run = PretrainRun.from_dict(_read_config(sweep.pretrain, settings))
+    stage = Stage(
+        change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
+        run.loop.num_steps, _pretrain_digest(run),
+    )  # fmt: skip
+    return stage, run
+
+
+def _intrinsic_evaluation(pretraining: Stage, run: PretrainRun) -> Stage:
+    """What the pretrained model knows by itself: masked-LM, NSP and SOP on held-out text."""
+    settings = {'checkpoint': f'{{root}}/{pretraining.key}', 'data': run.data.path}
+    return Stage(
+        pretraining.member, INTRINSIC, 'albert_jax.evaluate', '', settings, (pretraining.key,), 0
+    )
+
+
+def _fine_tuning(sweep: Sweep, change: Change, task: str, own: Mapping[str, str]) -> Stage:
+    fields = {**sweep.common, **change.fields}
+    # What is given on the command line wins, whether for all tasks or for one.
+    sources = [_fields_of(part, source) for source in (fields, own) for part in (_FINETUNE, task)]
+    settings = functools.reduce(operator.or_, sources)
+    needs = ()
+    if sweep.pretrain:
+        pretraining = f'{change.name}/{PRETRAIN}'
+        settings = {'init_from': f'{{root}}/{pretraining}', **settings}
+        needs = (pretraining,)
+    config = f'{_FINETUNE_FILE}:{task}'
+    run = FinetuneRun.from_dict(_read_config(config, settings))
+    return Stage(
+        change.name, task, 'albert_jax.finetune', config, settings, needs,
+        run.loop.num_steps, dataset.fingerprint(run.to_dict()),
+    )  # fmt: skip
+
+
+def _read_config(config: str, settings: Mapping[str, FieldValue]) -> dict[str, Any]:
     overrides = [f'--config.{name}={value}' for name, value in settings.items()]
     return command.read_config(config, overrides)
 
 
-def _digest(config: Mapping[str, Any]) -> str:
-    """Of all fields, and of what a corpus of a pretraining holds, where it is on this machine."""
-    content = dict(config)
-    path = config['data']['path']
-    if 'pretraining' in config and path and dataset.is_prepared(Path(path)):
+def _pretrain_digest(run: PretrainRun) -> str:
+    """Of all fields, and of the corpus, where that is on this machine."""
+    content = run.to_dict()
+    path = run.data.path
+    if path and dataset.is_prepared(Path(path)):
         content['fingerprint'] = dataset.read_manifest(Path(path))['fingerprint']
     return dataset.fingerprint(content)
 
@@ -241,9 +257,9 @@ def check_inputs(members: Sequence[Member]) -> None:
             for name, value in stage.settings.items():
                 if name not in ('data.path', 'data.train', 'data.validation'):
                     continue
-                is_there = Path(value).exists() or value.startswith('tfds:')
-                if value and not is_there:
-                    raise UserError(f'{stage.key}: {name} is {value}, which is not there.')
+                path = str(value)
+                if path and not (Path(path).exists() or path.startswith('tfds:')):
+                    raise UserError(f'{stage.key}: {name} is {path}, which is not there.')
         if member.run is not None and not dataset.is_prepared(Path(member.run.data.path)):
             raise UserError(
                 f'{member.change.name}: pretrain.data.path is {member.run.data.path!r}, '

@@ -2,19 +2,23 @@
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from configs.changes import Sweep, seeds
+from launch import fleet, plan, record, skypilot, stages
+from launch.local import LocalRunner
+from launch.stages import Member
 
 RUNNERS = ('local', 'tpu_vm', 'skypilot')
 
 _DESCRIPTION = """\
 Run a table of the paper, or one of your own: every member of a sweep, pretraining first, then its
-fine-tunings. Shows the plan and what it costs before it starts, keeps going when a member fails,
-and goes on where it was when it is started again: nothing that is finished runs twice.
+fine-tunings. Shows the plan and what it costs before it starts, continues when a member fails, and
+resumes when it is started again: nothing that is finished runs twice.
 """
 _EPILOG = """\
 sweeps:
@@ -36,6 +40,17 @@ MEMBER/ before it makes it for one member. Whatever it is, it holds for all proc
 
 def main(arguments: Sequence[str]) -> int:
     """Shows the plan, then runs it."""
+    flags = _parser().parse_args(arguments)
+    if flags.jobs < 1:
+        raise UserError(f'--jobs={flags.jobs}: it must be 1 or above.')
+    if flags.seeds is not None and flags.seeds < 1:
+        raise UserError(f'--seeds={flags.seeds}: it must be 1 or above.')
+    if flags.price is not None and not (flags.topology and flags.price >= 0):
+        raise UserError('--price is of a chip-hour, 0 or above, and needs --topology.')
+    return run(flags)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG)
     parser.add_argument('--sweep', required=True, metavar='FILE:SCALE', help='what to run')
     parser.add_argument('--workdir', required=True, help='folder of all members')
@@ -58,35 +73,20 @@ def main(arguments: Sequence[str]) -> int:
     for name in ('project', 'service_account', 'runtime', 'network', 'corpus'):
         remote.add_argument(f'--{name}', default='', help='as for tpu_vm')
     remote.add_argument('--spot', action='store_true', help='as for tpu_vm')
-    flags = parser.parse_args(arguments)
-    if flags.jobs < 1:
-        raise UserError(f'--jobs={flags.jobs}: it must be 1 or above.')
-    if flags.seeds is not None and flags.seeds < 1:
-        raise UserError(f'--seeds={flags.seeds}: it must be 1 or above.')
-    if flags.price is not None and not (flags.topology and flags.price >= 0):
-        raise UserError('--price is of a chip-hour, 0 or above, and needs --topology.')
-    return run(flags)
+    return parser
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Reads and shows the sweep, and runs what of it is not finished."""
-    from configs.changes import seeds
-    from launch import cost, record
-    from launch.stages import (
-        check_inputs,
-        make_members,
-        read_overrides,
-        read_sweep,
-        shell_line,
-    )  # fmt: skip
+    """Reads and shows the sweep, and runs the members that are not finished; the exit status.
 
-    sweep = read_sweep(flags.sweep)
-    if flags.seeds:
-        sweep = dataclasses.replace(sweep, members=seeds(sweep.members, flags.seeds))
-    overrides = read_overrides(flags.override)
-    members = make_members(sweep, overrides)
-    chosen = [member for member in members if flags.only in ('', member.change.name)]
-    if not chosen:
+    Raises:
+      UserError: if the sweep, an override or a flag is wrong, or a runner refuses it.
+    """
+    from launch import cost  # imports JAX
+
+    sweep, members = _read(flags)
+    selected = [member for member in members if flags.only in ('', member.change.name)]
+    if not selected:
         raise UserError(f'--only={flags.only}: there is no such member in this sweep.')
     if flags.runner != 'local' and any(member.change.after for member in members):
         raise UserError(
@@ -97,59 +97,35 @@ def run(flags: argparse.Namespace) -> int:
     if flags.runner == 'local':
         record.check_same(root, members)
     cost.show(sweep, members, root, flags.topology, flags.price)
-    if flags.dry_run and flags.runner == 'local':
-        for member in chosen:
-            for stage in member.stages:
-                print(shell_line(stage.arguments(str(root))))
-        return 0
     if flags.runner == 'skypilot':
-        from launch.skypilot import run_members
-
-        return run_members(chosen, flags)
+        return skypilot.run_members(selected, flags)
     if flags.runner == 'tpu_vm':
-        from launch.fleet import run_members as run_fleet
-
-        return run_fleet(chosen, flags)
-
-    from launch.local import LocalRunner
-
-    check_inputs(chosen)
-    plan = plan_of(flags.sweep, sweep, members)
-
-    def write_plan() -> None:
-        path = root / record.PLAN_FILE
-        if not path.exists() or record.read_json(path) != plan:
-            record.write_json(path, plan)
-
-    status = LocalRunner(root, chosen, flags.jobs, flags.only).run(write_plan)
+        return fleet.run_members(selected, flags)
+    if flags.dry_run:
+        _print_commands(selected, flags.workdir)
+        return 0
+    stages.check_inputs(selected)
+    content = plan.make_plan(flags.sweep, sweep, members, cost.num_params(members))
+    status = LocalRunner(root, selected, flags.jobs, flags.only).run(
+        functools.partial(plan.write_plan, root, content)
+    )
     print(f'See it with python -m launch.report {root}')
     return status
 
 
-def plan_of(argument: str, sweep: Any, members: Any) -> dict[str, Any]:
-    """What a report needs to know of a sweep, for JSON."""
-    from launch.cost import num_params
+def _read(flags: argparse.Namespace) -> tuple[Sweep, list[Member]]:
+    """The sweep of `--sweep` and its members, with their seeds and overrides."""
+    sweep = stages.read_sweep(flags.sweep)
+    if flags.seeds:
+        sweep = dataclasses.replace(sweep, members=seeds(sweep.members, flags.seeds))
+    return sweep, stages.make_members(sweep, stages.read_overrides(flags.override))
 
-    return {
-        'sweep': argument,
-        'title': sweep.title,
-        'source': sweep.source,
-        'columns': dict(sweep.columns),
-        'published': {row: dict(cells) for row, cells in sweep.published.items()},
-        'members': [
-            {
-                'name': member.change.name,
-                'row': member.change.row,
-                'num_params': num_params(member),
-                'fields': {name: str(value) for name, value in member.change.fields.items()},
-                'stages': [
-                    {'name': stage.name, 'key': stage.key, 'num_steps': stage.num_steps}
-                    for stage in member.stages
-                ],
-            }
-            for member in members
-        ],
-    }
+
+def _print_commands(members: Sequence[Member], workdir: str) -> None:
+    """One line for each stage: the command that the sweep would start."""
+    for member in members:
+        for stage in member.stages:
+            print(stages.shell_line(stage.arguments(str(Path(workdir)))))
 
 
 if __name__ == '__main__':

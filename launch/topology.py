@@ -51,7 +51,7 @@ def check_shared_folder(flags: argparse.Namespace) -> None:
 
 
 def member_command(member: Member, flags: argparse.Namespace) -> list[str]:
-    """The words of a command that runs one member, with the folder of the sweep in the bucket."""
+    """The command that runs one member, as a list of arguments, in the folder of the sweep."""
     command = [
         'python', '-m', 'launch.sweep', f'--sweep={flags.sweep}', f'--workdir={flags.workdir}',
         f'--only={member.change.name}',

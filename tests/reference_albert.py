@@ -10,7 +10,7 @@ import numpy as np
 
 Params = dict[str, Any]
 
-# Number of dimensions of an encoder leaf without its leading axis of copies.
+# Number of dimensions of an encoder leaf without its leading axis of unique layers.
 UNSTACKED_NDIM = {'kernel': 2, 'bias': 1, 'scale': 1}
 
 
@@ -65,33 +65,33 @@ def is_shared(sublayer: str, sharing: str) -> bool:
     return sharing in ('all', sublayer)
 
 
-def num_unique(sublayer: str, config: dict) -> int:
-    """How many sets of weights a sublayer has."""
+def num_unique_layers(sublayer: str, config: dict) -> int:
+    """How many sublayers of this kind have parameters of their own."""
     if is_shared(sublayer, config['sharing']):
         return config['num_hidden_groups'] * config['inner_group_num']
     return config['num_hidden_layers'] * config['inner_group_num']
 
 
-def copy_index(sublayer: str, layer: int, inner: int, config: dict) -> int:
-    """Which set of weights a sublayer uses in inner block `inner` of layer `layer`."""
+def unique_layer_index(sublayer: str, layer: int, inner: int, config: dict) -> int:
+    """Which unique sublayer is used in inner block `inner` of layer `layer`."""
     if is_shared(sublayer, config['sharing']):
         group = int(layer / config['num_hidden_layers'] * config['num_hidden_groups'])
         return group * config['inner_group_num'] + inner
     return layer * config['inner_group_num'] + inner
 
 
-def select_copy(tree: Params, index: int, copies: int) -> Params:
-    """Take one set of weights; the leading axis exists only where there are several copies."""
+def select_unique_layer(tree: Params, index: int, num_unique: int) -> Params:
+    """Take the parameters of one; the leading axis exists only where there are several."""
     selected = {}
     for name, child in tree.items():
         if isinstance(child, dict):
-            selected[name] = select_copy(child, index, copies)
+            selected[name] = select_unique_layer(child, index, num_unique)
             continue
-        if child.ndim != UNSTACKED_NDIM[name] + (copies > 1):
-            raise ValueError(f'{name} has shape {child.shape}, but there are {copies} copies')
-        if copies > 1 and child.shape[0] != copies:
-            raise ValueError(f'{name} has {child.shape[0]} copies instead of {copies}')
-        selected[name] = child[index] if copies > 1 else child
+        if child.ndim != UNSTACKED_NDIM[name] + (num_unique > 1):
+            raise ValueError(f'{name} has shape {child.shape}, with {num_unique} unique layers')
+        if num_unique > 1 and child.shape[0] != num_unique:
+            raise ValueError(f'{name} has {child.shape[0]} unique layers instead of {num_unique}')
+        selected[name] = child[index] if num_unique > 1 else child
     return selected
 
 
@@ -148,15 +148,17 @@ def encode(
     params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
 ) -> list[np.ndarray]:
     """Run all layers; returns the input followed by the output of each layer."""
-    attention_copies = num_unique('attention', config)
-    ffn_copies = num_unique('ffn', config)
+    num_attention = num_unique_layers('attention', config)
+    num_ffn = num_unique_layers('ffn', config)
     hidden_states = [hidden]
     for layer in range(config['num_hidden_layers']):
         for inner in range(config['inner_group_num']):
-            attention_index = copy_index('attention', layer, inner, config)
-            attention = select_copy(params['attention'], attention_index, attention_copies)
+            attention_index = unique_layer_index('attention', layer, inner, config)
+            attention = select_unique_layer(params['attention'], attention_index, num_attention)
             hidden = attention_block(attention, config, hidden, attention_mask)
-            ffn = select_copy(params['ffn'], copy_index('ffn', layer, inner, config), ffn_copies)
+            ffn = select_unique_layer(
+                params['ffn'], unique_layer_index('ffn', layer, inner, config), num_ffn
+            )
             hidden = ffn_block(ffn, config, hidden)
         hidden_states.append(hidden)
     return hidden_states

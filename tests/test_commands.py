@@ -167,7 +167,7 @@ def test_pretrain_refuses_a_workdir_that_cannot_be(corpus_directory, tmp_path):
         (['--vocabulary=/nothing.model'], 'cannot be read: No such file'),
         (['--vocabulary=train', '--vocab_size=900000'], 'too small for a vocabulary of 900000'),
         (['--validation_fraction=1.5'], 'must be at least 0 and below 1'),
-        (['--sequence_length=4'], 'sequence_length is 4'),
+        (['--sequence_length=4'], 'prepare.sequence_length is 4'),
         (['--workers=-1'], '--workers is -1; it must be 0 or above'),
         (['--output=/proc/nothing/here'], 'cannot be written'),
     ],
@@ -302,7 +302,7 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         # The next thing that is missing, and not a module.
-        wanted = 'train' if command == 'finetune' else 'teacher'
+        wanted = 'nothing to train on' if name.startswith('finetune') else 'teacher is empty'
         assert wanted in result.stderr, result.stderr
         assert result.returncode == 2 and result.stderr.count('\n') == 1
 

@@ -18,7 +18,7 @@ def shapes(config: AlbertConfig):
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
-# REFERENCE, section 1: encoder + pooler, encoder only, with both heads.
+# docs/REFERENCE.md, 1: encoder + pooler, encoder only, with both heads.
 PUBLISHED_COUNTS = {
     'albert_base': (11_683_584, 11_092_992, 11_813_810),
     'albert_large': (17_683_968, 16_634_368, 17_847_474),

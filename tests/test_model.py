@@ -164,9 +164,9 @@ def test_scan_equals_a_python_loop(variant):
 
     def looped(layer_params, hidden):
         for layer in range(config.num_hidden_layers):
-            copies = jnp.asarray(attention[layer]), jnp.asarray(ffn[layer])
+            indices = jnp.asarray(attention[layer]), jnp.asarray(ffn[layer])
             hidden, _ = Layer(config).apply(
-                {'params': layer_params}, hidden, *copies, mask, examples
+                {'params': layer_params}, hidden, *indices, mask, examples
             )
         return hidden
 

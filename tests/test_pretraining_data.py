@@ -1,4 +1,4 @@
-"""batch(step): every ratio that REFERENCE, section 2, names, and its purity."""
+"""batch(step): every ratio that docs/REFERENCE.md, 2, names, and its purity."""
 
 import collections
 import json

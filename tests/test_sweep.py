@@ -1,4 +1,4 @@
-"""Sweeps: read, checked, run as processes, stopped, gone on with, and reported."""
+"""Sweeps: read, checked, run as processes, stopped, resumed, and reported."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from albert_jax.cli.errors import UserError
 from configs.changes import Change, Sweep
 from launch import record, report, results, sweep
 from launch.local import LocalRunner
+from launch.plan import make_plan
 from launch.stages import Member, Stage, make_members, read_overrides, read_sweep
 from tests.conftest import ROOT
 
@@ -171,7 +172,7 @@ def test_all_run_once_and_a_second_time_nothing(tmp_path):
     assert len(started(tmp_path)) == 4
 
 
-def test_others_go_on_when_one_fails_and_it_is_tried_again(tmp_path, capsys):
+def test_others_continue_when_one_fails_and_it_is_tried_again(tmp_path, capsys):
     how = tmp_path / 'how.json'
     how.write_text(json.dumps({'a/pretrain': 'fail'}))
     # A mistake, as the process itself says.
@@ -229,13 +230,13 @@ def wait_for_step(root: Path, step: int) -> None:
     raise AssertionError('the runs did not start')
 
 
-def test_ctrl_c_saves_all_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_saves_all_and_the_same_command_resumes(tmp_path):
     process = start(tmp_path)
     wait_for_step(tmp_path, 1)
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, text
-    assert 'Start the same command again to go on.' in text
+    assert 'Start the same command again to resume.' in text
     assert 'Traceback' not in text
     for name in 'ab':
         assert 'saved' in (tmp_path / name / 'pretrain/log.txt').read_text()
@@ -272,9 +273,10 @@ def swept(root: Path) -> None:
                   {'a': {'Avg': 80.1}, 'c': {'Avg': 79.0}}, 'a paper, Table 4')  # fmt: skip
     own = [Member(change, members(change.name)[0].stages, None) for change in changes]
     (root / 'how.json').write_text(json.dumps({'b-seed1/sst2': 'fail'}))
-    content = sweep.plan_of('mine.py', found, own)
-    for number, member in enumerate(content['members']):
-        member['num_params'] = 1_500_000 * (1 + number // 2)
+    num_params = {
+        change.name: 1_500_000 * (1 + number // 2) for number, change in enumerate(changes)
+    }
+    content = make_plan('mine.py', found, own, num_params)
     record.write_json(root / record.PLAN_FILE, content)
     LocalRunner(root, own, 2).run()
     (root / 'a-seed1/sst2/results.json').write_text('{"accuracy": 0.6}')
@@ -339,7 +341,7 @@ def test_a_browser_draws_the_page(tmp_path):
 
 def test_a_report_before_anything_ran_says_waiting(tmp_path):
     found = read_sweep('configs/sweeps/sentence_loss.py:mini')
-    content = sweep.plan_of('x', found, make_members(found, {}))
+    content = make_plan('x', found, make_members(found, {}), {})
     record.write_json(tmp_path / record.PLAN_FILE, content)
     text = report.markdown(results.read(tmp_path))
     assert text.count('waiting') == 3 * 5

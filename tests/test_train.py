@@ -102,7 +102,7 @@ def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
             found = other_params
             for key in path:
                 found = found[key.key]
-            if not name.endswith('key/bias'):  # its gradient is rounding noise: TPU.md
+            if not name.endswith('key/bias'):  # its gradient is rounding noise
                 np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
         for line, other in zip(lines, other_lines, strict=True):
             assert other.pop('split') == line['split']

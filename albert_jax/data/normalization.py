@@ -1,7 +1,7 @@
 """What happens to text before SentencePiece sees it, and where each character came from.
 
 Text is white-space collapsed, its `` and '' become ", then NFKD, combining marks dropped, lower
-case (REFERENCE, 2).
+case (docs/REFERENCE.md, 2).
 """
 
 import dataclasses

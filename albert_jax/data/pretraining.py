@@ -1,6 +1,6 @@
 """batch(step): segments, sentence order and n-gram masks, as a pure function of (seed, step).
 
-Sections 3.1 and 4.1 of the paper, REFERENCE 2 for the details. Every random number comes from a
+Sections 3.1 and 4.1 of the paper; details in docs/REFERENCE.md, 2. Every random number comes from a
 counter-based generator addressed by (seed, step, row of the global batch), so that a run resumes
 from a number, and any host can make any rows of the same global batch.
 """

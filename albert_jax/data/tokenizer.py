@@ -1,4 +1,4 @@
-"""SentencePiece behind ALBERT's normalisation (REFERENCE, 2).
+"""SentencePiece behind ALBERT's normalisation (docs/REFERENCE.md, 2).
 
 A piece such as `▁2,` is cut before its comma, as google-research/albert does.
 """
@@ -162,7 +162,7 @@ class Tokenizer:
 
     @functools.cached_property
     def starts_word(self) -> Bool[np.ndarray, 'vocab']:
-        """Which pieces start a word, for whole-word masking (REFERENCE, 2).
+        """Which pieces start a word, for whole-word masking (docs/REFERENCE.md, 2).
 
         Those that begin with ▁ or <, are punctuation, or hold a character outside a–z.
         """

@@ -1,4 +1,4 @@
-"""Trains ALBERT's kind of vocabulary (REFERENCE, 2)."""
+"""Trains ALBERT's kind of vocabulary (docs/REFERENCE.md, 2)."""
 
 import io
 import re

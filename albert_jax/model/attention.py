@@ -1,7 +1,8 @@
-"""Scaled dot-product attention with a padding mask, in the form that suits the machine.
+"""Scaled dot-product attention with a padding mask, in three implementations.
 
-'einsum' makes all scores at once. 'chunked' makes them for a few heads at a time, so that they stay
-in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes them to memory.
+'einsum' computes all scores at once. 'chunked' computes those of a few heads at a time, so that
+they stay in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes them to
+memory.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ _NUM_SCORES_A_CHUNK = 2**20
 _MIN_LENGTH_TO_CHUNK = 256
 
 
-# What the remat policies save of the kernel: all that its backward pass needs.
+# The name by which remat policies save the output: all that the kernel's backward pass needs.
 OUTPUT_NAME = 'attention_output'
 _LANES = 128
 
@@ -49,16 +50,16 @@ def attend(
     """softmax(q kᵀ / √head) v over the keys whose mask is 1 (arXiv 1706.03762, section 3.2.1).
 
     Args:
-      query: of every token, and so are `key` and `value`.
-      key: see `query`.
-      value: see `query`.
+      query: of every token.
+      key: of every token.
+      value: of every token.
       attention_mask: 1 for a token, 0 for padding.
       dtype: of the operands of both products, and of the result; softmax is float32.
-      dropout: None for none; 'splash' has none.
+      dropout: of the probabilities; None for none, as 'splash' requires.
       implementation: 'einsum', 'chunked' or 'splash'.
 
     Raises:
-      ValueError: if 'splash' is to drop.
+      ValueError: if the implementation is 'splash' and there is dropout.
     """
     query = query * query.shape[-1] ** -0.5
     if implementation == 'splash':
@@ -91,7 +92,7 @@ def attend(
         context = attend_rows(*arguments)
     else:
         chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), arguments)
-        context = jax.lax.map(lambda parts: attend_rows(*parts), chunks)
+        context = jax.lax.map(lambda rows: attend_rows(*rows), chunks)
     return context.reshape(query.shape)
 
 
@@ -101,7 +102,14 @@ def probabilities(
     attention_mask: Int[Array, 'batch length'],
     dtype: jnp.dtype,
 ) -> Float[Array, 'batch heads length length']:
-    """The probabilities of `attend`, before dropout, to be looked at."""
+    """softmax(q kᵀ / √head) over the keys whose mask is 1, before dropout, in float32.
+
+    Args:
+      query: of every token.
+      key: of every token.
+      attention_mask: 1 for a token, 0 for padding.
+      dtype: of the operands of the product.
+    """
     scaled = query * query.shape[-1] ** -0.5
     return _probabilities(scaled, key, attention_mask[:, None], dtype)
 
@@ -123,7 +131,7 @@ def _head_ids(dropout: Dropout, num_heads: int) -> Int[Array, 'rows']:
 
 
 def _chunk(num_rows: int, length: int) -> int:
-    """The largest divisor of the rows whose scores fit into the cache."""
+    """The largest divisor of `num_rows` for which the scores of a chunk fit into the cache."""
     limit = max(1, _NUM_SCORES_A_CHUNK // length**2)
     return next(size for size in range(min(limit, num_rows), 0, -1) if num_rows % size == 0)
 
@@ -134,7 +142,11 @@ _target: contextvars.ContextVar[str | None] = contextvars.ContextVar('target', d
 
 @contextlib.contextmanager
 def compiling_for(backend: str) -> Iterator[None]:
-    """Chooses, inside, as on a machine that is not there."""
+    """Inside the context, `backend()` is the given platform, which need not be attached.
+
+    Args:
+      backend: 'cpu', 'gpu' or 'tpu'.
+    """
     token = _target.set(backend)
     try:
         yield
@@ -155,8 +167,14 @@ def choose(wanted: str, backend: str, length: Any, has_dropout: bool) -> str:
     'auto' is 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where the kernel cannot do
     what is asked, 'auto' takes the einsum and says so in the log.
 
+    Args:
+      wanted: `AlbertConfig.attention`.
+      backend: the platform that the model is compiled for.
+      length: tokens of a sequence.
+      has_dropout: whether attention probabilities have dropout.
+
     Raises:
-      UserError: if 'splash' is wanted, and cannot do it.
+      UserError: if 'splash' is wanted and not supported.
     """
     if wanted not in ('auto', 'splash'):
         return wanted

@@ -1,4 +1,4 @@
-"""What an ALBERT is: one frozen, validated dataclass, and the named sizes (the paper's Table 1)."""
+"""The configuration of a model: a frozen, validated dataclass, and the sizes of Table 1."""
 
 import dataclasses
 from typing import Annotated, Any, ClassVar
@@ -61,8 +61,8 @@ class AlbertConfig(Settings):
         one_of(*COMPUTE_DTYPES),
         'of matrix products; parameters, norms, softmax and losses stay float32',
     ] = 'float32'
-    # 'none' keeps all but what is elementwise and the attention's probabilities, 'dense' the
-    # results of the dense maps and of the attention, 'attention' the latter alone, 'full' nothing.
+    # 'none' saves all but elementwise results and attention probabilities, 'dense' the results of
+    # the dense maps and of the attention, 'attention' the latter alone, 'full' nothing.
     remat: Annotated[
         str, one_of(*REMATS), 'how much of a layer the backward pass computes again'
     ] = 'none'
@@ -93,13 +93,16 @@ class AlbertConfig(Settings):
 
     @property
     def resume_fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a run to resume: all but how the same numbers are computed."""
+        """The fields that must agree for a run to resume.
+
+        All but `remat` and `attention`, which change how the same numbers are computed.
+        """
         fields = self.to_dict()
         return {name: fields[name] for name in fields if name not in ('remat', 'attention')}
 
     @property
     def plain(self) -> 'AlbertConfig':
-        """The same model in float32 and by products that every platform has."""
+        """The same model in float32, without rematerialization or platform-specific kernels."""
         return dataclasses.replace(self, attention='einsum', compute_dtype='float32', remat='none')
 
     @property
@@ -109,23 +112,26 @@ class AlbertConfig(Settings):
 
     @property
     def num_unique_attention_layers(self) -> int:
-        """How many different attention sublayers there are."""
-        return self._num_copies(self.sharing in ('all', 'attention'))
+        """How many attention sublayers have parameters of their own."""
+        return self._num_unique_layers(self.sharing in ('all', 'attention'))
 
     @property
     def num_unique_ffn_layers(self) -> int:
-        """How many different feed-forward sublayers there are."""
-        return self._num_copies(self.sharing in ('all', 'ffn'))
+        """How many feed-forward sublayers have parameters of their own."""
+        return self._num_unique_layers(self.sharing in ('all', 'ffn'))
 
-    def _num_copies(self, is_shared: bool) -> int:
+    def _num_unique_layers(self, is_shared: bool) -> int:
         num_layers = self.num_hidden_groups if is_shared else self.num_hidden_layers
         return num_layers * self.inner_group_num
 
     def unique_layer_indices(self, num_unique: int) -> list[list[int]]:
-        """The copy that each inner block uses, `[num_hidden_layers][inner_group_num]`.
+        """The unique sublayer that each inner block uses (section 3.1 of the paper).
 
         Args:
           num_unique: `num_unique_attention_layers` or `num_unique_ffn_layers`.
+
+        Returns:
+          Indices below `num_unique`, of shape `[num_hidden_layers][inner_group_num]`.
         """
         num_sets = num_unique // self.inner_group_num
         return [

@@ -1,4 +1,4 @@
-"""Arithmetic of a model counted on paper, and what devices can do, for model FLOPs utilisation."""
+"""FLOPs of a model, and peak FLOP/s of devices, for model FLOPs utilisation (MFU)."""
 
 from albert_jax.model.config import AlbertConfig
 
@@ -24,14 +24,12 @@ def peak_flops(device_kind: str) -> float | None:
 
 
 def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
-    """FLOPs of the matrix products of one sequence, forward and backward.
-
-    What remat computes again is not counted: it is no progress of the model.
+    """FLOPs of the matrix products of one sequence, forward and backward, without recomputation.
 
     Args:
       config: the model.
       length: tokens a sequence.
-      num_masked: places where the MLM head is computed.
+      num_masked: positions at which the MLM head is computed.
     """
     hidden, embedding = config.hidden_size, config.embedding_size
     per_token = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
@@ -46,9 +44,9 @@ def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
 
 
 def recomputed_flops(config: AlbertConfig, length: int) -> float:
-    """FLOPs of one sequence that the backward pass does a second time, by `config.remat`.
+    """FLOPs of one sequence that the backward pass computes a second time, by `config.remat`.
 
-    The attention's scores are always computed again. (A fused kernel does so too.)
+    Attention scores are always computed again, as in a fused kernel.
 
     Args:
       config: the model.

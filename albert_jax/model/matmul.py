@@ -1,4 +1,4 @@
-"""Matrix products that round their operands to bfloat16 and add up in float32, in both directions.
+"""Matrix products of bfloat16 operands accumulated in float32, in the forward and backward pass.
 
 Autodiff of a product with bfloat16 operands and a float32 result gives products of a bfloat16 and
 a float32 operand, which no matrix unit has. Here the incoming gradient is rounded once, and both of
@@ -13,7 +13,13 @@ from jaxtyping import Array, Float
 def dense(
     inputs: Float[Array, '*rows inputs'], kernel: Float[Array, 'inputs outputs'], dtype: jnp.dtype
 ) -> Float[Array, '*rows outputs']:
-    """`inputs @ kernel` with operands in `dtype`; the result is float32."""
+    """`inputs @ kernel`, with operands rounded to `dtype` and a float32 result.
+
+    Args:
+      inputs: of any float type.
+      kernel: of any float type.
+      dtype: float32 or bfloat16.
+    """
     flat = inputs.reshape(-1, inputs.shape[-1])
     return matmul(flat, kernel, dtype).reshape(*inputs.shape[:-1], kernel.shape[1])
 
@@ -23,7 +29,13 @@ def matmul(
     right: Float[Array, '*batch inner columns'],
     dtype: jnp.dtype,
 ) -> Float[Array, '*batch rows columns']:
-    """`left @ right` for each index of the batch, operands in `dtype`; the result is float32."""
+    """`left @ right` for each index of `batch`, operands rounded to `dtype`, the result float32.
+
+    Args:
+      left: of any float type.
+      right: of any float type.
+      dtype: float32 or bfloat16.
+    """
     if dtype == jnp.float32:
         return _by_columns(left.astype(dtype), right.astype(dtype))
     return _matmul(left, right)
@@ -34,7 +46,13 @@ def matmul_transposed(
     right: Float[Array, '*batch columns inner'],
     dtype: jnp.dtype,
 ) -> Float[Array, '*batch rows columns']:
-    """`left @ rightᵀ` for each index of the batch, operands in `dtype`; the result is float32."""
+    """`left @ rightᵀ` for each index of `batch`, operands rounded to `dtype`, the result float32.
+
+    Args:
+      left: of any float type.
+      right: of any float type.
+      dtype: float32 or bfloat16.
+    """
     if dtype == jnp.float32:
         return _by_rows(left.astype(dtype), right.astype(dtype))
     return _matmul_transposed(left, right)
@@ -86,7 +104,7 @@ def _rounded(x: Array) -> Array:
 
 
 def _dtype_of(x: Array) -> Array:
-    """Nothing, in the dtype of `x`: residuals are arrays."""
+    """An empty array of the dtype of `x`: residuals must be arrays."""
     return jnp.zeros([0], x.dtype)
 
 
@@ -122,11 +140,11 @@ def _swapped(x: Array) -> Array:
 def _transposed_in_memory(x: Array) -> Array:
     """Transposes by XLA's blocked copy, of which a branch keeps all fusions away.
 
-    Fused with its neighbours, the transposition would go through memory one column after the other,
-    ten times slower (docs/RESULTS.md). The other branch, for a NaN, gives the same. XLA makes the
-    operand of a product float32 where it comes straight from a branch, but not where it is sliced.
-    A slice of full size is all of the array, whatever start it is given; this start depends on the
-    data, so that XLA keeps the slice.
+    Fused with its neighbours, the transposition would read memory column by column, ten times
+    slower (docs/RESULTS.md). The other branch, for a NaN, gives the same result. XLA converts an
+    operand of a product to float32 where it is the direct result of a branch, but not where it is
+    sliced. A slice of full size is the whole array, whatever start it is given; this start depends
+    on the data, so that XLA keeps the slice.
     """
     is_nan = jnp.isnan(x.ravel()[0])
     swapped = jax.lax.cond(is_nan, _swapped_in_turns, _swapped, x)
@@ -135,5 +153,5 @@ def _transposed_in_memory(x: Array) -> Array:
 
 
 def _swapped_in_turns(x: Array) -> Array:
-    # Something else than `_swapped` in XLA's eyes, or the branches would become one.
+    # XLA must not recognise it as `_swapped`, or it would merge the two branches.
     return jnp.roll(_swapped(jnp.roll(x, 1, -1)), -1, -2)

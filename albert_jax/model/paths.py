@@ -1,4 +1,4 @@
-"""Names of parameters, and what can be said of a tree of them by name or size."""
+"""Names of parameters, and functions of a parameter tree by name or size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,5 +23,5 @@ def num_params(tree: PyTree) -> int:
 
 
 def select(params: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
-    """The named top-level parts that are there, in the given order."""
+    """The named top-level parts of a parameter tree, in the given order, without those it lacks."""
     return {part: params[part] for part in parts if part in params}

@@ -1,1 +1,1 @@
-"""Task families, a file each: read → encode → head → metric → predictions."""
+"""Tasks, a file for each shape of task: read → encode → head → metric → predictions."""

@@ -71,13 +71,13 @@ class Features:
         """
         sequences = (examples[:, None] * self.num_choices + np.arange(self.num_choices)).ravel()
         lengths = np.diff(self.starts)[sequences][:, None]
-        places = np.arange(length)
-        is_token = places < lengths
-        tokens = np.where(is_token, self.starts[sequences][:, None] + places, 0)
+        positions = np.arange(length)
+        is_token = positions < lengths
+        tokens = np.where(is_token, self.starts[sequences][:, None] + positions, 0)
         batch = {
             'input_ids': np.where(is_token, self.ids[tokens], np.int32(pad_id)),
             'attention_mask': is_token.astype(np.int32),
-            'token_type_ids': (is_token & (places >= self.seconds[sequences][:, None])).astype(
+            'token_type_ids': (is_token & (positions >= self.seconds[sequences][:, None])).astype(
                 np.int32
             ),
             'weights': weights.astype(np.float32),
@@ -231,8 +231,8 @@ class TrainBatches:
             pool = order[start : start + size * _BATCHES_A_POOL]
             pool = pool[np.argsort(self._features.lengths[pool], kind='stable')]
             batches += [pool[first : first + size] for first in range(0, len(pool), size)]
-        places = np.arange(len(batches)) + epoch * len(batches)
-        return [batches[i] for i in shuffled_indices(places, len(batches), self._seed + 1)]
+        numbers = np.arange(len(batches)) + epoch * len(batches)
+        return [batches[i] for i in shuffled_indices(numbers, len(batches), self._seed + 1)]
 
     def batch(self, step: int, rows: range) -> HostBatch:
         """Rows of the global batch of a step."""
@@ -273,8 +273,8 @@ def _padded(
     length = next(length for length in lengths if length >= longest)
     weights = np.arange(batch_size) < len(examples)
     filled = np.resize(examples, batch_size)
-    mine = slice(rows.start, rows.stop)
-    return features.batch(filled[mine], weights[mine], length, pad_id)
+    own = slice(rows.start, rows.stop)
+    return features.batch(filled[own], weights[own], length, pad_id)
 
 
 def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) -> Features:

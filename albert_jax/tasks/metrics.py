@@ -90,15 +90,13 @@ def squad1(
       answers: of each question, one or more.
       predictions: of each question.
     """
-
-    def f1(texts: Sequence[str], prediction: str) -> float:
-        # In version 1.1 nothing agrees with nothing.
-        return squad_f1(texts, prediction) if normalize_answer(prediction) else 0.0
-
-    return {
-        'exact_match': _mean({k: squad_exact(t, predictions[k]) for k, t in answers.items()}),
-        'f1': _mean({key: f1(texts, predictions[key]) for key, texts in answers.items()}),
+    exact = {key: squad_exact(texts, predictions[key]) for key, texts in answers.items()}
+    # In version 1.1 nothing agrees with an empty prediction.
+    f1s = {
+        key: squad_f1(texts, predictions[key]) if normalize_answer(predictions[key]) else 0.0
+        for key, texts in answers.items()
     }
+    return {'exact_match': _mean(exact), 'f1': _mean(f1s)}
 
 
 def squad2(
@@ -123,22 +121,22 @@ def squad2(
         key: [t for t in texts if normalize_answer(t)] or [''] for key, texts in answers.items()
     }
     is_impossible = {key: not texts for key, texts in answers.items()}
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, function in (('exact_match', squad_exact), ('f1', squad_f1)):
         raw = {key: function(texts, predictions[key]) for key, texts in gold.items()}
         scores = {
             key: float(is_impossible[key]) if no_answer_odds[key] > threshold else value
             for key, value in raw.items()
         }
-        found[name] = _mean(scores)
+        metrics[name] = _mean(scores)
         for kind, wanted in (('answerable', False), ('impossible', True)):
             chosen = {key: v for key, v in scores.items() if is_impossible[key] == wanted}
             if chosen:
-                found[f'{name}_{kind}'] = _mean(chosen)
+                metrics[f'{name}_{kind}'] = _mean(chosen)
         best, best_at = best_threshold(raw, predictions, no_answer_odds, is_impossible)
-        found[f'best_{name}'] = best
-        found[f'best_{name}_threshold'] = best_at
-    return found
+        metrics[f'best_{name}'] = best
+        metrics[f'best_{name}_threshold'] = best_at
+    return metrics
 
 
 def best_threshold(
@@ -174,29 +172,29 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
     B- always starts a chunk; I- does after O and after another type.
     """
-    found: set[tuple[str, int, int]] = set()
+    chunks: set[tuple[str, int, int]] = set()
     kind, start = '', 0
-    for place, tag in enumerate([*tags, 'O']):
+    for position, tag in enumerate([*tags, 'O']):
         prefix, _, name = tag.partition('-')
         if kind and (prefix in ('B', 'O') or name != kind):
-            found.add((kind, start, place))
+            chunks.add((kind, start, position))
             kind = ''
         if prefix != 'O' and not kind:
-            kind, start = name, place
-    return found
+            kind, start = name, position
+    return chunks
 
 
 def span_f1(
     labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
 ) -> dict[str, float]:
     """Precision, recall and F1 of chunks over all sentences; 0 where there are none."""
-    num_right = num_found = num_true = 0
-    for true_tags, found_tags in zip(labels, predictions, strict=True):
-        true, found = spans(true_tags), spans(found_tags)
-        num_right += len(true & found)
-        num_found += len(found)
+    num_right = num_predicted = num_true = 0
+    for true_tags, predicted_tags in zip(labels, predictions, strict=True):
+        true, predicted = spans(true_tags), spans(predicted_tags)
+        num_right += len(true & predicted)
+        num_predicted += len(predicted)
         num_true += len(true)
-    precision = num_right / num_found if num_found else 0.0
+    precision = num_right / num_predicted if num_predicted else 0.0
     recall = num_right / num_true if num_true else 0.0
     total = precision + recall
     return {

@@ -16,7 +16,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs
+from albert_jax.tasks.task import Outputs, Task, check_fields
 
 # Of the odds that there is no answer, a logit: above it the answer is ''.
 _THRESHOLD = 0.0
@@ -34,6 +34,16 @@ class Question:
     # None where they are not known, none where there is no answer.
     answers: tuple[tuple[str, int], ...] | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it is known what the answers are, or that there is none."""
+        return self.answers is not None
+
+    @property
+    def group(self) -> str:
+        """All passages of an article are held out together."""
+        return self.title or self.passage or str(self)
+
 
 class Candidate(NamedTuple):
     """An answer to a question, and how much speaks for it (a sum of log-probabilities)."""
@@ -42,19 +52,34 @@ class Candidate(NamedTuple):
     score: float
 
 
-class SquadTask:
+class SquadTask(Task[Question]):
     """Questions about passages.
 
     Args:
-      settings: of the task; named 'squad1' or 'squad2'.
+      settings: of the task.
+      has_impossible: some questions have no answer, as in version 2.0.
     """
 
-    is_lower_better = False
+    def __init__(self, settings: TaskSettings, has_impossible: bool) -> None:
+        super().__init__(settings)
+        self.has_impossible = has_impossible
+        self.best_metric = 'best_f1' if has_impossible else 'f1'
+        # For version 2.0 with answerability (REFERENCE, 4).
+        self.head_kind = (
+            'conditional_question_answering' if has_impossible else 'question_answering'
+        )
 
-    def __init__(self, settings: TaskSettings) -> None:
-        self.settings = settings
-        self.has_impossible = settings.name == 'squad2'
-        self.best_metric = 'best_f1' if self.has_impossible else 'f1'
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The question and its passage."""
+        return ('question', 'passage')
+
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
+        """The question of an object."""
+        fields = check_fields(content, where, self.fields)
+        return Question(
+            where, fields.get('id', key), '', fields['question'], fields['passage'], None
+        )
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
@@ -117,10 +142,9 @@ class SquadTask:
         return answers
 
     def head(self, examples: Sequence[Question]) -> Head:
-        """Start and end; for version 2.0 with answerability (REFERENCE, 4)."""
+        """Start and end; for version 2.0 with answerability."""
         del examples
-        kind = 'question_answering'
-        return Head(f'conditional_{kind}' if self.has_impossible else kind, ())
+        return Head(self.head_kind, ())
 
     def encode(
         self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool
@@ -148,7 +172,7 @@ class SquadTask:
             answer = self._answer_tokens(example, offsets)
             windows = _windows(len(ids), settings.max_length - len(question) - 3, settings.stride)
             owners, characters = _owners(windows), np.array(offsets, np.int32).reshape(-1, 2)
-            for place, (begin, end) in enumerate(windows):
+            for window, (begin, end) in enumerate(windows):
                 has_answer = answer is not None and begin <= answer[0] and answer[1] < end
                 if is_training and not has_answer and not self.has_impossible:
                     continue
@@ -161,7 +185,7 @@ class SquadTask:
                 targets['is_impossible'].append(0 if span else 1)
                 of_passage = {
                     'can_answer': np.ones(end - begin),
-                    'owns': owners[begin:end] == place,
+                    'owns': owners[begin:end] == window,
                     'begin_character': characters[begin:end, 0],
                     'end_character': characters[begin:end, 1],
                 }
@@ -193,17 +217,19 @@ class SquadTask:
     def recovered(self, examples: Sequence[Question], features: Features) -> list[bool | None]:
         """Whether an answer's tokens give the answer back, after SQuAD's normalisation.
 
-        None for a question without an answer; False also where no window holds it whole.
+        None for a question without an answer; False also where no window holds all of it.
         """
-        found: list[bool | None] = [False if example.answers else None for example in examples]
+        is_recovered: list[bool | None] = [
+            False if example.answers else None for example in examples
+        ]
         for row, number in enumerate(features.targets['example']):
             answers = examples[number].answers
             if answers and not features.targets['is_impossible'][row]:
                 start, end = (int(features.targets[name][row]) for name in ('start', 'end'))
                 text = self._text(examples[number], features, row, start, end)
                 same = metrics.normalize_answer(text) == metrics.normalize_answer(answers[0][0])
-                found[number] = same or bool(found[number])
-        return found
+                is_recovered[number] = same or bool(is_recovered[number])
+        return is_recovered
 
     def _text(self, example: Question, features: Features, row: int, start: int, end: int) -> str:
         first = features.starts[row]
@@ -215,7 +241,7 @@ class SquadTask:
         self, examples: Sequence[Question], features: Features, outputs: Outputs
     ) -> tuple[list[list[Candidate]], list[float]]:
         """For each question its best answers, best first, and the odds that it has none."""
-        all_found: list[dict[str, float]] = [{} for _ in examples]
+        best_scores: list[dict[str, float]] = [{} for _ in examples]
         odds = [np.inf] * len(examples)
         for row, number in enumerate(features.targets['example']):
             first, last = features.starts[row], features.starts[row + 1]
@@ -223,7 +249,7 @@ class SquadTask:
             can_answer = features.token_targets['can_answer'][first:last].copy()
             can_answer[0] = 0
             spans = self._spans(outputs, row, len(owns))
-            best = all_found[number]
+            best = best_scores[number]
             for start, end, score in spans:
                 # A beam of a short text reaches into its padding.
                 is_inside = start <= end < min(len(owns), start + self.settings.max_answer_length)
@@ -239,7 +265,7 @@ class SquadTask:
                 Candidate(text, score)
                 for text, score in sorted(best.items(), key=lambda item: -item[1])
             ][: self.settings.num_best]
-            for best in all_found
+            for best in best_scores
         ]
         return ranked, odds
 
@@ -264,15 +290,15 @@ class SquadTask:
         """Exact match and F1; for version 2.0 also by answerability and at the best threshold."""
         del head
         ranked, odds = self.candidates(examples, features, outputs)
-        known = [i for i, example in enumerate(examples) if example.answers is not None]
+        known = [i for i, example in enumerate(examples) if example.is_labelled]
         if not known:
             return {}
         answers = {examples[i].key: [t for t, _ in examples[i].answers or ()] for i in known}
         best = {examples[i].key: ranked[i][0].text if ranked[i] else '' for i in known}
         if not self.has_impossible:
             return metrics.squad1(answers, best)
-        named = {examples[i].key: odds[i] for i in known}
-        return metrics.squad2(answers, best, named, _THRESHOLD)
+        known_odds = {examples[i].key: odds[i] for i in known}
+        return metrics.squad2(answers, best, known_odds, _THRESHOLD)
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
@@ -281,17 +307,17 @@ class SquadTask:
         del head
         ranked, odds = self.candidates(examples, features, outputs)
         rows = []
-        for example, found, odd in zip(examples, ranked, odds, strict=True):
-            scores = np.array([candidate.score for candidate in found] or [0.0])
+        for example, candidates, odd in zip(examples, ranked, odds, strict=True):
+            scores = np.array([candidate.score for candidate in candidates] or [0.0])
             probabilities = np.exp(scores - scores.max())
             probabilities /= probabilities.sum()
-            best = found[0].text if found else ''
+            best = candidates[0].text if candidates else ''
             row: dict[str, Any] = {
                 'id': example.key,
                 'prediction': '' if self.has_impossible and odd > _THRESHOLD else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
-                    for candidate, probability in zip(found, probabilities, strict=False)
+                    for candidate, probability in zip(candidates, probabilities, strict=False)
                 ],
             }
             if self.has_impossible:
@@ -314,9 +340,9 @@ class SquadTask:
         if self.has_impossible:
             content['null_odds.json'] = {row['id']: row['no_answer_odds'] for row in predictions}
         files = []
-        for name, found in content.items():
+        for name, answers in content.items():
             files.append(folder / name)
-            files[-1].write_text(json.dumps(found, ensure_ascii=False, indent=1), 'utf-8')
+            files[-1].write_text(json.dumps(answers, ensure_ascii=False, indent=1), 'utf-8')
         return files
 
 

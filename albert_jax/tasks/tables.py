@@ -1,4 +1,4 @@
-"""Rows of TSV, CSV and JSON Lines files, each with the place that it comes from."""
+"""Rows of TSV, CSV and JSON Lines files, each with the line that it comes from."""
 
 import csv
 import io
@@ -24,12 +24,12 @@ class Row(NamedTuple):
         Raises:
           UserError: if the row has none.
         """
-        found = self.values.get(column)
-        if found is None:
+        value = self.values.get(column)
+        if value is None:
             raise UserError(
                 f'{self.where} has no column {column!r}; there are {", ".join(self.values)}.'
             )
-        return found
+        return value
 
 
 def read_text(path: Path) -> str:

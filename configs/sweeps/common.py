@@ -3,7 +3,7 @@
 base: the paper's setting, for TPUs; every member is pretrained for 125k steps and fine-tuned on the
 five tasks of the paper's averages (the average takes the mean of F1 and EM of each SQuAD).
 mini: the same differences at a size that two cores train in minutes (configs/pretrain.py:mini), and
-SST-2. It says whether the machinery works, and how the methods compare so far down.
+SST-2. It shows that the sweep runs, and how the methods compare at that size.
 """
 
 from collections.abc import Mapping, Sequence

@@ -16,12 +16,12 @@ PUBLISHED = averages(
 )
 
 
-def get_sweep(scale: str = 'base') -> Sweep:
-    def depths(*numbers: int) -> list[Change]:
-        field = 'pretrain.model.num_hidden_layers'
-        members = [Change(f'layers{number}', {field: number}) for number in numbers]
-        return each_from_the_last(members)
+def depths(*numbers: int) -> list[Change]:
+    field = 'pretrain.model.num_hidden_layers'
+    return each_from_the_last(Change(f'layers{number}', {field: number}) for number in numbers)
 
+
+def get_sweep(scale: str = 'base') -> Sweep:
     return ablation(
         scale, 'Depth', 'large', depths(1, 3, 6, 12, 24, 48), depths(1, 3, 6, 12), PUBLISHED,
         'appendix A.1',

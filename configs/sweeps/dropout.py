@@ -10,10 +10,11 @@ from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
 
 
-def get_sweep(scale: str = 'base') -> Sweep:
-    def dropout(rate: float) -> dict[str, float]:
-        names = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
-        return {f'pretrain.model.{name}': rate for name in names}
+def dropout(rate: float) -> dict[str, float]:
+    names = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
+    return {f'pretrain.model.{name}': rate for name in names}
 
+
+def get_sweep(scale: str = 'base') -> Sweep:
     members = [Change('without', dropout(0.0)), Change('with', dropout(0.1))]
     return ablation(scale, 'Dropout', 'xxlarge', members, members)

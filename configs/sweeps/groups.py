@@ -10,9 +10,10 @@ from configs.changes import Change, Sweep
 from configs.sweeps.common import ablation
 
 
-def get_sweep(scale: str = 'base') -> Sweep:
-    def groups(*numbers: int) -> list[Change]:
-        field = 'pretrain.model.num_hidden_groups'
-        return [Change(f'groups{number}', {field: number}) for number in numbers]
+def groups(*numbers: int) -> list[Change]:
+    field = 'pretrain.model.num_hidden_groups'
+    return [Change(f'groups{number}', {field: number}) for number in numbers]
 
+
+def get_sweep(scale: str = 'base') -> Sweep:
     return ablation(scale, 'Groups of layers', 'base', groups(1, 2, 4, 6, 12), groups(1, 3))

@@ -23,12 +23,12 @@ PUBLISHED = averages(
 
 
 def get_sweep(scale: str = 'base') -> Sweep:
-    ways = ('all', 'attention', 'ffn', 'none')
-    sharing = [Change(name, {'pretrain.model.sharing': name}) for name in ways]
+    names = ('all', 'attention', 'ffn', 'none')
+    sharing = [Change(name, {'pretrain.model.sharing': name}) for name in names]
     embedding = [Change(f'e{size}', {'pretrain.model.embedding_size': size}) for size in (768, 128)]
     # mini's E is 64, half of its H; beside it stand the paper's numbers at E = 128.
-    beside = {way: PUBLISHED[f'e128-{way}'] for way in ways}
+    published = {name: PUBLISHED[f'e128-{name}'] for name in names}
     return ablation(
         scale, 'Sharing of parameters', 'base', product(embedding, sharing), sharing, PUBLISHED,
-        'Table 4', mini_published=beside,
+        'Table 4', mini_published=published,
     )  # fmt: skip

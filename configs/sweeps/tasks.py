@@ -7,7 +7,7 @@ No table of the paper. What it shows is what pretraining is worth on each. The s
 mini cuts the steps to what two cores do in minutes.
 """
 
-from configs.changes import Change, Sweep
+from configs.changes import Change, FieldValue, Sweep
 
 TASKS = ('sst2', 'mrpc', 'rte', 'stsb', 'qnli', 'squad2', 'upos', 'race')
 
@@ -26,7 +26,7 @@ MINI = {
 
 def get_sweep(scale: str = 'base') -> Sweep:
     """Pretrained and random weights."""
-    common: dict[str, object] = {'finetune.optimizer.bias_correction': True}
+    common: dict[str, FieldValue] = {'finetune.optimizer.bias_correction': True}
     if scale == 'mini':
         for task, (num_steps, batch_size, length, learning_rate) in MINI.items():
             common |= {

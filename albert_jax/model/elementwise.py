@@ -1,0 +1,50 @@
+"""Activations and normalization, computed again in the backward pass.
+
+To compute an elementwise map again from the output of the matrix product before it is cheaper than
+to write its intermediate values to memory and read them back.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_recomputed = functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
+
+
+def _gelu_tanh(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _gelu_erf(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    # jax.nn.gelu takes 1 + erf(x) as erfc(-x), which XLA computes more slowly.
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'gelu_tanh': _gelu_tanh,
+    'gelu_erf': _gelu_erf,
+    'relu': jax.nn.relu,
+}
+
+
+@_recomputed
+def activate(inputs: Float[Array, '*rows'], name: str) -> Float[Array, '*rows']:
+    """The activation of that name, `AlbertConfig.hidden_act`, in float32."""
+    return _ACTIVATIONS[name](inputs.astype(jnp.float32))
+
+
+@_recomputed
+def normalize(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '... width']:
+    """Zero mean and unit variance over the last axis, in float32; no scale and no bias.
+
+    Args:
+      inputs: of any float type.
+      eps: added to the variance.
+    """
+    inputs = inputs.astype(jnp.float32)
+    centered = inputs - inputs.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + eps)

@@ -1,0 +1,86 @@
+"""What a report must know of a sweep, as it stands in `sweep.json` in the sweep's folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from configs.changes import Sweep
+from launch import record
+from launch.stages import Member
+
+
+class PlannedStage(TypedDict):
+    """A stage: one process of a member."""
+
+    name: str
+    # Its folder below the sweep's.
+    key: str
+    num_steps: int
+
+
+class PlannedMember(TypedDict):
+    """A member and its stages, in order."""
+
+    name: str
+    # The row of the table that it belongs to, with the other seeds of it.
+    row: str
+    num_params: int | None
+    # Fields in which it differs from the parent config.
+    fields: Mapping[str, str]
+    stages: Sequence[PlannedStage]
+
+
+class Plan(TypedDict):
+    """A sweep: its table and its members."""
+
+    sweep: str
+    title: str
+    source: str
+    columns: Mapping[str, str]
+    published: Mapping[str, Mapping[str, float]]
+    members: Sequence[PlannedMember]
+
+
+def make_plan(
+    argument: str, sweep: Sweep, members: Sequence[Member], num_params: Mapping[str, int]
+) -> Plan:
+    """The plan of a sweep.
+
+    Args:
+      argument: of `--sweep`, as in `configs/sweeps/sharing.py:mini`.
+      sweep: what is run.
+      members: of the sweep.
+      num_params: parameters of each member's pretrained model, by the member's name; a member that
+        is only fine-tuned is left out.
+    """
+    return {
+        'sweep': argument,
+        'title': sweep.title,
+        'source': sweep.source,
+        'columns': dict(sweep.columns),
+        'published': {row: dict(cells) for row, cells in sweep.published.items()},
+        'members': [
+            {
+                'name': member.change.name,
+                'row': member.change.row,
+                'num_params': num_params.get(member.change.name),
+                'fields': {name: str(value) for name, value in member.change.fields.items()},
+                'stages': [
+                    {'name': stage.name, 'key': stage.key, 'num_steps': stage.num_steps}
+                    for stage in member.stages
+                ],
+            }
+            for member in members
+        ],
+    }
+
+
+def write_plan(root: Path, plan: Plan) -> None:
+    """Writes the plan into the sweep's folder, where it differs from the one that is there.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    path = root / record.PLAN_FILE
+    if not path.exists() or record.read_json(path) != plan:
+        record.write_json(path, plan)
