@@ -27,15 +27,15 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
 from jaxtyping import install_import_hook
 
-# The shapes in the signatures of everything that computes are checked in every test.
-_COMPUTING = (
-    'model', 'training.objectives', 'training.optimizer', 'training.step', 'data.pretraining',
-    'data.permutation',
-)  # fmt: skip
-install_import_hook([f'albert_jax.{name}' for name in _COMPUTING], 'beartype.beartype')
+from tests import type_checker
+
+# The shapes and types in the signatures of the whole package are checked in every test. The hook
+# looks the checker up by its name.
+install_import_hook('albert_jax', f'{type_checker.__name__}.{type_checker.check.__name__}')
 
 import json
 import pydoc_data.topics
+import tarfile
 
 import jax
 import pytest
@@ -53,6 +53,16 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f'{name} of the shared data is not here')
     return path
+
+
+def extract_old_runs(directory: Path, *names: str) -> Path:
+    """Extracts runs of an earlier version (fixtures/README.md), all or what is named at its top."""
+    with tarfile.open(ROOT / 'tests/fixtures/old_runs.tar.xz') as archive:
+        members = archive.getmembers()
+        if names:
+            members = [member for member in members if member.name.split('/')[0] in names]
+        archive.extractall(directory, members, filter='data')
+    return directory
 
 
 def documents() -> list[str]:

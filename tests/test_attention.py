@@ -24,12 +24,13 @@ def operands(batch=2, heads=3, length=128, size=64):
     rng = np.random.default_rng(0)
     query, key, value = rng.normal(size=(3, batch, heads, length, size)).astype(np.float32)
     mask = (np.arange(length) < rng.integers(length // 4, length, (batch, 1))).astype(np.int32)
-    return query, key, value, mask
+    return tuple(map(jnp.asarray, (query, key, value, mask)))
 
 
 def reference(query, key, value, mask):
     """Section 3.2.1 of arXiv 1706.03762, in float64."""
-    query, key, value = (x.astype(np.float64) for x in (query, key, value))
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    mask = np.asarray(mask)
     scores = np.einsum('bhqd,bhkd->bhqk', query, key) / np.sqrt(query.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True)) * mask[:, None, None]
     return np.einsum('bhqk,bhkd->bhqd', weights / weights.sum(-1, keepdims=True), value)
@@ -48,7 +49,7 @@ def test_each_implementation_equals_numpy(implementation, length):
 def test_gradients_of_each_implementation_equal_those_of_the_einsum(implementation, length):
     query, key, value, mask = operands(1 if length == 512 else 2, 6, length)
     # What padding gives is never used.
-    weights = np.random.default_rng(1).normal(size=query.shape) * mask[:, None, :, None]
+    weights = np.random.default_rng(1).normal(size=query.shape) * np.asarray(mask)[:, None, :, None]
 
     def gradients(name):
         def total(query, key, value):
@@ -58,7 +59,7 @@ def test_gradients_of_each_implementation_equal_those_of_the_einsum(implementati
         return jax.jit(jax.grad(total, (0, 1, 2)))(query, key, value)
 
     for found, wanted in zip(gradients(implementation), gradients('einsum'), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+        np.testing.assert_allclose(found, wanted, atol=1e-5 * jnp.abs(wanted).max())
 
 
 def test_long_sequences_are_really_taken_in_chunks():

@@ -176,8 +176,8 @@ def test_another_model_or_corpus_is_refused_with_the_fields_that_differ(tmp_path
     assert steps(tmp_path) == [3]
 
 
-def test_no_checkpoint_is_no_error_for_a_new_run_but_one_for_loading(tmp_path):
-    assert open_checkpoints(tmp_path).restore(None, None) is None  # pyright: ignore
+def test_no_checkpoint_is_no_error_for_a_new_run_but_one_for_loading(tmp_path, about):
+    assert open_checkpoints(tmp_path).restore(abstract(make_state(3)), about) is None
     for path in (tmp_path, tmp_path / 'nothing'):
         with pytest.raises(UserError, match='give a run'):
             albert_jax.load(path)

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -54,19 +53,39 @@ def pretrain_flags(corpus, workdir) -> list[str]:
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_teaches_and_is_quick(name):
-    started = time.monotonic()
-    result = run(name if '.' in name else f'albert_jax.{name}', '--help')
-    assert time.monotonic() - started < 2
-    assert result.returncode == 0
+    """It imports nothing that takes seconds."""
+    module = name if '.' in name else f'albert_jax.{name}'
+    result = subprocess.run(
+        [sys.executable, '-c', _HELP, module, *SLOW_TO_IMPORT],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stderr.splitlines()[-1] == 'status 0, imported: []'
     assert name == 'demo' or 'example' in result.stdout
 
 
+SLOW_TO_IMPORT = (
+    'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'grain', 'tensorflow',
+    'tensorflow_datasets', 'torch', 'transformers', 'tokenizers', 'apache_beam', 'fastapi',
+    'matplotlib',
+)  # fmt: skip
+# As `python -m` runs a command; then which of the modules have been imported.
+_HELP = """
+import runpy, sys
+module, *slow = sys.argv[1:]
+sys.argv = [module, '--help']
+status = 0
+try:
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+except SystemExit as error:
+    status = error.code or 0
+imported = [name for name in slow if name in sys.modules]
+print(f'status {status}, imported: {imported}', file=sys.stderr)
+"""
+
+
 def test_importing_the_package_is_quick():
-    started = time.monotonic()
-    assert run('albert_jax.cli.errors').returncode == 0
-    code = 'import sys, albert_jax; sys.exit("jax" in sys.modules)'
-    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
-    assert time.monotonic() - started < 2
+    code = 'import sys, albert_jax; sys.exit(any(name in sys.modules for name in sys.argv[1:]))'
+    subprocess.run([sys.executable, '-c', code, *SLOW_TO_IMPORT], cwd=ROOT, check=True)
 
 
 def test_fill_mask_prints_a_table_for_each_text(trained):

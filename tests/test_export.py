@@ -123,7 +123,9 @@ def ours(model: Pretrained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarr
     flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
     encode = jax.jit(functools.partial(albert.apply, method=PretrainingModel.encode))
     encoded = encode({'params': model.params}, *flat)
-    extra = {'can_answer': inputs.get('can_answer'), 'labels': np.zeros(len(arrays[0]), np.int32)}
+    extra = {'labels': jnp.zeros(len(arrays[0]), jnp.int32)}
+    if 'can_answer' in inputs:
+        extra['can_answer'] = jnp.asarray(inputs['can_answer'])
     hidden = encoded.last_hidden_state.astype(jnp.float32)
     found = HEADS[model.head.kind].apply(
         model.params['head'], hidden, encoded.pooled_output, extra, lambda x: x, False
@@ -245,7 +247,7 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
             with pytest.raises(UserError, match=rf'albert_jax\[{extra}\]'):
                 export.main([f'{tmp_path}/m', f'{tmp_path}/new', f'--format={form}'])
     with monkeypatch.context() as small:
-        small.setattr('albert_jax.portable._MOST_BYTES', 1000)
+        small.setattr('albert_jax.interop.portable._MOST_BYTES', 1000)
         with pytest.raises(UserError, match='holds less than'):
             export.main([f'{tmp_path}/m', f'{tmp_path}/new', '--format=stablehlo'])
     (tmp_path / 'm/results.json').write_text('{')

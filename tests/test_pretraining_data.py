@@ -393,7 +393,7 @@ def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
         ({'masked_fraction': 0.0}, 'must be above 0'),
         ({'short_fraction': 1.5}, 'must be at least 0 and below 1'),
         ({'max_ngram': 0}, 'must be above 0'),
-        ({'sequence_length': 4}, 'must be at least 8'),
+        ({'sequence_length': 4}, 'sequence_length is 4'),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -30,7 +30,7 @@ def test_values_and_gradients_are_of_rounded_operands(shape, batch, is_transpose
     def run(left, operand):
         return product(left, operand, jnp.dtype('bfloat16'))
 
-    value, pull = jax.vjp(jax.jit(run), left, operand)
+    value, pull = jax.vjp(jax.jit(run), jnp.asarray(left), jnp.asarray(operand))
     to_left, to_right = pull(gradient)
     to_right = to_right.swapaxes(-1, -2) if is_transposed else to_right
     assert value.dtype == to_left.dtype == to_right.dtype == jnp.float32
@@ -47,6 +47,7 @@ def test_float32_is_not_rounded():
     rng = np.random.default_rng(0)
     left, right = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(2))
     exact = left.astype(np.float64) @ right
+    left, right = jnp.asarray(left), jnp.asarray(right)
     np.testing.assert_allclose(matmul.matmul(left, right, jnp.dtype('float32')), exact, atol=1e-4)
     half = matmul.matmul(left, right, jnp.dtype('bfloat16'))
     assert np.abs(half - exact).max() > 1e-2

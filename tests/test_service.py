@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from albert_jax import serve
 from albert_jax.cli import progress
@@ -39,6 +40,7 @@ from albert_jax.service.batching import (
     Device,
     Row,
     choose,
+    collate,
     pad_to,
 )  # fmt: skip
 from albert_jax.service.metrics import Metrics
@@ -369,11 +371,11 @@ def test_a_large_wrong_body_holds_nobody_up(kind):
 
 
 @contextlib.asynccontextmanager
-async def listening(app):
-    """The port of an application behind the service's own connections."""
+async def listening(app, state=None):
+    """The port of an application behind the service's own connections, which `state` lists."""
     config = uvicorn.Config(app, http=http_server._Impatient, ws='none', lifespan='off')
     config.load()
-    state = uvicorn.server.ServerState()
+    state = state or uvicorn.server.ServerState()
     made = await asyncio.get_running_loop().create_server(
         lambda: http_server._Impatient(config, state, {}), '127.0.0.1', 0
     )
@@ -439,37 +441,85 @@ def test_a_head_must_come_whole_and_in_time(sent, replied, monkeypatch):
         assert set(json.loads(found.partition(b'\r\n\r\n')[2])) == {'error'}
 
 
-def test_who_takes_no_answer_is_left_and_who_takes_it_slowly_is_not(monkeypatch):
-    monkeypatch.setattr(http_server, '_PATIENCE', 0.3)
+class Timers:
+    """A loop whose time passes when a test says so."""
+
+    def __init__(self):
+        self.due = []
+
+    def call_later(self, delay, callback):
+        handle = asyncio.TimerHandle(0, callback, (), self)
+        self.due.append((delay, handle))
+        return handle
+
+    def pass_time(self):
+        """Until all that is waited for now is due."""
+        due, self.due = self.due, []
+        for delay, handle in due:
+            assert delay == http_server._PATIENCE
+            if not handle.cancelled():
+                handle._callback()
+
+    def get_debug(self):
+        return False
+
+    def _timer_handle_cancelled(self, handle):
+        pass
+
+
+class Transport:
+    """A connection whose client has yet to take `size` bytes."""
+
+    def __init__(self, size):
+        self.size, self.is_aborted = size, False
+
+    def get_write_buffer_size(self):
+        return self.size
+
+    def abort(self):
+        self.is_aborted = True
+
+
+def test_who_takes_no_answer_is_left_and_who_takes_it_slowly_is_not():
+    timers, transport = Timers(), Transport(100)
+    config = uvicorn.Config(answering(b''), ws='none', lifespan='off')
+    config.load()
+    connection = http_server._Impatient(config, uvicorn.server.ServerState(), {}, timers)
+    connection.transport = transport
+    connection.flow = FlowControl(transport)
+    connection.pause_writing()
+    for transport.size in (99, 50, 49):
+        timers.pass_time()
+        assert not transport.is_aborted
+    # All is taken: nothing is waited for.
+    connection.resume_writing()
+    timers.pass_time()
+    assert not transport.is_aborted
+    connection.pause_writing()
+    timers.pass_time()
+    assert transport.is_aborted
+
+
+def test_a_connection_whose_answer_nobody_takes_is_closed(monkeypatch):
+    monkeypatch.setattr(http_server, '_PATIENCE', 0.05)
     # More than the system itself takes from one side and keeps for the other.
     content = b'x' * 20_000_000
 
-    async def taken(port, wait):
-        with socket.socket() as connection:
-            connection.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(connection, ('127.0.0.1', port))
-            await loop.sock_sendall(connection, b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
-            await asyncio.sleep(wait)
-            size, started = 0, loop.time()
-            try:
-                while size < len(content):
-                    part = await loop.sock_recv(connection, 65_536)
-                    if not part:
-                        break
+    async def story():
+        state = uvicorn.server.ServerState()
+        async with listening(answering(content), state) as port:
+            reader, writer = await asyncio.open_connection('127.0.0.1', port, limit=1)
+            writer.write(b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+            while not state.total_requests or state.connections:
+                await asyncio.sleep(0.01)
+            size = 0
+            with contextlib.suppress(ConnectionError):
+                while part := await reader.read(65_536):
                     size += len(part)
-                    # For a second, slower than it could be.
-                    await asyncio.sleep(0.01 if loop.time() - started < 1 else 0)
-            except ConnectionError:
-                pass
+            writer.close()
             return size
 
-    async def story():
-        async with listening(answering(content)) as port:
-            return await asyncio.gather(taken(port, 1.5), taken(port, 0))
-
-    never, slowly = asyncio.run(story())
-    assert never < len(content) <= slowly
+    assert asyncio.run(asyncio.wait_for(story(), 120)) < len(content)
 
 
 # Every head.

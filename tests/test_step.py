@@ -98,10 +98,18 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
             np.testing.assert_allclose(other.metric_sums[name].weight, pair.weight, rtol=1e-6)
 
 
-def test_averaging_the_microbatches_would_have_been_noticed():
-    data = list(batches(1))[0]
-    weights = data['masked_weights'].reshape(4, -1).sum(1)
-    assert len(set(weights)) == 4
+def test_microbatches_are_summed_and_not_averaged():
+    """An average of means would count a prediction in a microbatch of few for more."""
+    [data] = batches(1)
+    parts = [{name: x[first : first + 8] for name, x in data.items()} for first in range(0, 32, 8)]
+
+    def loss(batch, num_microbatches):
+        _, [status] = train(CONFIG, 1, num_microbatches, [batch])
+        return float(status.metric_sums['loss'].mean())
+
+    in_parts, average = loss(data, 4), np.mean([loss(part, 1) for part in parts])
+    assert in_parts == pytest.approx(loss(data, 1), rel=1e-6)
+    assert in_parts != pytest.approx(average, rel=1e-5)
 
 
 @pytest.mark.parametrize('bad_steps', [[3], [0, 4, 5]])

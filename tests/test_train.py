@@ -1,13 +1,23 @@
 """The loop in one process: what it logs, when it stops, what it refuses."""
 
+import functools
 import json
+from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorboardX
 
 from albert_jax.cli.errors import UserError
 from albert_jax.pretraining import job
+from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.runs import PretrainRun
+from albert_jax.training import loop as training_loop
+from albert_jax.training.optimizer import schedule
+from albert_jax.training.patience import History
+from albert_jax.training.step import TrainStep
 from albert_jax.training.telemetry import read_lines
 from configs.pretrain import get_config
 from tests import tiny
@@ -71,8 +81,6 @@ def test_tensorboard_reads_the_events(corpus_directory, tmp_path):
 
 @pytest.mark.slow  # test_step has it for the step, test_distributed for a run
 def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
-    import jax
-
     import albert_jax
 
     runs = {}
@@ -113,8 +121,6 @@ def test_a_finished_run_is_not_done_again(corpus_directory, tmp_path, capsys):
 
 def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_directory, tmp_path):
     import shutil
-
-    import jax
 
     import albert_jax
 
@@ -261,8 +267,12 @@ def test_batch_sizes_by_the_square_root_rule():
         assert config.loop.num_steps == num_steps
         assert config.optimizer.learning_rate == pytest.approx(rate, rel=1e-3)
         assert config.optimizer.warmup_steps == paper.optimizer.warmup_steps == 3125
-    # Table 4 of arXiv 1904.00962: the warmup is a fifth of the run at 32k.
-    assert 3125 / 15625 == 1 / 5
+        # Table 4 of arXiv 1904.00962: its share of the run goes with the batch, a fifth at 32k.
+        share = config.optimizer.warmup_steps / config.loop.num_steps
+        assert share == pytest.approx(batch_size / 32768 / 5)
+        rates = schedule(OptimizerSettings(**config.optimizer), config.loop.num_steps)
+        peak = max(range(0, num_steps, 3125), key=lambda step: float(rates(step)))
+        assert peak == num_steps * share
     short = get_config('base@8192+short')
     assert short.pretraining.short_phase_steps == 56_250
     assert short.pretraining.short_phase_length == 128
@@ -286,3 +296,50 @@ def test_remat_and_attention_may_change_on_the_way(corpus_directory, tmp_path):
     config['model'] |= {'remat': 'full', 'attention': 'einsum'}
     config['loop']['num_microbatches'] = 0
     assert tiny.pretrain(config, tmp_path) == 0
+
+
+@pytest.mark.parametrize('left_on_the_host', ['batch', 'key'])
+def test_an_implicit_transfer_in_the_step_ends_the_run(
+    left_on_the_host, corpus_directory, tmp_path, monkeypatch
+):
+    config = tiny_config(corpus_directory)
+    # A key that nothing asks for would not be sent.
+    config['model']['hidden_dropout_prob'] = 0.1
+    if left_on_the_host == 'batch':
+        implicit = functools.partial(jax.tree.map, jnp.asarray)
+        monkeypatch.setattr(training_loop, 'put_batch', lambda mesh, batch: implicit(batch))
+    else:
+        monkeypatch.setattr(TrainStep, 'on', lambda step, mesh: step)
+    with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
+        tiny.pretrain(config, tmp_path)
+
+
+class Board(tensorboardX.SummaryWriter):
+    """A writer of TensorBoard's events that is known by whether it was closed."""
+
+    made: ClassVar[list['Board']] = []
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.is_closed = False
+        self.made.append(self)
+
+    def close(self):
+        self.is_closed = True
+        super().close()
+
+
+def test_the_end_of_the_patience_closes_the_writer(corpus_directory, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboardX, 'SummaryWriter', Board)
+    monkeypatch.setattr(Board, 'made', [])
+    # No evaluation is better than the first.
+    monkeypatch.setattr(History, 'score', lambda history, metrics: 1.0)
+    config = tiny_config(corpus_directory, eval_every=2, checkpoint_every=2, patience=2)
+    assert tiny.pretrain(config, tmp_path) == 0
+    steps = [line['step'] for line in read_lines(tmp_path / 'metrics.jsonl')]
+    assert max(steps) == 6
+    assert [board.is_closed for board in Board.made] == [True]
+    # Started again it is over at once, and leaves no writer open either.
+    assert tiny.pretrain(config, tmp_path) == 0
+    assert [line['step'] for line in read_lines(tmp_path / 'metrics.jsonl')] == steps
+    assert all(board.is_closed for board in Board.made)

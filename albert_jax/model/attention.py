@@ -117,7 +117,8 @@ def probabilities(
 def _probabilities(
     query: Float[Array, '*rows length head'],
     key: Float[Array, '*rows length head'],
-    masks: Int[Array, '*#rows length'],
+    # Broadcast against the rows.
+    masks: Int[Array, '... length'],
     dtype: jnp.dtype,
 ) -> Float[Array, '*rows length length']:
     scores = matmul.matmul_transposed(query, key, dtype)
@@ -158,8 +159,10 @@ def backend() -> str:
     return _target.get() or jax.default_backend()
 
 
-def choose(wanted: str, backend: str, length: int, has_dropout: bool) -> str:
+def choose(wanted: str, backend: str, length: Any, has_dropout: bool) -> str:
     """The implementation to use.
+
+    The length is an int, or the symbol of a dimension that an export leaves open.
 
     'auto' is 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where the kernel cannot do
     what is asked, 'auto' takes the einsum and says so in the log.

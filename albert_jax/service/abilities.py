@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Encoded(NamedTuple):
     answers: Callable[[Sequence[Arrays]], list[Any]]
 
 
+@runtime_checkable
 class Ability(Protocol):
     """Something that a model does with texts."""
 

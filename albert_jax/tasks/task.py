@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from albert_jax.tasks.features import Features
 Outputs = Mapping[str, Sequence[np.ndarray]]
 
 
+@runtime_checkable
 class Example(Protocol):
     """An example of any task."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import optax
@@ -16,6 +16,7 @@ from albert_jax.training.telemetry import Work
 HostBatch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Evaluate(Protocol):
     """The held-out metrics of some parameters, or None where the run was told to stop first.
 

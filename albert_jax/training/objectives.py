@@ -64,6 +64,7 @@ class AuxiliaryLoss(Protocol):
         ...
 
 
+@runtime_checkable
 class AuxiliaryTraining(Protocol):
     """What another model adds to a training: losses, weights, initial parameters."""
 
