@@ -47,7 +47,9 @@ def test_it_travels_in_a_checkpoint(tokenizer):
     assert again is not None and again.sha256 == tokenizer.sha256
     assert again.encode(['the']) == [[8]]
     assert (
-        CheckpointMetadata.from_json(About({}, AlbertConfig(), None, {}).to_json()).tokenizer
+        CheckpointMetadata.from_json(
+            CheckpointMetadata({}, AlbertConfig(), None, {}).to_json()
+        ).tokenizer
         is None
     )
 

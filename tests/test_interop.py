@@ -602,7 +602,7 @@ def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='albert-base-v2, no such model in the local .* cache, and'):
         albert_jax.load('albert-base-v2')
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(UserError, match=r"install the extra: pip install 'albert_jax\[hugg"):
+    with pytest.raises(UserError, match=r"install the extra: pip install -e '.\[hugg"):
         albert_jax.load('albert-base-v2')
     assert hub.is_name('albert-base-v2') and hub.is_name('someone/model.v1')
     monkeypatch.undo()

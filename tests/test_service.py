@@ -38,6 +38,7 @@ from albert_jax.service.batching import (
     Device,
     Row,
     choose,
+    collate,
     pad_to,
 )  # fmt: skip
 from albert_jax.service.metrics import Metrics

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from albert_jax.model import attention, matmul
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
+from albert_jax.model.rounding import from_bits
 
 AnyArray = Array | np.ndarray
 # Which copy of its weights a module uses; None where there is one.
@@ -77,8 +78,7 @@ def _normalised(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '
 class _Weights(nn.Module):
     """Base of modules whose parameters may come in several copies, chosen by `index`.
 
-    Copies in bfloat16 may come as their bits, in uint16: to take one of them out, XLA for CPU would
-    first make all of them float32.
+    Copies in bfloat16 may come as their bits (`rounding.round_kernels`).
     """
 
     config: AlbertConfig
@@ -90,9 +90,7 @@ class _Weights(nn.Module):
         if self.num_unique == 1:
             return self.param(name, init, shape)
         chosen = self.param(name, init, (self.num_unique, *shape))[index]
-        if chosen.dtype == jnp.uint16:
-            return jax.lax.bitcast_convert_type(chosen, jnp.bfloat16)
-        return chosen
+        return from_bits(chosen)
 
     def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
         """A weight for the last axis of `like`, with axes of 1 before it."""

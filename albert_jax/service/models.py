@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability.inspector import Inspector, encode, rollout, words_of
-from albert_jax.model.paths import path_name
+from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
 from albert_jax.tasks.answering import Answerer
@@ -122,22 +121,8 @@ class Served:
 
 
 def rounded(model: Pretrained) -> Pretrained:
-    """The model with its kernels in the compute dtype, to which every product rounds them anyway.
-
-    The head's products are in float32. Kernels with a copy for each layer become the bits of
-    bfloat16, as the model takes them.
-    """
-    if model.config.compute_dtype != 'bfloat16':
-        return model
-
-    def kept(path: tuple[Any, ...], leaf: Any) -> Any:
-        name = path_name(path)
-        if not name.endswith('kernel') or name.startswith('head/'):
-            return leaf
-        small = jnp.asarray(leaf, jnp.bfloat16)
-        return small if small.ndim == 2 else jax.lax.bitcast_convert_type(small, jnp.uint16)
-
-    params = jax.tree_util.tree_map_with_path(kept, model.params)
+    """The model with its kernels in the compute dtype, to which all products round them anyway."""
+    params = round_kernels(model.params, model.config.compute_dtype)
     return dataclasses.replace(model, params=params)
 
 

@@ -46,7 +46,7 @@ def read(path: str, family: Task) -> Splits:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f'{path} cannot be opened: {reason}. Some data sets, GLUE among them, are unpacked by '
-            f"TensorFlow: install the extra with pip install 'albert_jax[tensorflow]'."
+            f"TensorFlow: install the extra with pip install -e '.[tensorflow]'."
         ) from error
 
     def examples(split: str, is_training: bool, is_labelled: bool = True) -> list[Any]:
