@@ -10,7 +10,8 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.preparation import PreparationSettings, prepare
-from albert_jax.data.pretraining import PretrainingData, choose_ngrams
+from albert_jax.data.masking import choose_ngrams
+from albert_jax.data.pretraining import PretrainingData
 from albert_jax.runs.pretraining import PretrainingSettings
 
 LENGTH = 128
@@ -393,7 +394,7 @@ def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
         ({'masked_fraction': 0.0}, 'must be above 0'),
         ({'short_fraction': 1.5}, 'must be at least 0 and below 1'),
         ({'max_ngram': 0}, 'must be above 0'),
-        ({'sequence_length': 4}, 'must be at least 8'),
+        ({'sequence_length': 4}, 'must be 8 or above'),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from albert_jax.cli.errors import UserError, first_line
-from albert_jax.data.pretraining import batch_shapes
+from albert_jax.data.batch import batch_shapes
 from albert_jax.model import attention
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import recomputed_flops, train_flops
