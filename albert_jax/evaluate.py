@@ -1,9 +1,6 @@
 """Scores a fine-tuned model on a labelled file: `python -m albert_jax.evaluate --help`."""
 
-import argparse
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from albert_jax.cli import command
@@ -41,64 +38,23 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.data.dataset import is_prepared
 
     if is_prepared(Path(flags.data)):
-        return _evaluate_pretraining(flags)
+        from albert_jax.interop import source
+        from albert_jax.pretraining import intrinsic
+
+        for name in ('task', 'labels'):
+            if getattr(flags, name):
+                raise UserError(f'--{name} is for fine-tuned models; {flags.data} is a corpus.')
+        model = source.read(flags.checkpoint)
+        intrinsic.report(model, flags.data, flags.batch_size, flags.output)
+        return 0
 
     from albert_jax.tasks.answering import Answerer
-    from albert_jax.tasks.job import write_predictions
+    from albert_jax.tasks.inference import evaluate_file
 
-    answerer = Answerer(
-        flags.checkpoint,
-        flags.task,
-        flags.batch_size,
-        labels=flags.labels.split(',') if flags.labels else None,
-    )
-    examples = answerer.family.read(Path(flags.data), False)
-    metrics, answers = answerer.evaluate(examples)
-    if not metrics:
-        raise UserError(
-            f'{flags.data} has no labels; use python -m albert_jax.predict for its answers.'
-        )
-    print(f'{flags.data}: {len(examples):,} examples')
-    _show(metrics)
-    if flags.output:
-        for file in write_predictions(answerer.family, examples, answers, flags.output):
-            print(f'Wrote {file}.')
+    labels = flags.labels.split(',') if flags.labels else None
+    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size, labels=labels)
+    evaluate_file(answerer, Path(flags.data), flags.output)
     return 0
-
-
-def _evaluate_pretraining(flags: argparse.Namespace) -> int:
-    from albert_jax.data.dataset import PreparedCorpus
-    from albert_jax.interop import source
-    from albert_jax.pretraining import intrinsic
-
-    for name in ('task', 'labels'):
-        if getattr(flags, name):
-            raise UserError(f'--{name} is for fine-tuned models; {flags.data} is a corpus.')
-    model = source.read(flags.checkpoint)
-    metrics = intrinsic.evaluate(model, PreparedCorpus(flags.data), flags.batch_size)
-    print(f'{flags.data}: the held-out text')
-    _show(metrics)
-    if flags.output:
-        file = flags.output / 'results.json'
-        try:
-            flags.output.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(metrics, indent=2) + '\n')
-        except OSError as error:
-            raise UserError(f'{file} cannot be written: {error.strerror}.') from error
-        print(f'Wrote {file}.')
-    return 0
-
-
-def _show(metrics: Mapping[str, float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    table.add_column('metric')
-    table.add_column('value', justify='right')
-    for name, value in metrics.items():
-        table.add_row(name, 'undefined' if math.isnan(value) else f'{value:.4f}')
-    Console().print(table)
 
 
 if __name__ == '__main__':

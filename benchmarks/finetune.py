@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from albert_jax.tasks.families import make_task
 
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import huggingface
@@ -23,10 +24,9 @@ from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.table import to_theirs
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import Head
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.task import FinetuningSettings, TaskSettings
-from albert_jax.tasks.families import make_task
 from albert_jax.tasks.features import Features, TrainBatches
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
@@ -40,9 +40,9 @@ _LENGTH, _BATCH = 128, 32
 
 
 def encoded(folder: Path, vocabulary: Path, count: int) -> Features:
-    family = make_task(TaskSettings(name='sst2', max_length=_LENGTH))
-    examples = family.read(folder / 'train.tsv', True)[:count]
-    return family.encode(examples, Tokenizer.from_file(vocabulary), _HEAD, True)
+    task = make_task(TaskSettings(name='sst2', max_length=_LENGTH))
+    examples = task.read(folder / 'train.tsv', True)[:count]
+    return task.encode(examples, Tokenizer.from_file(vocabulary), _HEAD, True)
 
 
 class Ours:
@@ -57,7 +57,7 @@ class Ours:
         def params(key: jax.Array) -> Any:
             full = init_params(_CONFIG, key)
             kept = {name: full[name] for name in ('embeddings', 'encoder', 'pooler')}
-            return kept | {'head': init_head(_HEAD.kind, 2, _CONFIG, key)}
+            return kept | {'head': _HEAD.init(_CONFIG, key)}
 
         self.state = jax.jit(
             lambda: init_state(params, optimizer, objective, example, 0),
@@ -72,7 +72,7 @@ class Ours:
         jax.block_until_ready(self.state.params)
 
     def predict(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        answer = self._predictor._answer(self.params, put_batch(self.mesh, batch))
+        answer = self._predictor.start(self.params, batch)
         return np.asarray(answer['logits'])
 
 

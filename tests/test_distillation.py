@@ -17,18 +17,17 @@ from albert_jax.distillation.losses import (
     Distillation,
     DistillationLoss,
     attention_vectors,
+    compared_layers,
     hidden_loss,
-    principal_words,
+    principal_components,
     relation_loss,
-    soft_answer_loss,
-    soft_loss,
-    teacher_layers,
 )
 from albert_jax.distillation.teacher import distillation_on_task, distillation_on_text
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import HEADS, Head
+from albert_jax.model.losses import soft_target_loss
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.training.objectives import ModelOutputs, pretraining
@@ -53,6 +52,10 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def on_device(*trees):
+    return jax.tree.map(jnp.asarray, trees)
+
+
 def params_of(config, seed=0, scale=0.3):
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     rng = np.random.default_rng(seed)
@@ -64,7 +67,7 @@ def params_of(config, seed=0, scale=0.3):
 
 def test_soft_loss_is_the_papers():
     student, teacher, weights = normal(5, 7), normal(5, 7), np.array([1, 0, 2, 1, 1], np.float32)
-    found = soft_loss(student, teacher, 3.0, weights)
+    found = soft_target_loss(*on_device(student, teacher), 3.0, jnp.asarray(weights))
     divergences = rel_entr(softmax(teacher / 3, -1), softmax(student / 3, -1)).sum(-1)
     np.testing.assert_allclose(found.sum, 9 * (divergences * weights).sum(), rtol=1e-5)
     assert found.weight == 5
@@ -72,10 +75,12 @@ def test_soft_loss_is_the_papers():
 
 def test_soft_loss_leaves_out_what_cannot_be_an_answer():
     student, teacher = normal(3, 6), normal(3, 6)
-    found = soft_loss(student, teacher, 2.0, np.ones(3, np.float32))
+    found = soft_target_loss(*on_device(student, teacher), 2.0, jnp.ones(3))
     closed = np.full((3, 2), -1e30, np.float32)
-    wider = (np.concatenate([x, closed], -1) for x in (student, teacher))
-    again, slope = jax.value_and_grad(lambda s, t: soft_loss(s, t, 2.0, jnp.ones(3)).sum)(*wider)
+    wider = (jnp.concatenate([x, closed], -1) for x in (student, teacher))
+    again, slope = jax.value_and_grad(lambda s, t: soft_target_loss(s, t, 2.0, jnp.ones(3)).sum)(
+        *wider
+    )
     np.testing.assert_allclose(again, found.sum, rtol=1e-6)
     assert np.isfinite(slope).all() and not slope[:, 6:].any()
 
@@ -95,7 +100,7 @@ def test_soft_answers_to_questions(kind):
     if 'impossible' in names:
         two = [np.stack([np.zeros(3), x['impossible']], -1) for x in (student, teacher)]
         expected = expected + divergence(*two) / 2
-    found = soft_answer_loss(kind, student, teacher, {'weights': weights}, 2.0)
+    found = HEADS[kind].soft_target_loss(*on_device(student, teacher, {'weights': weights}), 2.0)
     np.testing.assert_allclose(found.sum, (expected * weights).sum(), rtol=1e-5)
     assert found.weight == 2
 
@@ -105,13 +110,15 @@ def test_soft_answers_of_tags_and_numbers():
     tags = np.array([[1, -1, 0], [2, 2, 2]])
     student, teacher = {'logits': normal(2, 3, 4)}, {'logits': normal(2, 3, 4)}
     batch = {'weights': weights, 'token_labels': tags}
-    found = soft_answer_loss('token_classification', student, teacher, batch, 1.0)
+    found = HEADS['token_classification'].soft_target_loss(*on_device(student, teacher, batch), 1.0)
     each = rel_entr(softmax(teacher['logits'], -1), softmax(student['logits'], -1)).sum(-1)
     np.testing.assert_allclose(found.sum, each[0, 0] + each[0, 2], rtol=1e-5)
     assert found.weight == 2
     student, teacher = {'logits': normal(2, 1)}, {'logits': normal(2, 1)}
     batch = {'weights': weights, 'labels': np.zeros(2, np.float32)}
-    found = soft_answer_loss('sequence_classification', student, teacher, batch, 5.0)
+    found = HEADS['sequence_classification'].soft_target_loss(
+        *on_device(student, teacher, batch), 5.0
+    )
     difference = student['logits'][0, 0] - teacher['logits'][0, 0]
     np.testing.assert_allclose(found.sum, difference**2, rtol=1e-5)
 
@@ -174,9 +181,9 @@ def test_queries_and_keys_give_the_models_attention(sharing):
 
 
 def test_layers_are_spread_evenly():
-    assert teacher_layers(3, 12, 'all') == ([0, 1, 2, 3], [0, 4, 8, 12])
-    assert teacher_layers(4, 6, 'all') == ([0, 1, 2, 3, 4], [0, 2, 3, 5, 6])
-    assert teacher_layers(4, 6, 'last') == ([4], [6])
+    assert compared_layers(3, 12, 'all') == ([0, 1, 2, 3], [0, 4, 8, 12])
+    assert compared_layers(4, 6, 'all') == ([0, 1, 2, 3, 4], [0, 2, 3, 5, 6])
+    assert compared_layers(4, 6, 'last') == ([4], [6])
 
 
 def test_words_in_fewer_numbers_keep_the_most():
@@ -184,7 +191,7 @@ def test_words_in_fewer_numbers_keep_the_most():
     centered = table - table.mean(0)
     values = np.linalg.svd(centered, compute_uv=False)
     for width in (1, 5, 12):
-        words = principal_words(table, width)
+        words = principal_components(table, width)
         assert words.shape == (50, width) and words.dtype == np.float32
         # Eckart and Young: what the best approximation of this rank leaves out, and no more.
         onto = np.linalg.lstsq(words, centered, rcond=None)[0]
@@ -286,20 +293,20 @@ def test_the_teachers_own_tokens():
     settings = DistillationSettings(label_weight=0.0, soft_weight=1.0)
     loss = DistillationLoss(settings, STUDENT, other, head, (2, 0, 1))
     params = params_of(other)
-    params['head'] = init_head(head.kind, 3, other, jax.random.key(0))
+    params['head'] = HEADS[head.kind].init(3, other, jax.random.key(0))
     batch = {n: x for n, x in next(batches(size=4)).items() if n.endswith(('ids', 'mask'))}
     batch |= {'weights': np.ones(4, np.float32), 'labels': np.zeros(4, np.int32)}
     own = dict(input_ids=RNG.integers(0, 90, (4, 7)), attention_mask=np.ones((4, 7), int))
     own['token_type_ids'] = np.zeros((4, 7), int)
     model = PretrainingModel(other)
-    _, pooled, _, _ = model.apply({'params': params}, *own.values(), method='encode')
+    pooled = model.apply({'params': params}, *own.values(), method='encode').pooled_output
 
     kernel, bias = (np.asarray(params['head'][name]) for name in ('kernel', 'bias'))
     logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]
     outputs = ModelOutputs({'logits': jnp.asarray(normal(4, 3))}, None)
     given = batch | {f'teacher_{name}': jnp.asarray(x) for name, x in own.items()}
     found = loss.sums({'teacher': params}, given, outputs)['soft_loss']
-    expected = soft_loss(outputs.logits['logits'], logits, 2.0, np.ones(4, np.float32))
+    expected = soft_target_loss(outputs.logits['logits'], jnp.asarray(logits), 2.0, jnp.ones(4))
     np.testing.assert_allclose(found.sum, expected.sum, rtol=1e-5)
 
 
@@ -308,10 +315,10 @@ def test_the_option_gives_the_teachers_words(vocabulary):
     config = dataclasses.replace(TEACHER, vocab_size=tokenizer.vocab_size, embedding_size=24)
     student = dataclasses.replace(STUDENT, vocab_size=tokenizer.vocab_size)
     params = params_of(config)
-    wanted = principal_words(
+    wanted = principal_components(
         np.asarray(params['embeddings']['word']['embedding']), student.embedding_size
     )
-    params['head'] = init_head('sequence_classification', 2, config, jax.random.key(0))
+    params['head'] = HEADS['sequence_classification'].init(2, config, jax.random.key(0))
     head = Head('sequence_classification', ('no', 'yes'))
     model = Pretrained(config, params, tokenizer, head)
     for settings, words in (

@@ -17,7 +17,7 @@ from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import HEAD_KINDS, Head, apply_head, init_head
+from albert_jax.model.heads import HEADS, Head
 from tests.conftest import documents
 
 # (batch, length), of texts padded on the right.
@@ -85,8 +85,8 @@ def encoder(vocabulary):
 
 
 def with_head(encoder: Pretrained, kind: str) -> Pretrained:
-    labels = ('a', 'b', 'c') if kind in HEAD_KINDS[:2] else ()
-    head = init_head(kind, max(len(labels), 1), encoder.config, jax.random.key(1))
+    labels = ('a', 'b', 'c') if HEADS[kind].has_labels else ()
+    head = HEADS[kind].init(max(len(labels), 1), encoder.config, jax.random.key(1))
     parts = {part: encoder.params[part] for part in ('embeddings', 'encoder', 'pooler')}
     return dataclasses.replace(encoder, params={**parts, 'head': head}, head=Head(kind, labels))
 
@@ -121,10 +121,11 @@ def ours(model: Pretrained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarr
         return {name: np.asarray(getattr(output, name)) for name in names}
     flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
     encode = jax.jit(functools.partial(albert.apply, method=PretrainingModel.encode))
-    hidden, pooled, _, _ = encode({'params': model.params}, *flat)
+    encoded = encode({'params': model.params}, *flat)
     extra = {'can_answer': inputs.get('can_answer'), 'labels': np.zeros(len(arrays[0]), np.int32)}
-    found = apply_head(
-        model.head.kind, model.params['head'], hidden, pooled, extra, lambda x: x, False
+    hidden = encoded.last_hidden_state.astype(jnp.float32)
+    found = HEADS[model.head.kind].apply(
+        model.params['head'], hidden, encoded.pooled_output, extra, lambda x: x, False
     )
     return {name: np.asarray(value) for name, value in found.items()}
 
@@ -171,13 +172,13 @@ def test_stablehlo(encoder, tmp_path):
 
 @pytest.mark.slow
 def test_stablehlo_of_every_head(encoder, tmp_path):
-    check(encoder, 'stablehlo', [None, *HEAD_KINDS], tmp_path)
+    check(encoder, 'stablehlo', [None, *HEADS], tmp_path)
 
 
 @pytest.mark.slow
 def test_savedmodel_of_every_head(encoder, tmp_path):
     pytest.importorskip('tensorflow')
-    check(encoder, 'savedmodel', [None, *HEAD_KINDS], tmp_path)
+    check(encoder, 'savedmodel', [None, *HEADS], tmp_path)
 
 
 def states_of_loops(file):
@@ -194,7 +195,7 @@ def states_of_loops(file):
 def test_onnx_of_every_head(encoder, tmp_path):
     """In an environment with jax2onnx: see the Makefile."""
     pytest.importorskip('jax2onnx')
-    check(encoder, 'onnx', [None, *HEAD_KINDS], tmp_path)
+    check(encoder, 'onnx', [None, *HEADS], tmp_path)
     states, weights = states_of_loops(tmp_path / 'onnx-None/model.onnx')
     # The layers share what they read: a weight that is a state is copied for each.
     assert len(states) <= 5 and not states & weights

@@ -19,7 +19,7 @@ from albert_jax.interop.native import Pretrained
 from albert_jax.model import attention
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import Head, apply_head, head_loss, init_head, loss_weight
+from albert_jax.model.heads import HEADS, Head
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.runs.task import FinetuningSettings
 from albert_jax.tasks.answering import Answerer
@@ -55,7 +55,7 @@ def random_tree(tree, seed=0):
 @pytest.fixture(scope='module')
 def params():
     shapes = jax.eval_shape(lambda: init_params(CONFIG, jax.random.key(0)))
-    head = init_head('sequence_classification', 2, CONFIG, jax.random.key(1))
+    head = HEADS['sequence_classification'].init(2, CONFIG, jax.random.key(1))
     kept = {name: shapes[name] for name in ('embeddings', 'encoder', 'pooler')}
     return random_tree(kept | {'head': head})
 
@@ -87,7 +87,7 @@ def test_the_conditional_head_is_xlnets():
     rng = np.random.default_rng(3)
     batch, length, width = 2, 9, 16
     head = random_tree(
-        init_head('conditional_question_answering', 1, CONFIG, jax.random.key(0)), seed=4
+        HEADS['conditional_question_answering'].init(1, CONFIG, jax.random.key(0)), seed=4
     )
     hidden = rng.normal(size=(batch, length, width))
     data = {
@@ -125,11 +125,12 @@ def test_the_conditional_head_is_xlnets():
         impossible_of.append(impossible)
 
     arguments = (jnp.asarray(hidden, jnp.float32), jnp.zeros((2, width)), data, identity)
-    trained = apply_head('conditional_question_answering', head, *arguments, True)
-    loss = head_loss('conditional_question_answering', trained, data)
+    definition = HEADS['conditional_question_answering']
+    trained = definition.apply(head, *arguments, True)
+    loss = definition.loss(trained, data)
     np.testing.assert_allclose(loss.sum, expected, rtol=1e-5)
-    assert float(loss.weight) == float(loss_weight('conditional_question_answering', data)) == 2
-    found = apply_head('conditional_question_answering', head, *arguments, False)
+    assert float(loss.weight) == float(definition.loss_weight(data)) == 2
+    found = definition.apply(head, *arguments, False)
     for row in range(batch):
         best = np.argsort(-starts_of[row])[:5]
         np.testing.assert_array_equal(found['start_positions'][row], best)
@@ -153,10 +154,10 @@ def test_the_plain_heads_and_their_losses():
     weights = jnp.array([1.0, 0.0, 1.0, 1.0])
 
     def run(kind, batch, outputs=3, rows=slice(None)):
-        head = random_tree(init_head(kind, outputs, CONFIG, jax.random.key(0)))
-        logits = apply_head(kind, head, hidden, pooled, batch, identity, True)
+        head = random_tree(HEADS[kind].init(outputs, CONFIG, jax.random.key(0)))
+        logits = HEADS[kind].apply(head, hidden, pooled, batch, identity, True)
         kernel, bias = (np.asarray(head[name]) for name in ('kernel', 'bias'))
-        return logits, head_loss(kind, logits, batch), kernel, bias
+        return logits, HEADS[kind].loss(logits, batch), kernel, bias
 
     labels = np.array([2, 0, 1, 1])
     batch = {'labels': jnp.asarray(labels), 'weights': weights}
@@ -183,7 +184,7 @@ def test_the_plain_heads_and_their_losses():
         if tags[row, place] >= 0
     )
     np.testing.assert_allclose(loss.sum, total, rtol=1e-5)
-    assert float(loss.weight) == float(loss_weight('token_classification', tagged)) == 5
+    assert float(loss.weight) == float(HEADS['token_classification'].loss_weight(tagged)) == 5
 
     choices = {'labels': jnp.array([1, 0]), 'weights': jnp.ones(2)}
     logits, loss, kernel, bias = run('multiple_choice', choices)
@@ -208,14 +209,15 @@ def test_the_adversarys_gradient_is_the_mean_of_its_steps(params):
     model = PretrainingModel(CONFIG)
 
     def loss(params, delta):
-        _, pooled, _, _ = model.apply(
+        encoded = model.apply(
             {'params': params}, batch['input_ids'], batch['attention_mask'],
             batch['token_type_ids'], perturbation=delta, method='encode',
         )  # fmt: skip
-        logits = apply_head(
-            CLASSES.kind, params['head'], pooled[:, None], pooled, batch, identity, True
+        pooled = encoded.pooled_output
+        logits = CLASSES.definition.apply(
+            params['head'], pooled[:, None], pooled, batch, identity, True
         )
-        return head_loss(CLASSES.kind, logits, batch).sum
+        return CLASSES.definition.loss(logits, batch).sum
 
     @jax.jit
     def both(params):
@@ -300,7 +302,7 @@ def test_on_eight_tpu_chips_the_attention_kernel_is_lowered_too():
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     shapes |= {
         'head': jax.eval_shape(
-            lambda: init_head('sequence_classification', 2, config, jax.random.key(1))
+            lambda: HEADS['sequence_classification'].init(2, config, jax.random.key(1))
         )
     }
     predictor = Predictor(config, CLASSES, make_mesh(8), 8, 128, 0)
@@ -308,7 +310,7 @@ def test_on_eight_tpu_chips_the_attention_kernel_is_lowered_too():
         ('input_ids', 'attention_mask', 'token_type_ids'), jax.ShapeDtypeStruct((8, 128), jnp.int32)
     )
     with attention.compiling_for('tpu'):
-        lowered = predictor._answer.trace(shapes, batch).lower(lowering_platforms=('tpu',))
+        lowered = predictor._predict_batch.trace(shapes, batch).lower(lowering_platforms=('tpu',))
     assert 'tpu_custom_call' in lowered.as_text()
 
 
@@ -328,9 +330,8 @@ def test_every_example_once_on_1_3_and_8_devices(params):
     for example in (0, 28):
         ids = features.sequence(example)[None]
         types = (np.arange(ids.shape[1]) >= features.seconds[example])[None].astype(np.int32)
-        _, pooled, _, _ = model.apply(
-            {'params': params}, ids, np.ones_like(ids), types, method='encode'
-        )
+        encoded = model.apply({'params': params}, ids, np.ones_like(ids), types, method='encode')
+        pooled = encoded.pooled_output
         head = params['head']
         alone = np.asarray(pooled) @ np.asarray(head['kernel']) + np.asarray(head['bias'])
         np.testing.assert_allclose(found[1][example], alone[0], atol=1e-5)

@@ -15,7 +15,7 @@ from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability import inspector
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import HEADS, Head
 
 TEXT = 'The statement raises an exception.'
 
@@ -34,7 +34,7 @@ def model(vocabulary):
 @pytest.fixture(scope='module')
 def classifier(model):
     config = dataclasses.replace(model.config, initializer_range=0.5)
-    head = init_head('sequence_classification', 2, config, jax.random.key(1))
+    head = HEADS['sequence_classification'].init(2, config, jax.random.key(1))
     return dataclasses.replace(
         model,
         params={**model.params, 'head': head},

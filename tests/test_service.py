@@ -26,8 +26,9 @@ from albert_jax.fill_mask import fill_mask
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.source import load
+from albert_jax.model import heads
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import Head
 from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
 from albert_jax.service.app import Limits, Service, make_app
@@ -511,7 +512,7 @@ def test_the_answers_of_every_head(kind, checkpoints):
     num_outputs, given = HEADS[kind]
     base = native.read(checkpoints / 'base')
     kept = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
-    head = random_tree(init_head(kind, num_outputs, CONFIG, jax.random.key(2)), 3)
+    head = random_tree(heads.HEADS[kind].init(num_outputs, CONFIG, jax.random.key(2)), 3)
     labels = {'token_classification': ('A', 'B', 'C'), 'sequence_classification': ('score',)}
     its_head = Head(kind, labels.get(kind, ()))
     model = Pretrained(CONFIG, kept | {'head': head}, base.tokenizer, its_head)
@@ -550,7 +551,7 @@ def checkpoints(vocabulary, tmp_path_factory):
         lambda: PretrainingModel(CONFIG).init(jax.random.key(0), np.zeros((1, 2), np.int32))
     )['params']
     whole = random_tree(shapes)
-    head = init_head('sequence_classification', 2, CONFIG, jax.random.key(1))
+    head = heads.HEADS['sequence_classification'].init(2, CONFIG, jax.random.key(1))
     kept = {name: whole[name] for name in ('embeddings', 'encoder', 'pooler')}
     tokenizer = Tokenizer(vocabulary)
     for name, params, its_head in (

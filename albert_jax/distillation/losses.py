@@ -5,6 +5,7 @@ parameters under `teacher`, and what only the training needs of the student unde
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,68 +19,15 @@ from albert_jax.interop.native import DISTILLATION_PARAMS
 from albert_jax.model import matmul
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import POOLED, Head, apply_head, dropout_of, loss_weight
-from albert_jax.model.losses import Batch, Sum
+from albert_jax.model.finetuned import FinetunedModel
+from albert_jax.model.heads import Head
+from albert_jax.model.losses import Batch, Sum, soft_target_loss
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.training.objectives import ModelOutputs
 
 TEACHER = 'teacher'
 # Fields of a batch that only the teacher reads, where its vocabulary is another.
 TEACHER_PREFIX = 'teacher_'
-# Masked scores, of places that cannot be an answer, are this low.
-_IMPOSSIBLE = -1e29
-
-
-def soft_loss(
-    student: Float[Array, '*batch classes'],
-    teacher: Float[Array, '*batch classes'],
-    temperature: float,
-    weights: Float[Array, '*batch'],
-) -> Sum:
-    """τ² KL(softmax(teacher/τ) ‖ softmax(student/τ)) in nats, section 2 of arXiv 1503.02531."""
-    target = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
-    found = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
-    # What the teacher gives no probability at all adds nothing, whatever the student says.
-    terms = jnp.where(target > _IMPOSSIBLE / temperature, jnp.exp(target) * (target - found), 0.0)
-    return Sum(temperature**2 * (terms.sum(-1) * weights).sum(), weights.sum())
-
-
-def soft_answer_loss(
-    kind: str,
-    student: Mapping[str, Array],
-    teacher: Mapping[str, Array],
-    batch: Batch,
-    temperature: float,
-) -> Sum:
-    """`soft_loss` of a head's logits, with the weights of its own loss.
-
-    A regression's is the squared difference; questions take the mean over start and end, and half
-    of the answerability's, as `head_loss` does.
-
-    Args:
-      kind: one of `about.HEAD_KINDS`.
-      student: its logits in training.
-      teacher: the teacher's.
-      batch: with `weights`, and labels as the head has them.
-      temperature: τ.
-    """
-    weights = batch['weights']
-    if kind == 'token_classification':
-        weights = jnp.where(batch['token_labels'] >= 0, weights[:, None], 0.0)
-    if kind in ('question_answering', 'conditional_question_answering'):
-        ends = [soft_loss(student[n], teacher[n], temperature, weights) for n in ('start', 'end')]
-        total = (ends[0].sum + ends[1].sum) / 2
-        if kind == 'conditional_question_answering':
-            mine, theirs = (
-                jnp.stack([jnp.zeros_like(logits), logits], -1)
-                for logits in (student['impossible'], teacher['impossible'])
-            )
-            total = total + soft_loss(mine, theirs, temperature, weights).sum / 2
-        return Sum(total, weights.sum())
-    if jnp.issubdtype(batch.get('labels', jnp.zeros(0, jnp.int32)).dtype, jnp.floating):
-        losses = jnp.square(student['logits'][:, 0] - teacher['logits'][:, 0])
-        return Sum((losses * weights).sum(), weights.sum())
-    return soft_loss(student['logits'], teacher['logits'], temperature, weights)
 
 
 def hidden_loss(
@@ -122,19 +70,23 @@ def relation_loss(
       mask: 1 for a token.
       weights: of the sequences.
     """
-
-    def log_relations(vectors: Array) -> Array:
-        batch, length, width = vectors.shape
-        size = width // num_heads
-        cut = vectors.astype(jnp.float32).reshape(batch, length, num_heads, size).swapaxes(1, 2)
-        scores = jnp.einsum('bhqd,bhkd->bhqk', cut, cut) / np.sqrt(size)
-        return jax.nn.log_softmax(jnp.where(mask[:, None, None] > 0, scores, -1e30))
-
-    target, found = log_relations(teacher), log_relations(student)
-    terms = jnp.where(mask[:, None, None] > 0, jnp.exp(target) * (target - found), 0.0)
+    target = _log_relations(teacher, num_heads, mask)
+    predicted = _log_relations(student, num_heads, mask)
+    terms = jnp.where(mask[:, None, None] > 0, jnp.exp(target) * (target - predicted), 0.0)
     of_tokens = terms.sum(-1).mean(1)
     of_sequences = (of_tokens * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
     return Sum((of_sequences * weights).sum(), weights.sum())
+
+
+def _log_relations(
+    vectors: Float[Array, 'batch length width'], num_heads: int, mask: Float[Array, 'batch length']
+) -> Float[Array, 'batch heads length length']:
+    """log softmax(A Aᵀ/√d) of each head, over the tokens."""
+    batch, length, width = vectors.shape
+    size = width // num_heads
+    heads = vectors.astype(jnp.float32).reshape(batch, length, num_heads, size).swapaxes(1, 2)
+    scores = jnp.einsum('bhqd,bhkd->bhqk', heads, heads) / np.sqrt(size)
+    return jax.nn.log_softmax(jnp.where(mask[:, None, None] > 0, scores, -1e30))
 
 
 def attention_vectors(
@@ -155,18 +107,18 @@ def attention_vectors(
     copy = config.unique_layer_indices(copies)[layer][0]
     attention = params['encoder']['layer']['attention']
     dtype = jnp.dtype(config.compute_dtype)
-    found = []
+    vectors = []
     for name in ('query', 'key', 'value'):
         kernel, bias = (
             attention[name][part][copy] if copies > 1 else attention[name][part]
             for part in ('kernel', 'bias')
         )
         product = matmul.dense(states.astype(dtype), kernel, dtype)
-        found.append(product + bias.reshape(1, 1, -1))
-    return found
+        vectors.append(product + bias.reshape(1, 1, -1))
+    return vectors
 
 
-def principal_words(
+def principal_components(
     table: Float[np.ndarray, 'vocab teacher'], width: int
 ) -> Float[np.ndarray, 'vocab width']:
     """A table of embeddings in fewer numbers: its principal components, in their own units.
@@ -187,7 +139,7 @@ def principal_words(
     return (centered @ axes).astype(np.float32)
 
 
-def teacher_layers(num_student: int, num_teacher: int, which: str) -> tuple[list[int], list[int]]:
+def compared_layers(num_student: int, num_teacher: int, which: str) -> tuple[list[int], list[int]]:
     """Which hidden states are compared, the embeddings being 0: of the student, of the teacher.
 
     Args:
@@ -197,8 +149,8 @@ def teacher_layers(num_student: int, num_teacher: int, which: str) -> tuple[list
     """
     if which == 'last':
         return [num_student], [num_teacher]
-    mine = list(range(num_student + 1))
-    return mine, [-(-layer * num_teacher // num_student) for layer in mine]
+    layers = list(range(num_student + 1))
+    return layers, [-(-layer * num_teacher // num_student) for layer in layers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,12 +207,12 @@ class DistillationLoss:
     def loss_weights(self) -> dict[str, float]:
         """Factor of each loss that the teacher adds."""
         settings = self.settings
-        named = {
+        weights = {
             'soft_loss': settings.soft_weight,
             'hidden_loss': settings.hidden_weight,
             'relation_loss': settings.relation_weight,
         }
-        return {name: weight for name, weight in named.items() if weight}
+        return {name: weight for name, weight in weights.items() if weight}
 
     def init_params(self, key: Key[Array, '']) -> dict[str, Any]:
         """Parameters that the student has while it learns and not afterwards."""
@@ -276,16 +228,16 @@ class DistillationLoss:
         """The weight of each loss, known before any of them."""
         sequences = _sequence_weights(batch)
         if self.head is None:
-            of_soft = batch['masked_weights'].sum()
+            soft_weight = batch['masked_weights'].sum()
         else:
-            of_soft = loss_weight(self.head.kind, batch)
+            soft_weight = self.head.definition.loss_weight(batch)
         tokens = (batch['attention_mask'].astype(jnp.float32) * sequences[:, None]).sum()
-        named = {
-            'soft_loss': of_soft,
+        totals = {
+            'soft_loss': soft_weight,
             'hidden_loss': tokens,
             'relation_loss': sequences.sum(),
         }
-        return {name: named[name] for name in self.loss_weights}
+        return {name: totals[name] for name in self.loss_weights}
 
     def sums(
         self, params: Mapping[str, Any], batch: Batch, outputs: ModelOutputs
@@ -299,85 +251,97 @@ class DistillationLoss:
           outputs: what the student made of it.
         """
         settings = self.settings
-        logits, states = self._ask(params[TEACHER], batch)
-        found: dict[str, Sum] = {}
-        if settings.soft_weight and self.head is None:
-            found['soft_loss'] = soft_loss(
-                outputs.logits['mlm'], logits['mlm'], settings.temperature, batch['masked_weights']
-            )
-        elif settings.soft_weight:
-            assert self.head is not None
-            found['soft_loss'] = soft_answer_loss(
-                self.head.kind, outputs.logits, logits, batch, settings.temperature
-            )
-        if not self.needs_hidden_states:
-            return found
-        assert states is not None and outputs.hidden_states is not None
-        mask, weights = batch['attention_mask'].astype(jnp.float32), _sequence_weights(batch)
+        teacher = self._ask(params[TEACHER], batch)
+        sums: dict[str, Sum] = {}
+        if settings.soft_weight:
+            sums['soft_loss'] = self._soft_loss(outputs.logits, teacher.logits, batch)
         if settings.hidden_weight:
-            mine, theirs = teacher_layers(
-                self.student.num_hidden_layers,
-                self.teacher.num_hidden_layers,
-                settings.hidden_layers,
-            )
-            found['hidden_loss'] = hidden_loss(
-                outputs.hidden_states[np.array(mine)],
-                states[np.array(theirs)],
-                params[DISTILLATION_PARAMS]['hidden']['kernel'],
-                mask,
-                weights,
-            )
+            kernel = params[DISTILLATION_PARAMS]['hidden']['kernel']
+            sums['hidden_loss'] = self._hidden_loss(outputs, teacher, kernel, batch)
         if settings.relation_weight:
-            layer = (settings.relation_layer or self.teacher.num_hidden_layers) - 1
-            last = self.student.num_hidden_layers - 1
-            pairs = zip(
-                attention_vectors(self.student, params, outputs.hidden_states[last], last),
-                attention_vectors(self.teacher, params[TEACHER], states[layer], layer),
-                strict=True,
-            )
-            losses = [
-                relation_loss(student, teacher, settings.relation_heads, mask, weights)
-                for student, teacher in pairs
-            ]
-            total = sum(loss.sum for loss in losses[1:]) + losses[0].sum
-            found['relation_loss'] = Sum(total / len(losses), losses[0].weight)
-        return found
+            sums['relation_loss'] = self._relation_loss(params, outputs, teacher, batch)
+        return sums
 
-    def _ask(
-        self, params: Mapping[str, Any], batch: Batch
-    ) -> tuple[dict[str, Array], Float[Array, 'layers batch length hidden'] | None]:
+    def _soft_loss(
+        self, student: Mapping[str, Array], teacher: Mapping[str, Array], batch: Batch
+    ) -> Sum:
+        temperature = self.settings.temperature
+        if self.head is not None:
+            return self.head.definition.soft_target_loss(student, teacher, batch, temperature)
+        return soft_target_loss(
+            student['mlm'], teacher['mlm'], temperature, batch['masked_weights']
+        )
+
+    def _hidden_loss(
+        self,
+        student: ModelOutputs,
+        teacher: ModelOutputs,
+        kernel: Float[Array, 'student teacher'],
+        batch: Batch,
+    ) -> Sum:
+        assert student.hidden_states is not None and teacher.hidden_states is not None
+        student_layers, teacher_layers = compared_layers(
+            self.student.num_hidden_layers,
+            self.teacher.num_hidden_layers,
+            self.settings.hidden_layers,
+        )
+        return hidden_loss(
+            student.hidden_states[np.array(student_layers)],
+            teacher.hidden_states[np.array(teacher_layers)],
+            kernel,
+            batch['attention_mask'].astype(jnp.float32),
+            _sequence_weights(batch),
+        )
+
+    def _relation_loss(
+        self,
+        params: Mapping[str, Any],
+        student: ModelOutputs,
+        teacher: ModelOutputs,
+        batch: Batch,
+    ) -> Sum:
+        """The mean over queries, keys and values."""
+        assert student.hidden_states is not None and teacher.hidden_states is not None
+        layer = (self.settings.relation_layer or self.teacher.num_hidden_layers) - 1
+        last = self.student.num_hidden_layers - 1
+        mask, weights = batch['attention_mask'].astype(jnp.float32), _sequence_weights(batch)
+        pairs = zip(
+            attention_vectors(self.student, params, student.hidden_states[last], last),
+            attention_vectors(self.teacher, params[TEACHER], teacher.hidden_states[layer], layer),
+            strict=True,
+        )
+        losses = [
+            relation_loss(of_student, of_teacher, self.settings.relation_heads, mask, weights)
+            for of_student, of_teacher in pairs
+        ]
+        total = sum(loss.sum for loss in losses[1:]) + losses[0].sum
+        return Sum(total / len(losses), losses[0].weight)
+
+    def _ask(self, params: Mapping[str, Any], batch: Batch) -> ModelOutputs:
         """The teacher's logits and hidden states."""
-        model = PretrainingModel(self.teacher)
         own = {
             k.removeprefix(TEACHER_PREFIX): v
             for k, v in batch.items()
             if k.startswith(TEACHER_PREFIX)
         }
         batch = {**batch, **own}
-        inputs = batch['input_ids'], batch['attention_mask'], batch['token_type_ids']
         if self.head is None:
-            output: Any = model.apply(
+            output: Any = PretrainingModel(self.teacher).apply(
                 {'params': params},
-                *inputs,
+                batch['input_ids'],
+                batch['attention_mask'],
+                batch['token_type_ids'],
                 batch['masked_positions'],
                 return_hidden_states=self.needs_hidden_states,
             )
-            return {'mlm': output.mlm_logits}, output.hidden_states
-        kind = self.head.kind
-        encoded: Any = model.apply(
-            {'params': params},
-            *inputs,
-            return_hidden_states=self.needs_hidden_states,
-            use_pooler=kind in POOLED,
-            method='encode',
+            return ModelOutputs({'mlm': output.mlm_logits}, output.hidden_states)
+        outputs = FinetunedModel(self.teacher, self.head)(
+            params, batch, is_training=True, return_hidden_states=self.needs_hidden_states
         )
-        hidden, pooled, embedded, (layers, _) = encoded
-        nothing = dropout_of(0.0, None, jnp.zeros(0, jnp.int32))
-        logits = apply_head(kind, params['head'], hidden, pooled, batch, nothing, True)
+        logits = outputs.logits
         if self.order:
             logits = {name: x[..., np.array(self.order)] for name, x in logits.items()}
-        states = None if layers is None else jnp.concatenate([embedded[None], layers])
-        return logits, states
+        return ModelOutputs(logits, outputs.hidden_states)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,14 +366,14 @@ class Distillation:
           The same, with the teacher's word embeddings where there are `word_embeddings`.
         """
 
-        def init_with_teacher(key: Key[Array, ''], *start: Any) -> dict[str, Any]:
-            params = {**init(key, *start), **self.loss.init_params(key)}
-            if self.word_embeddings is None:
-                return params
-            words = {'word': {'embedding': jnp.asarray(self.word_embeddings)}}
-            return params | {'embeddings': params['embeddings'] | words}
+        return functools.partial(self._init, init)
 
-        return init_with_teacher
+    def _init(self, init: Callable[..., Any], key: Key[Array, ''], *start: Any) -> dict[str, Any]:
+        params = {**init(key, *start), **self.loss.init_params(key)}
+        if self.word_embeddings is None:
+            return params
+        word = {'word': {'embedding': jnp.asarray(self.word_embeddings)}}
+        return params | {'embeddings': params['embeddings'] | word}
 
 
 def _sequence_weights(batch: Batch) -> Float[Array, 'sequences']:

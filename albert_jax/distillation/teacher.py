@@ -12,7 +12,7 @@ from albert_jax.distillation.losses import (
     TEACHER,
     Distillation,
     DistillationLoss,
-    principal_words,
+    principal_components,
 )
 from albert_jax.interop import source
 from albert_jax.interop.checksums import digest_of_all
@@ -20,9 +20,6 @@ from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import Head
 from albert_jax.runs.distillation import DistillationSettings
-
-# Their answers are about whole sequences, so that teacher and student may cut them otherwise.
-_OF_SEQUENCES = ('sequence_classification', 'multiple_choice')
 
 
 def read_teacher(name: str) -> Pretrained:
@@ -84,7 +81,7 @@ def distillation_on_task(
         )
     assert teacher.tokenizer is not None
     if not has_same_vocabulary(tokenizer, teacher.tokenizer):
-        if head.kind not in _OF_SEQUENCES:
+        if head.definition.is_token_level:
             raise UserError(
                 f'teacher={name} has another vocabulary than the student, whose tokens would not '
                 f'be its own; for this task both need the same.'
@@ -137,14 +134,14 @@ def distillation_on_text(
             f'pretraining.sequence_length is {sequence_length}, but teacher={name} has '
             f'{teacher.config.max_position_embeddings} positions.'
         )
-    whole = complete(teacher)
-    if settings.soft_weight and 'mlm' in whole.initialised:
+    completed = complete(teacher)
+    if settings.soft_weight and 'mlm' in completed.initialised:
         raise UserError(
             f'teacher={name} has no masked-LM head to ask; set --config.distillation.soft_weight=0 '
             f'and hidden_weight or relation_weight above it.'
         )
     parts = ('embeddings', 'encoder', 'pooler', 'mlm', 'sentence')
-    return _make(whole, parts, settings, student, None, ())
+    return _make(completed, parts, settings, student, None, ())
 
 
 def _make(
@@ -177,7 +174,7 @@ def _make(
                 f'{student.embedding_size}; set '
                 f'--config.model.embedding_size={table.shape[1]} or less.'
             )
-        word_embeddings = principal_words(table, student.embedding_size)
+        word_embeddings = principal_components(table, student.embedding_size)
     return Distillation(
         DistillationLoss(settings, student, config, head, order),
         {TEACHER: params},

@@ -11,11 +11,12 @@ import numpy as np
 
 from albert_jax.cli.errors import UserError, first_line
 from albert_jax.interop import huggingface_tokenizer
+from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.huggingface_config import parse
 from albert_jax.interop.native import Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import Head
+from albert_jax.model.heads import HEADS, Head
 
 _SKIPS = (
     Skip(r'(^|/)(adam|lamb)_[mv]$', "the optimizer's moments"),
@@ -104,9 +105,6 @@ def table(config: AlbertConfig) -> Iterator[Entry]:
     yield from _classifier('cls/seq_relationship/', 'sentence')
 
 
-_HEADS = {'': 'sequence_classification', 'cls/squad/': 'question_answering'}
-
-
 def checkpoints(path: Path) -> list[Path]:
     """The TensorFlow checkpoints in a directory, without the ending `.index`."""
     found = [*path.glob('*.index'), *path.glob('variables/variables.index')]
@@ -132,13 +130,14 @@ def read(prefix: Path, vocabulary: Path | None = None) -> Pretrained:
     tensors = _canonical(_open(prefix))
     config = _read_config(content, f'{_PROJECTION}/kernel' in tensors, str(config_file))
     entries, head, num_outputs = list(table(config)), None, 0
-    for place, kind in _HEADS.items():
-        weights = tensors.get(f'{place}output_weights')
-        if weights is not None and len(weights.shape) == 2:
+    for kind, layout in HEAD_FORMATS.items():
+        scope = layout.google_scope
+        weights = None if scope is None else tensors.get(f'{scope}output_weights')
+        if scope is not None and weights is not None and len(weights.shape) == 2:
             num_outputs = weights.shape[0]
             labels = [f'LABEL_{index}' for index in range(num_outputs)]
-            head = Head(kind, tuple(labels) if kind == 'sequence_classification' else ())
-            entries += _classifier(place, 'head')
+            head = Head(kind, tuple(labels) if HEADS[kind].has_labels else ())
+            entries += _classifier(scope, 'head')
     params, notes = to_ours(entries, tensors, _SKIPS, config, str(prefix), num_outputs)
     tokenizer = _tokenizer_of(directory, vocabulary)
     model = Pretrained(config, params, None, head, notes=tuple(notes))

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import huggingface_config as configs
 from albert_jax.interop import huggingface_tokenizer as tokenizers
+from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.native import OPTIONAL_PARTS, Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours, to_theirs
 from albert_jax.model.config import AlbertConfig
@@ -105,7 +106,7 @@ def bert_table(config: AlbertConfig) -> Iterator[Entry]:
 
 
 _TABLES = {'albert': albert_table, 'bert': bert_table}
-_HEAD_TENSORS = ('classifier', 'qa_outputs')
+_HEAD_TENSORS = tuple(dict.fromkeys(layout.hugging_face_layer for layout in HEAD_FORMATS.values()))
 
 
 def is_directory(path: Path) -> bool:
@@ -283,8 +284,7 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
     params = pretrained.own_params()
     notes = []
     if head is not None:
-        has_pooler = head.kind in ('sequence_classification', 'multiple_choice')
-        dropped = {'mlm', 'sentence'} | (set() if has_pooler else {'pooler'})
+        dropped = {'mlm', 'sentence'} | (set() if head.definition.uses_pooler else {'pooler'})
         lost = [OPTIONAL_PARTS[part] for part in OPTIONAL_PARTS if part in dropped & set(params)]
         if lost:
             notes.append(f'left out, since the architecture of a fine-tuned model has none: '
@@ -310,8 +310,8 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
             for name, tensor in tensors.items()
         }
     if head is not None:
-        name = 'qa_outputs' if head.kind == 'question_answering' else 'classifier'
-        tensors |= to_theirs(_dense(name, 'head'), params)
+        layer = HEAD_FORMATS[head.kind].hugging_face_layer
+        tensors |= to_theirs(_dense(layer, 'head'), params)
     if pretrained.tokenizer is None:
         notes.append('there was no vocabulary to write.')
     else:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.interop.head_formats import HEAD_FORMATS, KIND_OF_SUFFIX
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import Head
+from albert_jax.model.heads import HEADS, Head
 
 # What Hugging Face takes where config.json is silent.
 _ALBERT_DEFAULTS = {
@@ -47,12 +48,6 @@ _ACTIVATIONS = {
     'gelu': 'gelu_erf',
     'gelu_python': 'gelu_erf',
     'relu': 'relu',
-}
-_HEADS = {
-    'ForSequenceClassification': 'sequence_classification',
-    'ForTokenClassification': 'token_classification',
-    'ForQuestionAnswering': 'question_answering',
-    'ForMultipleChoice': 'multiple_choice',
 }
 # What their config.json cannot say of ours; kept there under the key albert_jax.
 _OURS_ONLY = (
@@ -157,11 +152,9 @@ def write_config(config: AlbertConfig, head: Head | None, parts: tuple[str, ...]
 
 def _architecture(head: Head | None, parts: tuple[str, ...]) -> str:
     if head is not None:
-        if head.kind not in _HEADS.values():
-            raise UserError(
-                f'Hugging Face has no {head.kind.replace("_", " ")} head; convert to albert_jax.'
-            )
-        return next(name for name, kind in _HEADS.items() if kind == head.kind)
+        if head.kind not in HEAD_FORMATS:
+            raise UserError(f'Hugging Face has no {head.name} head; convert to albert_jax.')
+        return HEAD_FORMATS[head.kind].hugging_face_suffix
     if 'mlm' not in parts:
         return 'Model'
     return 'ForPreTraining' if {'sentence', 'pooler'} <= set(parts) else 'ForMaskedLM'
@@ -175,15 +168,16 @@ def read_head(content: Mapping[str, Any], num_outputs: int, origin: str) -> Head
     """
     architectures = content.get('architectures') or ['']
     suffix = str(architectures[0]).removeprefix('Albert').removeprefix('Bert')
-    if suffix not in _HEADS:
+    if suffix not in KIND_OF_SUFFIX:
         raise UserError(
             f'{origin} has the weights of a classifier, but its config.json names the architecture '
-            f'{architectures[0]!r}; it must end in one of {", ".join(_HEADS)}.'
+            f'{architectures[0]!r}; it must end in one of '
+            f'{", ".join(KIND_OF_SUFFIX)}.'
         )
     given = content.get('id2label') or {}
     labels = tuple(str(given.get(str(i), f'LABEL_{i}')) for i in range(num_outputs))
-    has_labels = suffix in ('ForSequenceClassification', 'ForTokenClassification')
-    return Head(_HEADS[suffix], labels if has_labels else ())
+    kind = KIND_OF_SUFFIX[suffix]
+    return Head(kind, labels if HEADS[kind].has_labels else ())
 
 
 def model_type(config: AlbertConfig) -> str:

@@ -1,7 +1,8 @@
 """A model as a function of plain arrays, and as artefacts that run without this package."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,21 @@ import jax
 import jax.numpy as jnp
 from jax import export
 from jax.extend.core import jaxpr_as_fun
-from jaxtyping import Array
+from jaxtyping import Array, Int, PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import onnx_graph
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
-from albert_jax.model.heads import POOLED, apply_head
+from albert_jax.model.finetuned import FinetunedModel
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-# The beams of the end-conditioned head need so many places.
+# The beams of the end-conditioned head need so many positions.
 _SHORTEST = 8
 # Bytes that each of the formats can hold, with room for the program beside the weights.
 _MOST_BYTES = 2**31 - 2**24
 
 _INPUTS = ('input_ids', 'attention_mask', 'token_type_ids')
-# Where an answer may be: 1 for the pieces of the passage.
-_CAN_ANSWER = 'can_answer'
-_QUESTIONS = ('question_answering', 'conditional_question_answering')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Portable:
     # Of int32 inputs, all [batch, length], or [batch, choices, length] with four choices.
     inputs: tuple[str, ...]
     axes: tuple[str, ...]
-    call: Callable[..., dict[str, Array]]
+    call: Callable[..., Mapping[str, Array]]
 
 
 def portable(model: Pretrained) -> Portable:
@@ -58,72 +56,66 @@ def portable(model: Pretrained) -> Portable:
             f'The model has {size / 1e9:.1f} GB in float32; a file of any of these formats holds '
             f'less than {_MOST_BYTES / 1e9:.1f}. Take it to Hugging Face with albert_jax.convert.'
         )
-    albert = PretrainingModel(model.config.plain)
     if model.head is None:
-
-        def pretrained(input_ids: Array, attention_mask: Array, token_type_ids: Array) -> Any:
-            output: Any = albert.apply(
-                {'params': params}, input_ids, attention_mask, token_type_ids
-            )
-            return {
-                'last_hidden_state': output.last_hidden_state,
-                'pooled_output': output.pooled_output,
-                'mlm_logits': output.mlm_logits,
-                'sop_logits': output.sop_logits,
-            }
-
-        return Portable(_INPUTS, ('batch', 'length'), pretrained)
-
-    kind = model.head.kind
-    is_choice, is_question = kind == 'multiple_choice', kind in _QUESTIONS
-
-    def fine_tuned(
-        input_ids: Array, attention_mask: Array, token_type_ids: Array, can_answer: Any = None
-    ) -> dict[str, Array]:
-        arrays = [input_ids, attention_mask, token_type_ids]
-        if is_choice:
-            arrays = [array.reshape(-1, array.shape[-1]) for array in arrays]
-        found: Any = albert.apply(
-            {'params': params},
-            *arrays,
-            use_pooler=kind in POOLED,
-            method=PretrainingModel.encode,
-        )
-        hidden, pooled, _, _ = found
-        batch: Any = {}
-        if is_question:
-            batch = {_CAN_ANSWER: can_answer}
-        elif is_choice:
-            batch = {'labels': input_ids[:, 0, 0]}
-        hidden = hidden.astype(jnp.float32)
-        return apply_head(kind, params['head'], hidden, pooled, batch, _kept, is_training=False)
-
-    inputs = (*_INPUTS, _CAN_ANSWER) if is_question else _INPUTS
-    axes = ('batch', '4', 'length') if is_choice else ('batch', 'length')
-    return Portable(inputs, axes, fine_tuned)
+        call = functools.partial(_pretrained, PretrainingModel(model.config.plain), params)
+        return Portable(_INPUTS, ('batch', 'length'), call)
+    definition = model.head.definition
+    inputs = (*_INPUTS, *definition.extra_inputs)
+    choices = (str(definition.num_choices),) if definition.num_choices > 1 else ()
+    call = functools.partial(
+        _finetuned, FinetunedModel(model.config.plain, model.head), params, inputs
+    )
+    return Portable(inputs, ('batch', *choices, 'length'), call)
 
 
-def _kept(features: Array) -> Array:
-    return features
+def _pretrained(
+    model: PretrainingModel,
+    params: PyTree,
+    input_ids: Int[Array, 'batch length'],
+    attention_mask: Int[Array, 'batch length'],
+    token_type_ids: Int[Array, 'batch length'],
+) -> dict[str, Array]:
+    output: Any = model.apply({'params': params}, input_ids, attention_mask, token_type_ids)
+    return {
+        'last_hidden_state': output.last_hidden_state,
+        'pooled_output': output.pooled_output,
+        'mlm_logits': output.mlm_logits,
+        'sop_logits': output.sop_logits,
+    }
 
 
-def _symbolic(found: Portable, model: Pretrained) -> list[jax.ShapeDtypeStruct]:
+def _finetuned(
+    model: FinetunedModel,
+    params: PyTree,
+    names: Sequence[str],
+    *arrays: Int[Array, 'batch *choices length'],
+) -> Mapping[str, Array]:
+    batch = dict(zip(names, arrays, strict=True))
+    if model.head.definition.num_choices > 1:
+        # The encoder takes sequences; the head counts examples by their labels.
+        labels = batch['input_ids'][:, 0, 0]
+        batch = {name: array.reshape(-1, array.shape[-1]) for name, array in batch.items()}
+        batch['labels'] = labels
+    return model(params, batch).logits
+
+
+def _symbolic(function: Portable, model: Pretrained) -> list[jax.ShapeDtypeStruct]:
     """Shapes of the inputs in any batch and length."""
     symbols = export.symbolic_shape(
-        ', '.join(found.axes),
+        ', '.join(function.axes),
         constraints=[
             'batch >= 1', f'length >= {_SHORTEST}',
             f'length <= {model.config.max_position_embeddings}',
         ],
     )  # fmt: skip
-    return [jax.ShapeDtypeStruct(symbols, jnp.int32) for _ in found.inputs]
+    return [jax.ShapeDtypeStruct(symbols, jnp.int32) for _ in function.inputs]
 
 
 def stablehlo(model: Pretrained) -> bytes:
     """The function as one artefact for CPU, CUDA and TPU, for `jax.export.deserialize`."""
-    found = portable(model)
-    shapes = _symbolic(found, model)
-    return bytes(export.export(jax.jit(found.call), platforms=PLATFORMS)(*shapes).serialize())
+    function = portable(model)
+    shapes = _symbolic(function, model)
+    return bytes(export.export(jax.jit(function.call), platforms=PLATFORMS)(*shapes).serialize())
 
 
 def savedmodel(model: Pretrained, folder: Path) -> None:
@@ -139,23 +131,23 @@ def savedmodel(model: Pretrained, folder: Path) -> None:
         raise UserError(
             "--format=savedmodel needs TensorFlow; run pip install -e '.[tensorflow]' first."
         ) from error
-    found = portable(model)
+    function = portable(model)
     longest = model.config.max_position_embeddings
     converted = jax2tf.convert(
-        found.call,
-        polymorphic_shapes=[f'({", ".join(found.axes)})'] * len(found.inputs),
+        function.call,
+        polymorphic_shapes=[f'({", ".join(function.axes)})'] * len(function.inputs),
         polymorphic_constraints=[
             'batch >= 1', f'length >= {_SHORTEST}', f'length <= {longest}',
         ],
         native_serialization_platforms=('cpu', 'cuda', 'tpu'),
         with_gradient=False,
     )  # fmt: skip
-    shape = [int(axis) if axis.isdigit() else None for axis in found.axes]
-    specs = {name: tf.TensorSpec(shape, tf.int32, name=name) for name in found.inputs}
+    shape = [int(axis) if axis.isdigit() else None for axis in function.axes]
+    specs = {name: tf.TensorSpec(shape, tf.int32, name=name) for name in function.inputs}
 
     module: Any = tf.Module()
     module.serve = tf.function(
-        lambda **arrays: converted(*[arrays[name] for name in found.inputs]), autograph=False
+        lambda **arrays: converted(*[arrays[name] for name in function.inputs]), autograph=False
     )
     signature = module.serve.get_concrete_function(**specs)
     tf.saved_model.save(module, str(folder), signatures={'serving_default': signature})
@@ -178,15 +170,15 @@ def onnx(model: Pretrained, file: Path) -> None:
         ) from error
     # One line for every shape that a loop leaves open; ONNX Runtime works them out.
     logging.getLogger('onnx_ir').setLevel(logging.ERROR)
-    found = portable(model)
-    shapes = _symbolic(found, model)
+    function = portable(model)
+    shapes = _symbolic(function, model)
     # Traced here: while the exporter converts, it has its own jnp, which wants fixed lengths.
-    traced, outputs = jax.make_jaxpr(found.call, return_shape=True)(*shapes)
+    traced, outputs = jax.make_jaxpr(function.call, return_shape=True)(*shapes)
     converted: Any = to_onnx(
         jaxpr_as_fun(traced),
         inputs=shapes,
         model_name='albert_jax',
-        input_names=found.inputs,
+        input_names=function.inputs,
         output_names=sorted(outputs),
     )
     onnx_graph.tidy(converted)

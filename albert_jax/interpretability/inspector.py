@@ -17,13 +17,12 @@ from jaxtyping import Array, Float, Int
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
-from albert_jax.model.heads import apply_head
+from albert_jax.model.finetuned import FinetunedModel
 
 # Attributions must add up to the difference that they explain, within this share of it.
 COMPLETENESS = 1e-2
 _FEWEST_POINTS, _MOST_POINTS = 16, 1024
 _POINTS_AT_A_TIME = 16
-_EXPLAINED = ('sequence_classification',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +194,7 @@ class Inspector:
         encoded = Encoded(('',) * length, ids, np.zeros_like(ids))
         self.look(encoded)
         head = self.model.head
-        if 'mlm' in self.model.own_params() if head is None else head.kind in _EXPLAINED:
+        if 'mlm' in self.model.own_params() if head is None else head.definition.is_text_classifier:
             self._of_text(encoded, 0)
             way, shares = self._from_masks(encoded, length), np.ones(_POINTS_AT_A_TIME, np.float32)
             self._slopes(
@@ -230,7 +229,7 @@ class Inspector:
           UserError: if the model is not a classifier or has no such label.
         """
         head = self.model.head
-        if head is None or head.kind not in _EXPLAINED:
+        if head is None or not head.definition.is_text_classifier:
             raise UserError('Only models for classification or regression have a class to explain.')
         if label is not None and label not in head.labels:
             raise UserError(f'There is no label {label!r}; there are {", ".join(head.labels)}.')
@@ -346,22 +345,21 @@ class Inspector:
         num_points = shares.shape[0]
         if moved is None:
             moved = (shares[:, None, None] - 1) * way[None]
-        found: Any = self._albert.apply(
+        batch = {
+            'input_ids': jnp.tile(ids, (num_points, 1)),
+            'attention_mask': jnp.tile(mask, (num_points, 1)),
+            'token_type_ids': jnp.tile(types, (num_points, 1)),
+        }
+        if self.model.head is not None:
+            model = FinetunedModel(self.model.config.plain, self.model.head)
+            return model(params, batch, perturbation=moved).logits['logits']
+        encoded: Any = self._albert.apply(
             {'params': params},
-            jnp.tile(ids, (num_points, 1)),
-            jnp.tile(mask, (num_points, 1)),
-            jnp.tile(types, (num_points, 1)),
+            *batch.values(),
             perturbation=moved,
             method=PretrainingModel.encode,
         )
-        hidden, pooled, _, _ = found
-        hidden = hidden.astype(jnp.float32)
-        head = self.model.head
-        if head is not None:
-            batch: Any = {}
-            return apply_head(
-                head.kind, params['head'], hidden, pooled, batch, lambda x: x, is_training=False
-            )['logits']
+        hidden = encoded.last_hidden_state.astype(jnp.float32)
 
         def at_mask(module: PretrainingModel, hidden: Array) -> Array:
             at_place = jax.lax.dynamic_slice_in_dim(hidden, place, 1, axis=1)

@@ -57,6 +57,21 @@ class PretrainingOutput:
     attention_probs: Float[Array, 'layers batch heads length length'] | None = None
 
 
+@struct.dataclass
+class EncoderOutput:
+    """What the encoder and the pooler compute."""
+
+    # In the compute dtype.
+    last_hidden_state: Float[Array, 'batch length hidden']
+    # float32; zeros without the pooler.
+    pooled_output: Float[Array, 'batch hidden']
+    # The projected embeddings and then every layer's output, in the compute dtype; None unless
+    # asked for.
+    hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None = None
+    # None unless asked for; with inner groups, every inner block of every layer in turn.
+    attention_probs: Float[Array, 'layers batch heads length length'] | None = None
+
+
 # Elementwise maps are always computed again in the backward pass, from what a product has left:
 # that is cheaper than to write their parts to memory and read them back.
 _recomputed = functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
@@ -395,7 +410,7 @@ class PretrainingModel(nn.Module):
         Raises:
           ValueError: if the sequence is longer than the position table.
         """
-        hidden, pooled, embedded, details = self.encode(
+        encoded = self.encode(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -404,23 +419,20 @@ class PretrainingModel(nn.Module):
             return_attentions=return_attentions,
             return_hidden_states=return_attentions or return_hidden_states,
         )
+        hidden, hidden_states = encoded.last_hidden_state, encoded.hidden_states
         gathered = hidden
         if masked_positions is not None:
             positions = jnp.asarray(masked_positions)[:, :, None]
             gathered = jnp.take_along_axis(hidden, positions, axis=1)
-        hidden_states = attention_probs = None
-        layer_outputs, layer_probs = details
-        if layer_outputs is not None:
-            hidden_states = jnp.concatenate([embedded[None], layer_outputs]).astype(jnp.float32)
-        if layer_probs is not None:
-            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
+        if hidden_states is not None:
+            hidden_states = hidden_states.astype(jnp.float32)
         return PretrainingOutput(
             last_hidden_state=hidden.astype(jnp.float32),
-            pooled_output=pooled,
+            pooled_output=encoded.pooled_output,
             mlm_logits=self.mlm(gathered, self.embeddings.decode),
-            sop_logits=self.sentence(pooled).astype(jnp.float32),
+            sop_logits=self.sentence(encoded.pooled_output).astype(jnp.float32),
             hidden_states=hidden_states,
-            attention_probs=attention_probs,
+            attention_probs=encoded.attention_probs,
         )
 
     def encode(
@@ -435,12 +447,7 @@ class PretrainingModel(nn.Module):
         return_hidden_states: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
         use_pooler: bool = True,
-    ) -> tuple[
-        Float[Array, 'batch length hidden'],
-        Float[Array, 'batch hidden'],
-        Float[Array, 'batch length hidden'],
-        tuple[Array | None, Array | None],
-    ]:
+    ) -> EncoderOutput:
         """The encoder and the pooler alone: what a fine-tuned model needs.
 
         Args:
@@ -449,14 +456,10 @@ class PretrainingModel(nn.Module):
           token_type_ids: as in `__call__`.
           example_ids: as in `__call__`.
           deterministic: as in `__call__`.
-          return_attentions: give every layer's attention probabilities.
-          return_hidden_states: give every layer's output.
+          return_attentions: also return every layer's attention probabilities.
+          return_hidden_states: also return the projected embeddings and every layer's output.
           perturbation: added to the word embeddings, for adversarial training.
           use_pooler: without it the pooled output is zeros, and its weights need not be there.
-
-        Returns:
-          The last layer, in the compute dtype; the pooled output; the projected embeddings; and
-          the outputs of the layers and their attention probabilities, None where not asked for.
 
         Raises:
           ValueError: if the sequence is longer than the position table.
@@ -472,14 +475,19 @@ class PretrainingModel(nn.Module):
         types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
-        hidden, details = self.encoder(
+        hidden, (layer_outputs, layer_probs) = self.encoder(
             embedded, mask, examples, deterministic, return_attentions, return_hidden_states
         )
         if use_pooler:
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
         else:
             pooled = jnp.zeros((batch, self.config.hidden_size))
-        return hidden, pooled, embedded, details
+        hidden_states = attention_probs = None
+        if layer_outputs is not None:
+            hidden_states = jnp.concatenate([embedded[None], layer_outputs])
+        if layer_probs is not None:
+            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
+        return EncoderOutput(hidden, pooled, hidden_states, attention_probs)
 
 
 class MaskedLanguageHead(_Weights):

@@ -6,6 +6,8 @@ model trained without a sentence loss it is as it was drawn.
 """
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.report import print_metrics
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.interop.native import Pretrained, complete
@@ -56,6 +59,31 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
         data = PretrainingData(corpus, 'validation', settings, batch_size, seed)
         metrics = {**_means(whole, data, task), **metrics}
     return {name: metrics[name] for name in sorted(metrics)}
+
+
+def report(model: Pretrained, directory: str, batch_size: int, output: Path | None) -> None:
+    """Prints what `evaluate` gives for a corpus, and writes it if asked.
+
+    Args:
+      model: with its pretraining heads.
+      directory: of the corpus.
+      batch_size: sequences at a time.
+      output: folder for results.json.
+
+    Raises:
+      UserError: if the model does not fit the corpus, or the file cannot be written.
+    """
+    metrics = evaluate(model, PreparedCorpus(directory), batch_size)
+    print(f'{directory}: the held-out text')
+    print_metrics(metrics)
+    if output:
+        file = output / 'results.json'
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(metrics, indent=2) + '\n')
+        except OSError as error:
+            raise UserError(f'{file} cannot be written: {error.strerror}.') from error
+        print(f'Wrote {file}.')
 
 
 def _means(model: Pretrained, data: PretrainingData, task: str) -> dict[str, float]:

@@ -69,7 +69,7 @@ class Predict:
 
     def __init__(self, answerer: Answerer) -> None:
         self._answerer = answerer
-        self.lengths = served_lengths(answerer.family.settings.max_length)
+        self.lengths = served_lengths(answerer.task.settings.max_length)
 
     @property
     def num_compiled(self) -> int:
@@ -82,12 +82,12 @@ class Predict:
         Raises:
           UserError: if one is not what the task wants.
         """
-        answerer, family = self._answerer, self._answerer.family
+        answerer, task = self._answerer, self._answerer.task
         examples = [
             answerer.example(value, f'input {number}', str(number))
             for number, value in enumerate(given)
         ]
-        features = family.encode(examples, answerer.tokenizer, answerer.head, False)
+        features = task.encode(examples, answerer.tokenizer, answerer.head, False)
         lengths = [next(x for x in self.lengths if x >= n) for n in features.lengths]
         pad_id, one = answerer.tokenizer.pad_id, np.ones(1, np.float32)
         rows = [
@@ -97,8 +97,8 @@ class Predict:
 
         def answers(outputs: Sequence[Arrays]) -> list[Any]:
             merged = {name: [row[name] for row in outputs] for name in outputs[0]}
-            found = family.predictions(examples, features, merged, answerer.head)
-            return [{k: v for k, v in answer.items() if k != 'id'} for answer in found]
+            predictions = task.predictions(examples, features, merged, answerer.head)
+            return [{k: v for k, v in answer.items() if k != 'id'} for answer in predictions]
 
         return Encoded(rows, answers)
 
@@ -108,11 +108,7 @@ class Predict:
 
     def example(self, length: int) -> Row:
         """Any row of a length."""
-        fields = self._answerer.fields
-        texts: dict[str, Any] = dict.fromkeys(fields, 'a')
-        if 'options' in fields:
-            texts['options'] = ['a'] * 4
-        return pad_to(self.encode([texts or 'a']).rows[0], length)
+        return pad_to(self.encode([self._answerer.task.sample]).rows[0], length)
 
 
 class _Mapped:
@@ -249,8 +245,8 @@ class Embed(_OfPretrained):
             encode = functools.partial(
                 PretrainingModel(config).apply, use_pooler=False, method='encode'
             )
-            found: Any = encode({'params': params}, *(batch[name] for name in _INPUTS))
-            hidden = found[0].astype(jnp.float32)
+            encoded: Any = encode({'params': params}, *(batch[name] for name in _INPUTS))
+            hidden = encoded.last_hidden_state.astype(jnp.float32)
             mask = batch['attention_mask'].astype(jnp.float32)[:, :, None]
             return {'mean': (hidden * mask).sum(1) / mask.sum(1), 'cls': hidden[:, 0]}
 

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.tables import Row, read_rows
-from albert_jax.tasks.task import Outputs, softmax
+from albert_jax.tasks.task import Outputs, Task, check_fields, softmax
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     'accuracy': metrics.accuracy,
@@ -39,8 +39,28 @@ class TextExample:
     second: str | None
     label: str | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the label is known."""
+        return self.label is not None
 
-class TextTask:
+    @property
+    def group(self) -> str:
+        """Examples with the same first text are held out together."""
+        return self.first or str(self)
+
+
+class Columns(NamedTuple):
+    """Names of the columns of a file."""
+
+    key: str | None
+    first: str
+    # None for tasks of single texts.
+    second: str | None
+    label: str
+
+
+class TextTask(Task[TextExample]):
     """Texts or pairs with a label or a number each, from TSV, CSV or JSON Lines.
 
     Args:
@@ -50,6 +70,8 @@ class TextTask:
       labels: of the classes; None for those of the training file, or of the settings.
     """
 
+    head_kind = 'sequence_classification'
+    reads_tfds = True
     # Whether rows with more or fewer fields than the header are known to be there.
     skips_broken = False
 
@@ -60,18 +82,26 @@ class TextTask:
         metric_names: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.is_regression = is_regression
         default = ('pearson', 'spearman', 'mean_squared_error') if is_regression else ('accuracy',)
         self.metric_names = tuple(metric_names or default)
-        self.best_metric, self.is_lower_better = self.metric_names[0], False
+        self.best_metric = self.metric_names[0]
         given = tuple(label.strip() for label in settings.labels.split(',') if label.strip())
         self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
 
-    def columns(self, path: Path, is_labelled: bool) -> tuple[str | None, str, str | None, str]:
-        """Columns of a file: key, first text, second text, label."""
+    def columns(self, path: Path, is_labelled: bool) -> Columns:
+        """Columns of a file."""
         del path, is_labelled
-        return None, self.settings.text, self.settings.text_pair or None, self.settings.label
+        return self._own_columns()
+
+    def tfds_columns(self) -> Columns:
+        """Features of a data set of tensorflow-datasets."""
+        return self._own_columns()
+
+    def _own_columns(self) -> Columns:
+        settings = self.settings
+        return Columns(None, settings.text, settings.text_pair or None, settings.label)
 
     def has_header(self, path: Path, is_labelled: bool) -> bool:
         """Whether the first line of a file names its columns."""
@@ -84,18 +114,83 @@ class TextTask:
         Raises:
           UserError: if a column is missing, a label is unknown or missing, or there is no row.
         """
-        key, first, second, label = self.columns(path, is_labelled)
+        columns = self.columns(path, is_labelled)
         examples = []
         has_header = self.has_header(path, is_labelled)
         for number, row in enumerate(read_rows(path, has_header, self.skips_broken)):
-            text = row.value(first)
-            pair = row.value(second) if second else None
-            value = self._label(row, label, is_training) if is_labelled else None
-            name = row.values.get(key, str(number)) if key else str(number)
-            examples.append(TextExample(row.where, name, text, pair, value))
+            first = row.value(columns.first)
+            second = row.value(columns.second) if columns.second else None
+            label = self._label(row, columns.label, is_training) if is_labelled else None
+            key = row.values.get(columns.key, str(number)) if columns.key else str(number)
+            examples.append(TextExample(row.where, key, first, second, label))
         if not examples:
             raise UserError(f'{path} has no examples.')
         return examples
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Both columns of a pair; a single text needs no object."""
+        _, first, second, _ = self.columns(Path(), False)
+        return (first, second) if second else ()
+
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> TextExample:
+        """The example of a text, or of an object with the columns of the texts."""
+        _, first, second, _ = self.columns(Path(), False)
+        if isinstance(content, str) and not second:
+            return TextExample(where, key, content, None, None)
+        fields = check_fields(content, where, [first, *([second] if second else [])])
+        return TextExample(where, key, fields[first], fields[second] if second else None, None)
+
+    def parse_line(self, line: str, where: str, key: str) -> TextExample:
+        """The example of a text, of a pair with a tab between, or of a JSON object."""
+        if line.lstrip().startswith('{'):
+            return super().parse_line(line, where, key)
+        if not self.fields:
+            return TextExample(where, key, line, None, None)
+        texts = line.split('\t')
+        if len(texts) != 2:
+            raise UserError(f'{where}: the task wants two texts with a tab between them.')
+        return TextExample(where, key, texts[0], texts[1], None)
+
+    def from_tfds(
+        self,
+        row: Mapping[str, Any],
+        features: Mapping[str, Any],
+        where: str,
+        key: str,
+        is_training: bool,
+        is_labelled: bool,
+    ) -> TextExample:
+        """The example of a row.
+
+        Raises:
+          UserError: if a text is missing, or in training the label.
+        """
+        _, first, second, label = self.tfds_columns()
+        for name in (first, second):
+            if name and name not in row:
+                raise UserError(f'{where} has no feature {name!r}; there are {", ".join(row)}.')
+        value = self._tfds_label(row.get(label), features.get(label))
+        if value is None and is_training:
+            raise UserError(f'{where} has no label.')
+        return TextExample(
+            where,
+            str(row.get('idx', key)),
+            _decoded(row[first]),
+            _decoded(row[second]) if second else None,
+            value if is_labelled else None,
+        )
+
+    def _tfds_label(self, value: Any, feature: Any) -> str | None:
+        """The label as the published files have it; TFDS writes −1 for one that is not known."""
+        if value is None:
+            return None
+        if self.is_regression:
+            return str(float(value))
+        if int(value) < 0:
+            return None
+        has_names = self.labels is None or '0' not in self.labels
+        return feature.int2str(int(value)) if has_names else str(int(value))
 
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
         if column not in row.values and not is_training:
@@ -127,14 +222,37 @@ class TextTask:
           UserError: if there are fewer than two labels.
         """
         if self.is_regression:
-            return Head('sequence_classification', ('score',))
+            return Head(self.head_kind, ('score',))
         labels = self.labels or tuple(sorted({e.label for e in examples if e.label is not None}))
         if len(labels) < 2:
             raise UserError(
                 f'{examples[0].where.rpartition(",")[0]}: the labels are {list(labels)}; '
                 f'classification needs two or more.'
             )
-        return Head('sequence_classification', labels)
+        return Head(self.head_kind, labels)
+
+    def use_head(self, head: Head, origin: str) -> None:
+        """Takes the labels of a model's head where the task has none of its own.
+
+        Raises:
+          UserError: if the head is of another kind, or its labels are not the task's.
+        """
+        super().use_head(head, origin)
+        name = self.settings.name
+        if self.is_regression != (len(head.labels) == 1):
+            raise UserError(
+                f'{origin} has {len(head.labels)} output(s), which do not fit the task {name}.'
+            )
+        if self.is_regression:
+            return
+        if self.labels is None:
+            self.labels = head.labels
+        if set(head.labels) != set(self.labels):
+            raise UserError(
+                f'{origin} has the labels {", ".join(head.labels)}, the task {name} '
+                f'{", ".join(self.labels)}; name them in the order of the outputs with '
+                f'--labels=A,B.'
+            )
 
     def encode(
         self,
@@ -175,12 +293,12 @@ class TextTask:
     ) -> dict[str, float]:
         """The task's metrics over the labelled examples; none if there are none."""
         del head
-        labelled = np.array([e.label is not None for e in examples])
+        labelled = np.array([e.is_labelled for e in examples])
         if not labelled.any():
             return {}
-        found = self._answers(outputs)[labelled]
+        predicted = self._answers(outputs)[labelled]
         labels = np.asarray(features.targets['labels'])[labelled]
-        return {name: METRICS[name](labels, found) for name in self.metric_names}
+        return {name: METRICS[name](labels, predicted) for name in self.metric_names}
 
     def _answers(self, outputs: Outputs) -> np.ndarray:
         logits = np.stack(list(outputs['logits']))
@@ -224,3 +342,7 @@ def write_tsv(file: Path, predictions: Sequence[Mapping[str, Any]]) -> Path:
         writer.writerow(['index', 'prediction'])
         writer.writerows([row['id'], row['prediction']] for row in predictions)
     return file
+
+
+def _decoded(value: Any) -> str:
+    return value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)

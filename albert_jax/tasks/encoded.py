@@ -12,10 +12,10 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
-from albert_jax.tasks.families import find_files
 from albert_jax.tasks.features import Features, cached
+from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
-from albert_jax.tasks.task import Task, digest_of, is_labelled
+from albert_jax.tasks.task import Task, digest_of
 
 # Changes when the same settings encode the same text otherwise.
 _ENCODING_VERSION = 1
@@ -42,7 +42,7 @@ def read_examples(data: FinetuneDataSettings, task: Task) -> Examples:
             'the training file with --config.data.validation_fraction=0.1.'
         )
     for held_out in examples.validation.values():
-        if not any(is_labelled(example) for example in held_out):
+        if not any(example.is_labelled for example in held_out):
             raise UserError(
                 f'{held_out[0].where} and all that follows has no label; the best checkpoint is '
                 f'chosen by the validation file.'

@@ -19,13 +19,14 @@ from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import DISTILLATION_PARAMS, Pretrained, read
 from albert_jax.model.flops import train_flops
-from albert_jax.model.heads import Head, init_head
+from albert_jax.model.heads import Head
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.encoded import Encoder, cache_folder, read_examples
-from albert_jax.tasks.families import make_task
 from albert_jax.tasks.features import Features, PairedFeatures, TrainBatches
-from albert_jax.tasks.objective import fine_tuning, scale_learning_rates, start_from
+from albert_jax.tasks.objective import fine_tuning, scale_learning_rates, with_fresh_head
+from albert_jax.tasks.output import write_predictions
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.registry import make_task
 from albert_jax.tasks.start import random_params, starting_point
 from albert_jax.tasks.task import Task, digest_of
 from albert_jax.training.job import TrainingJob
@@ -189,7 +190,7 @@ def make_job(
     special_ids = (
         tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id,
     )  # fmt: skip
-    init = start_from(prepared.head, config, init_head)
+    init = with_fresh_head(prepared.head, config)
     return TrainingJob(
         objective=fine_tuning(
             config,
@@ -294,25 +295,6 @@ def _predict(
             answers = task.predictions(examples, features, outputs, head)
             write_predictions(task, examples, answers, folder / f'{split}{suffix}')
     return metrics
-
-
-def write_predictions(
-    task: Task, examples: Sequence[Any], answers: Sequence[Mapping[str, Any]], folder: Path
-) -> list[Path]:
-    """Writes answers as JSON Lines, and in the form of the benchmark's server.
-
-    Raises:
-      UserError: if the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = folder / 'predictions.jsonl'
-        with lines.open('w', encoding='utf-8') as stream:
-            for answer in answers:
-                stream.write(json.dumps(answer, ensure_ascii=False) + '\n')
-        return [lines, *task.write(examples, answers, folder)]
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
 
 
 def _for_json(metrics: Mapping[Any, float]) -> dict[Any, float | None]:

@@ -1,17 +1,17 @@
 """Every example of a split through the model once, whatever the batch and the devices."""
 
+import collections
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.heads import POOLED, Head, apply_head, dropout_of
+from albert_jax.model.finetuned import FinetunedModel
+from albert_jax.model.heads import Head, Logits
 from albert_jax.model.losses import Batch
 from albert_jax.tasks.features import Features, eval_batches
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
@@ -40,41 +40,27 @@ class Predictor:
     ) -> None:
         self._mesh, self._max_length, self._pad_id = mesh, max_length, pad_id
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
-        model = PretrainingModel(config)
-
-        def answer(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            encoded: Any = model.apply(
-                {'params': params},
-                batch['input_ids'],
-                batch['attention_mask'],
-                batch['token_type_ids'],
-                use_pooler=head.kind in POOLED,
-                method='encode',
-            )
-            hidden, pooled, _, _ = encoded
-            nothing = dropout_of(0.0, None, jnp.zeros(0, jnp.int32))
-            logits = apply_head(head.kind, params['head'], hidden, pooled, batch, nothing, False)
-            if head.kind == 'token_classification':
-                return {'tags': logits['logits'].argmax(-1).astype(jnp.int32)}
-            return logits
-
+        self._model = FinetunedModel(config, head)
         # Mapped and not left to the compiler: it cannot split a Pallas kernel.
         mapped = jax.shard_map(
-            answer, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
+            self._predict, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
         )
-        self._answer = jax.jit(mapped, out_shardings=replicated(mesh))
+        self._predict_batch = jax.jit(mapped, out_shardings=replicated(mesh))
+
+    def _predict(self, params: PyTree, batch: Batch) -> Logits:
+        return self._model.head.definition.predictions(self._model(params, batch).logits)
 
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
-        return self._answer._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+        return self._predict_batch._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
     def start(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """The head's outputs for one batch, whose rows must divide by the devices.
 
         They may still be under way.
         """
-        return self._answer(params, put_batch(self._mesh, batch))
+        return self._predict_batch(params, put_batch(self._mesh, batch))
 
     def __call__(
         self,
@@ -90,31 +76,40 @@ class Predictor:
           is_stopped: asked before every batch.
         """
         rows: dict[str, list[Any]] = {}
-        waiting: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
-
-        def collect() -> None:
-            examples, outputs = waiting.pop(0)
-            for name, values in jax.device_get(outputs).items():
-                found = rows.setdefault(name, [None] * features.num_examples)
-                for row, example in enumerate(examples):
-                    found[example] = values[row]
-
-        share = self._batch_size // jax.process_count()
-        first = jax.process_index() * share
+        pending: collections.deque[tuple[np.ndarray, dict[str, jax.Array]]] = collections.deque()
         batches = eval_batches(features, self._batch_size, self._max_length, self._pad_id)
         for examples, batch in batches:
             if is_stopped():
                 return None
-            choices = len(batch['input_ids']) // self._batch_size
-            mine = {
-                name: values[first * many : (first + share) * many]
-                for name, values in batch.items()
-                for many in (choices if len(values) != self._batch_size else 1,)
-            }
-            waiting.append((examples, self._answer(params, put_batch(self._mesh, mine))))
+            local = put_batch(self._mesh, self._local_rows(batch))
+            pending.append((examples, self._predict_batch(params, local)))
             # The next batch is under way while the one before is read.
-            if len(waiting) > 1:
-                collect()
-        while waiting:
-            collect()
+            if len(pending) > 1:
+                _collect(rows, *pending.popleft(), features.num_examples)
+        for examples, outputs in pending:
+            _collect(rows, examples, outputs, features.num_examples)
         return rows
+
+    def _local_rows(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The rows of a global batch that belong to this process."""
+        num_examples = self._batch_size // jax.process_count()
+        first = jax.process_index() * num_examples
+        num_choices = len(batch['input_ids']) // self._batch_size
+        local = {}
+        for name, values in batch.items():
+            per_example = 1 if len(values) == self._batch_size else num_choices
+            local[name] = values[first * per_example : (first + num_examples) * per_example]
+        return local
+
+
+def _collect(
+    rows: dict[str, list[Any]],
+    examples: np.ndarray,
+    outputs: Mapping[str, jax.Array],
+    num_examples: int,
+) -> None:
+    """Writes the outputs of a batch into the rows of its examples."""
+    for name, values in jax.device_get(dict(outputs)).items():
+        column = rows.setdefault(name, [None] * num_examples)
+        for row, example in enumerate(examples):
+            column[example] = values[row]

@@ -12,9 +12,8 @@ import numpy as np
 from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
-from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.task import Outputs, softmax
+from albert_jax.tasks.task import Outputs, Task, check_fields, softmax
 
 _LETTERS = 'ABCD'
 _LEVELS = ('middle', 'high')
@@ -32,18 +31,47 @@ class Question:
     options: tuple[str, ...]
     answer: int | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the answer is known."""
+        return self.answer is not None
 
-class RaceTask:
+    @property
+    def group(self) -> str:
+        """All questions about a passage are held out together."""
+        return self.passage or str(self)
+
+
+class RaceTask(Task[Question]):
     """Questions with four options about a passage.
 
     Args:
       settings: of the task.
     """
 
-    best_metric, is_lower_better = 'accuracy', False
+    best_metric = 'accuracy'
+    head_kind = 'multiple_choice'
 
-    def __init__(self, settings: TaskSettings) -> None:
-        self.settings = settings
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The question, its passage and four options."""
+        return ('question', 'passage', 'options')
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """Four short options."""
+        return dict.fromkeys(self.fields, 'a') | {'options': ['a'] * len(_LETTERS)}
+
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
+        """The question of an object."""
+        fields = check_fields(content, where, ['question', 'passage'], ['options'])
+        options = fields['options']
+        if not isinstance(options, list) or len(options) != len(_LETTERS):
+            raise UserError(f'{where}: options must be a list of four texts.')
+        return Question(
+            where, fields.get('id', key), '', fields['passage'], fields['question'],
+            tuple(map(str, options)), None,
+        )  # fmt: skip
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a split: a folder with `middle` and `high`, or `ARCHIVE.tar.gz:SPLIT`.
@@ -90,7 +118,7 @@ class RaceTask:
     def head(self, examples: Sequence[Question]) -> Head:
         """One score for each option."""
         del examples
-        return Head('multiple_choice', ())
+        return Head(self.head_kind, ())
 
     def encode(
         self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool
@@ -118,17 +146,17 @@ class RaceTask:
     ) -> dict[str, float]:
         """Accuracy, and that of each level."""
         del features, head
-        found = np.stack(list(outputs['logits'])).argmax(-1)
-        right = np.array([e.answer == a for e, a in zip(examples, found, strict=True)])
-        known = np.array([e.answer is not None for e in examples])
+        predicted = np.stack(list(outputs['logits'])).argmax(-1)
+        right = np.array([e.answer == a for e, a in zip(examples, predicted, strict=True)])
+        known = np.array([e.is_labelled for e in examples])
         levels = np.array([example.level for example in examples])
         if not known.any():
             return {}
-        named = {'accuracy': float(right[known].mean())}
+        scores = {'accuracy': float(right[known].mean())}
         for level in _LEVELS:
             if (known & (levels == level)).any():
-                named[f'accuracy_{level}'] = float(right[known & (levels == level)].mean())
-        return named
+                scores[f'accuracy_{level}'] = float(right[known & (levels == level)].mean())
+        return scores
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head

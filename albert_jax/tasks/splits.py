@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.tasks.task import ExampleT
 
 
-def hold_out(examples: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """Training and held-out examples, by a digest of their text or, for questions, their title.
+def hold_out(
+    examples: Sequence[ExampleT], fraction: float
+) -> tuple[list[ExampleT], list[ExampleT]]:
+    """Training and held-out examples, by a digest of their group.
 
     All questions about a passage, and all passages of an article, fall on the same side.
 
@@ -19,22 +21,14 @@ def hold_out(examples: Sequence[Any], fraction: float) -> tuple[list[Any], list[
     Raises:
       UserError: if one side would be empty.
     """
-    train, held = [], []
+    train, held_out = [], []
     for example in examples:
-        digest = hashlib.sha256(_group(example).encode('utf-8', 'surrogatepass')).digest()
-        is_held = int.from_bytes(digest[:8], 'big') < fraction * 2**64
-        (held if is_held else train).append(example)
-    if not train or not held:
+        digest = hashlib.sha256(example.group.encode('utf-8', 'surrogatepass')).digest()
+        is_held_out = int.from_bytes(digest[:8], 'big') < fraction * 2**64
+        (held_out if is_held_out else train).append(example)
+    if not train or not held_out:
         raise UserError(
             f'data.validation_fraction is {fraction}, which leaves {len(train)} examples for '
-            f'training and {len(held)} for validation; choose another.'
+            f'training and {len(held_out)} for validation; choose another.'
         )
-    return train, held
-
-
-def _group(example: Any) -> str:
-    for name in ('title', 'passage', 'first', 'words'):
-        value = getattr(example, name, None)
-        if value:
-            return str(value)
-    return str(example)
+    return train, held_out

@@ -16,7 +16,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs
+from albert_jax.tasks.task import Outputs, Task, check_fields
 
 # Of the odds that there is no answer, a logit: above it the answer is ''.
 _THRESHOLD = 0.0
@@ -34,6 +34,16 @@ class Question:
     # None where they are not known, none where there is no answer.
     answers: tuple[tuple[str, int], ...] | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it is known what the answers are, or that there is none."""
+        return self.answers is not None
+
+    @property
+    def group(self) -> str:
+        """All passages of an article are held out together."""
+        return self.title or self.passage or str(self)
+
 
 class Candidate(NamedTuple):
     """An answer to a question, and how much speaks for it (a sum of log-probabilities)."""
@@ -42,19 +52,34 @@ class Candidate(NamedTuple):
     score: float
 
 
-class SquadTask:
+class SquadTask(Task[Question]):
     """Questions about passages.
 
     Args:
-      settings: of the task; named 'squad1' or 'squad2'.
+      settings: of the task.
+      has_impossible: some questions have no answer, as in version 2.0.
     """
 
-    is_lower_better = False
+    def __init__(self, settings: TaskSettings, has_impossible: bool) -> None:
+        super().__init__(settings)
+        self.has_impossible = has_impossible
+        self.best_metric = 'best_f1' if has_impossible else 'f1'
+        # For version 2.0 with answerability (REFERENCE, 4).
+        self.head_kind = (
+            'conditional_question_answering' if has_impossible else 'question_answering'
+        )
 
-    def __init__(self, settings: TaskSettings) -> None:
-        self.settings = settings
-        self.has_impossible = settings.name == 'squad2'
-        self.best_metric = 'best_f1' if self.has_impossible else 'f1'
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The question and its passage."""
+        return ('question', 'passage')
+
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
+        """The question of an object."""
+        fields = check_fields(content, where, self.fields)
+        return Question(
+            where, fields.get('id', key), '', fields['question'], fields['passage'], None
+        )
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
@@ -117,10 +142,9 @@ class SquadTask:
         return answers
 
     def head(self, examples: Sequence[Question]) -> Head:
-        """Start and end; for version 2.0 with answerability (REFERENCE, 4)."""
+        """Start and end; for version 2.0 with answerability."""
         del examples
-        kind = 'question_answering'
-        return Head(f'conditional_{kind}' if self.has_impossible else kind, ())
+        return Head(self.head_kind, ())
 
     def encode(
         self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool

@@ -15,7 +15,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs
+from albert_jax.tasks.task import Outputs, Task
 
 # Of CoNLL-U's ten columns.
 _UPOS = 3
@@ -31,20 +31,51 @@ class Sentence:
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the tags are known."""
+        return self.tags is not None
 
-class TaggingTask:
+    @property
+    def group(self) -> str:
+        """Sentences of the same words are held out together."""
+        return str(self.words) if self.words else str(self)
+
+
+class TaggingTask(Task[Sentence]):
     """Words with a tag each. A word is judged by its first piece.
 
     Args:
-      settings: of the task; named 'ner' for chunks, 'upos' for CoNLL-U, 'tags' for any others.
+      settings: of the task.
+      has_chunks: tags are IOB and scored by chunks, as for named entities.
+      is_conllu: files are CoNLL-U and the tags UPOS.
     """
 
-    is_lower_better = False
+    head_kind = 'token_classification'
+    # The CoNLL files are published as .txt.
+    file_endings = (*Task.file_endings, '.txt')
 
-    def __init__(self, settings: TaskSettings) -> None:
-        self.settings = settings
-        self.has_chunks = settings.name == 'ner'
-        self.best_metric = 'f1' if self.has_chunks else 'accuracy'
+    def __init__(
+        self, settings: TaskSettings, has_chunks: bool = False, is_conllu: bool = False
+    ) -> None:
+        super().__init__(settings)
+        self.has_chunks, self.is_conllu = has_chunks, is_conllu
+        self.best_metric = 'f1' if has_chunks else 'accuracy'
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """None: a sentence is a text."""
+        return ()
+
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> Sentence:
+        """The sentence of a text with spaces between its words."""
+        if not isinstance(content, str):
+            raise UserError(f'{where} must be words with spaces between them.')
+        return Sentence(where, key, tuple(content.split()), None)
+
+    def parse_line(self, line: str, where: str, key: str) -> Sentence:
+        """The sentence of a line with spaces between its words."""
+        return self.parse(line, where, key)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Sentence]:
         """The sentences of a file, blank lines between them.
@@ -70,7 +101,7 @@ class TaggingTask:
             if not line.strip():
                 finish()
                 continue
-            is_comment = self.settings.name == 'upos' and line.startswith('#')
+            is_comment = self.is_conllu and line.startswith('#')
             if is_comment or line.startswith('-DOCSTART-'):
                 continue
             found = self._columns(line, f'{path}, line {number}', is_labelled)
@@ -85,7 +116,7 @@ class TaggingTask:
         return sentences
 
     def _columns(self, line: str, where: str, is_labelled: bool) -> tuple[str, str] | None:
-        if self.settings.name == 'upos':
+        if self.is_conllu:
             fields = line.split('\t')
             if len(fields) != 10:
                 raise UserError(f'{where} has {len(fields)} columns; CoNLL-U has 10, with tabs.')
@@ -110,7 +141,7 @@ class TaggingTask:
     def head(self, examples: Sequence[Sentence]) -> Head:
         """An output for each tag of the examples."""
         tags = sorted({tag for example in examples for tag in example.tags or ()})
-        return Head('token_classification', tuple(tags))
+        return Head(self.head_kind, tuple(tags))
 
     def encode(
         self, examples: Sequence[Sentence], tokenizer: AnyTokenizer, head: Head, is_training: bool

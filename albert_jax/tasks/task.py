@@ -1,13 +1,16 @@
-"""What the loop, evaluation and prediction know of a task family."""
+"""What the loop, evaluation, prediction and the service know of a task."""
 
+import abc
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
@@ -17,53 +20,162 @@ from albert_jax.tasks.features import Features
 Outputs = Mapping[str, Sequence[np.ndarray]]
 
 
-class Task(Protocol):
-    """A task: read → encode → head → metric → predictions."""
+class Example(Protocol):
+    """An example of any task."""
 
-    settings: TaskSettings
+    @property
+    def where(self) -> str:
+        """'FILE, line N', for messages."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Its name among the predictions."""
+        ...
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its label, tags or answers are known."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """What it shares with others that must fall on the same side when examples are held out."""
+        ...
+
+
+ExampleT = TypeVar('ExampleT', bound=Example)
+
+
+class Task(abc.ABC, Generic[ExampleT]):
+    """A task: read → encode → head → metric → predictions.
+
+    Args:
+      settings: of the task.
+    """
+
     # What has to be best: a name in what `metrics` gives.
     best_metric: str
-    is_lower_better: bool
+    is_lower_better: bool = False
+    # The kind of the head, a key of model.heads.HEADS.
+    head_kind: str
+    # Endings of files for `read`; any other file is lines for `parse_line`.
+    file_endings: ClassVar[tuple[str, ...]] = (
+        '.tsv', '.csv', '.jsonl', '.json', '.conllu', '.conll',
+    )  # fmt: skip
+    # Whether the task's examples can come from tensorflow-datasets.
+    reads_tfds: ClassVar[bool] = False
 
-    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Any]:
-        """The examples of a file or directory."""
-        ...
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
 
-    def head(self, examples: Sequence[Any]) -> Head:
+    @property
+    @abc.abstractmethod
+    def fields(self) -> tuple[str, ...]:
+        """What an object for `parse` must have; empty where a text is enough."""
+
+    @property
+    def sample(self) -> str | dict[str, Any]:
+        """Something short that `parse` takes, to compile for."""
+        return dict.fromkeys(self.fields, 'a') or 'a'
+
+    @abc.abstractmethod
+    def parse(self, content: str | dict[str, Any], where: str, key: str) -> ExampleT:
+        """The unlabelled example of a text, or of an object with the task's `fields`.
+
+        Args:
+          content: the text or the object.
+          where: what to call it in messages.
+          key: its name, unless the object has an `id`.
+
+        Raises:
+          UserError: if it is not what the task takes.
+        """
+
+    def parse_line(self, line: str, where: str, key: str) -> ExampleT:
+        """The unlabelled example of a line of a file: JSON with the task's `fields`.
+
+        Raises:
+          UserError: if it is not what the task takes.
+        """
+        return self.parse(parse_json(line, where), where, key)
+
+    @abc.abstractmethod
+    def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
+        """The examples of a file or directory in the task's layout."""
+
+    def from_tfds(
+        self,
+        row: Mapping[str, Any],
+        features: Mapping[str, Any],
+        where: str,
+        key: str,
+        is_training: bool,
+        is_labelled: bool,
+    ) -> ExampleT:
+        """The example of a row of a data set of tensorflow-datasets, if the task `reads_tfds`.
+
+        Args:
+          row: value by the name of its feature.
+          features: the data set's `FeaturesDict`.
+          where: what to call the row in messages.
+          key: its name, unless it has an `idx`.
+          is_training: a label must be there.
+          is_labelled: the label is kept.
+        """
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def head(self, examples: Sequence[ExampleT]) -> Head:
         """The head that the training examples want."""
-        ...
 
+    def use_head(self, head: Head, origin: str) -> None:
+        """Takes a fine-tuned model's head, and its labels where the task has none of its own.
+
+        Args:
+          head: of the model.
+          origin: what to call the model in messages.
+
+        Raises:
+          UserError: if the task cannot use the head.
+        """
+        if head.kind != self.head_kind:
+            raise UserError(
+                f'{origin} has a {head.name} head, which the task {self.settings.name} cannot use; '
+                f'give another with --task.'
+            )
+
+    @abc.abstractmethod
     def encode(
-        self, examples: Sequence[Any], tokenizer: AnyTokenizer, head: Head, is_training: bool
+        self, examples: Sequence[ExampleT], tokenizer: AnyTokenizer, head: Head, is_training: bool
     ) -> Features:
         """The examples as the model takes them."""
-        ...
 
+    @abc.abstractmethod
     def metrics(
-        self, examples: Sequence[Any], features: Features, outputs: Outputs, head: Head
+        self, examples: Sequence[ExampleT], features: Features, outputs: Outputs, head: Head
     ) -> dict[str, float]:
-        """The official metrics; NaN for one that has no value."""
-        ...
+        """The official metrics; NaN for one that has no value, none without labels."""
 
+    @abc.abstractmethod
     def predictions(
-        self, examples: Sequence[Any], features: Features, outputs: Outputs, head: Head
+        self, examples: Sequence[ExampleT], features: Features, outputs: Outputs, head: Head
     ) -> list[dict[str, Any]]:
         """An answer for each example, as a JSON object."""
-        ...
 
+    @abc.abstractmethod
     def write(
-        self, examples: Sequence[Any], predictions: Sequence[Mapping[str, Any]], folder: Path
+        self, examples: Sequence[ExampleT], predictions: Sequence[Mapping[str, Any]], folder: Path
     ) -> list[Path]:
         """Writes the predictions in the form that the benchmark's server takes."""
-        ...
 
 
-def digest_of(examples: Sequence[Any]) -> str:
+def digest_of(examples: Iterable[Any]) -> str:
     """What makes two lists of examples the same."""
     digest = hashlib.sha256()
     for example in examples:
         content = example
-        # Not where it was found: the same text elsewhere is the same.
+        # Not where it was read: the same text elsewhere is the same.
         if dataclasses.is_dataclass(example) and not isinstance(example, type):
             content = dataclasses.replace(example, where='')
         digest.update(repr(content).encode('utf-8', 'surrogatepass'))
@@ -71,10 +183,39 @@ def digest_of(examples: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def is_labelled(example: Any) -> bool:
-    """Whether an example of any task has its label, tags or answers."""
-    names = ('label', 'tags', 'answers', 'answer')
-    return any(getattr(example, name, None) is not None for name in names)
+def parse_json(line: str, where: str) -> Any:
+    """The content of a line of JSON.
+
+    Raises:
+      UserError: if it is not JSON.
+    """
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(f'{where} is not JSON: {error}.') from error
+
+
+def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequence[str] = ()) -> Any:
+    """The object, which has all the fields.
+
+    Args:
+      content: to check.
+      where: what to call it in messages.
+      texts: fields that must be texts.
+      others: fields that must be there.
+
+    Raises:
+      UserError: if a field is missing, or is no text.
+    """
+    missing = [
+        name for name in (*texts, *others) if not isinstance(content, dict) or name not in content
+    ]
+    if missing:
+        raise UserError(f'{where} lacks {", ".join(missing)}.')
+    for name in texts:
+        if not isinstance(content[name], str):
+            raise UserError(f'{where}: {name} must be a text.')
+    return content
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Evaluation and prediction over files, as the commands do them."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.report import print_metrics
+from albert_jax.tasks.answering import Answerer
+from albert_jax.tasks.inputs import read_input
+from albert_jax.tasks.output import json_lines, write_predictions
+
+
+def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
+    """Prints the metrics of a labelled file, and writes the predictions if asked.
+
+    Args:
+      answerer: the model.
+      file: a labelled file or folder in the task's layout.
+      output: folder for the predictions.
+
+    Raises:
+      UserError: if it cannot be read, has no labels, or the predictions cannot be written.
+    """
+    examples = answerer.task.read(file, False)
+    metrics, predictions = answerer.evaluate(examples)
+    if not metrics:
+        raise UserError(f'{file} has no labels; use python -m albert_jax.predict for its answers.')
+    print(f'{file}: {len(examples):,} examples')
+    print_metrics(metrics)
+    if output:
+        _print_written(write_predictions(answerer.task, examples, predictions, output))
+
+
+def predict_file(answerer: Answerer, source: str, output: Path | None, server: Path | None) -> None:
+    """Predicts for all examples of a file or of standard input, and writes or prints the answers.
+
+    Args:
+      answerer: the model.
+      source: as in `read_input`.
+      output: file for the predictions as JSON Lines.
+      server: folder for the files that the benchmark's server takes.
+
+    Raises:
+      UserError: if the source cannot be read, or a file cannot be written.
+    """
+    examples = read_input(answerer.task, source)
+    predictions = answerer.evaluate(examples)[1]
+    if output:
+        try:
+            output.write_text(json_lines(predictions), 'utf-8')
+        except OSError as error:
+            raise UserError(f'{output} cannot be written: {error.strerror}.') from error
+        print(f'Wrote {len(predictions)} answers to {output}.')
+    if server:
+        _print_written(write_predictions(answerer.task, examples, predictions, server))
+    if not output and not server:
+        sys.stdout.write(json_lines(predictions))
+
+
+def _print_written(files: Sequence[Path]) -> None:
+    for file in files:
+        print(f'Wrote {file}.')

@@ -1,0 +1,31 @@
+"""Predictions as files."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax.cli.errors import UserError
+from albert_jax.tasks.task import Task
+
+
+def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
+    """Predictions as JSON Lines."""
+    return ''.join(json.dumps(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
+
+
+def write_predictions(
+    task: Task, examples: Sequence[Any], predictions: Sequence[Mapping[str, Any]], folder: Path
+) -> list[Path]:
+    """Writes predictions as JSON Lines, and in the form of the benchmark's server.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / 'predictions.jsonl'
+        file.write_text(json_lines(predictions), encoding='utf-8')
+        return [file, *task.write(examples, predictions, folder)]
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written: {error.strerror}.') from error

@@ -1,0 +1,135 @@
+"""The tasks by name, and where their published files are. A new task is a row here."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from albert_jax.cli.errors import UserError
+from albert_jax.model.heads import Head
+from albert_jax.runs.task import TaskSettings
+from albert_jax.tasks.classification import TextTask
+from albert_jax.tasks.glue import LAYOUTS, GlueTask
+from albert_jax.tasks.race import RaceTask
+from albert_jax.tasks.squad import SquadTask
+from albert_jax.tasks.tagging import TaggingTask
+from albert_jax.tasks.task import Task
+
+# Names of a file, or patterns for them, in the order in which they are looked for.
+Candidates = tuple[str, ...]
+
+
+class Files(NamedTuple):
+    """The files of a task in its folder; validation and test by the suffix of their metrics."""
+
+    train: Candidates
+    validation: Mapping[str, Candidates]
+    test: Mapping[str, Candidates]
+
+
+class Entry(NamedTuple):
+    """A task: how it is made, and its files."""
+
+    make: Callable[[TaskSettings], Task]
+    files: Files
+
+
+def _files(train: Candidates, validation: Candidates, test: Candidates = ()) -> Files:
+    """Of a task with one validation and one test file."""
+    return Files(train, {'': validation}, {'': test})
+
+
+def _tables(*stems: str) -> Candidates:
+    return tuple(f'{stem}.{ending}' for stem in stems for ending in ('tsv', 'csv', 'jsonl'))
+
+
+def _glue(name: str) -> Entry:
+    layout = LAYOUTS[name]
+    validation, test = (
+        {suffix: (file,) for suffix, file in files.items()}
+        for files in (layout.validation, layout.test)
+    )
+    return Entry(GlueTask, Files(('train.tsv',), validation, test))
+
+
+_OWN_TABLES = _files(_tables('train'), _tables('dev', 'validation', 'valid'), _tables('test'))
+
+TASKS: dict[str, Entry] = {
+    **{name: _glue(name) for name in LAYOUTS},
+    'squad1': Entry(
+        functools.partial(SquadTask, has_impossible=False),
+        _files(('train-v1.1.json',), ('dev-v1.1.json',)),
+    ),
+    'squad2': Entry(
+        functools.partial(SquadTask, has_impossible=True),
+        _files(('train-v2.0.json',), ('dev-v2.0.json',)),
+    ),
+    'race': Entry(RaceTask, _files(('train',), ('dev',), ('test',))),
+    'ner': Entry(
+        functools.partial(TaggingTask, has_chunks=True),
+        _files(('train.txt', 'eng.train'), ('valid.txt', 'dev.txt', 'eng.testa'), ('test.txt',)),
+    ),
+    'upos': Entry(
+        functools.partial(TaggingTask, is_conllu=True),
+        _files(('*-ud-train.conllu',), ('*-ud-dev.conllu',), ('*-ud-test.conllu',)),
+    ),
+    'tags': Entry(TaggingTask, _files(('train.txt',), ('dev.txt', 'valid.txt'), ('test.txt',))),
+    'classification': Entry(TextTask, _OWN_TABLES),
+    'regression': Entry(functools.partial(TextTask, is_regression=True), _OWN_TABLES),
+}
+
+# The task of a model that does not say, by the kind of its head.
+_DEFAULT_TASKS = {
+    'sequence_classification': 'classification',
+    'token_classification': 'tags',
+    'question_answering': 'squad1',
+    'conditional_question_answering': 'squad2',
+    'multiple_choice': 'race',
+}
+
+
+def make_task(settings: TaskSettings) -> Task:
+    """The task of a name.
+
+    Raises:
+      UserError: if there is no such task.
+    """
+    if settings.name not in TASKS:
+        raise UserError(f'task.name is {settings.name!r}; it must be one of {", ".join(TASKS)}.')
+    return TASKS[settings.name].make(settings)
+
+
+def default_task(head: Head) -> str:
+    """The name of the task of a model that does not say; one output is a regression's."""
+    name = _DEFAULT_TASKS[head.kind]
+    return 'regression' if name == 'classification' and len(head.labels) == 1 else name
+
+
+def find_files(name: str, folder: Path) -> tuple[Path | None, dict[str, Path], dict[str, Path]]:
+    """The training file, and the validation and test files by the suffix of their metrics.
+
+    Raises:
+      UserError: if the folder is not there, or has none of the files.
+    """
+    if not folder.is_dir():
+        raise UserError(f'data.path is {folder}, which is not a directory.')
+    files = TASKS[name].files
+    train = _first_match(folder, files.train)
+    validation, test = (_matches(folder, split) for split in (files.validation, files.test))
+    if train is None and not validation and not test:
+        raise UserError(f'{folder} has none of the files of {name}; see docs/FINETUNING.md.')
+    return train, validation, test
+
+
+def _matches(folder: Path, files: Mapping[str, Candidates]) -> dict[str, Path]:
+    """The files that are there, by suffix."""
+    matches = {suffix: _first_match(folder, names) for suffix, names in files.items()}
+    return {suffix: file for suffix, file in matches.items() if file is not None}
+
+
+def _first_match(folder: Path, candidates: Candidates) -> Path | None:
+    for pattern in candidates:
+        matches = sorted(folder.glob(pattern))
+        if matches:
+            return matches[0]
+    return None
