@@ -13,7 +13,9 @@ import numpy as np
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
-from albert_jax.interpretability.inspector import Inspector, encode, rollout, words_of
+from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interpretability.inspector import Inspector
+from albert_jax.interpretability.layers import rollout
 from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
@@ -96,26 +98,26 @@ class Served:
           UserError: if it is too long.
         """
         encoded = encode(self.model, first, second)
-        inside = self.inspector.look(encoded)
-        found: dict[str, Any] = {
+        attention = self.inspector.activations(encoded).attention
+        content: dict[str, Any] = {
             'pieces': list(encoded.pieces),
-            'attention': _packed(inside.attention),
-            'rollout': _packed(rollout(inside.attention)),
+            'attention': _packed(attention),
+            'rollout': _packed(rollout(attention)),
             'moved': None,
         }
         try:
-            output = self.inspector.likeliest(encoded)
-            moved = self.inspector.integrated_gradients(encoded, output)
+            output = self.inspector.likeliest_output(encoded)
+            attribution = self.inspector.integrated_gradients(encoded, output)
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
-            return found
-        words = words_of(encoded.pieces, moved.scores)
-        return found | {
+            return content
+        words = word_scores(encoded.pieces, attribution.scores)
+        return content | {
             'moved': {
                 'output': output.name,
                 'words': [{'word': word, 'score': score} for word, score in words],
-                'value': moved.value,
-                'baseline': moved.baseline_value,
+                'value': attribution.value,
+                'baseline': attribution.baseline_value,
             }
         }
 
