@@ -9,8 +9,8 @@ import pytest
 from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import PreparedCorpus
-from albert_jax.data.preparation import PreparationSettings, prepare
 from albert_jax.data.masking import choose_ngrams
+from albert_jax.data.preparation import PreparationSettings, prepare
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.runs.pretraining import PretrainingSettings
 
