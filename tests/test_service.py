@@ -31,7 +31,7 @@ from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.heads import Head
 from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
-from albert_jax.service.app import Limits, Service, make_app
+from albert_jax.service.app import make_app
 from albert_jax.service.batching import (
     SIZES,
     Batcher,
@@ -45,6 +45,8 @@ from albert_jax.service.batching import (
 from albert_jax.service.metrics import Metrics
 from albert_jax.service.middleware import Middleware
 from albert_jax.service.models import rounded
+from albert_jax.service.service import Limits, Service
+from albert_jax.service.startup import compile_progress
 from albert_jax.tasks.answering import Answerer
 from albert_jax.training.sharding import make_mesh
 from tests.conftest import ROOT
@@ -835,7 +837,7 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
 def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
     times = iter([0.0, 4.0, 11.0, 12.0, 22.0])
     monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times, 30.0))
-    with serve._progress() as made:
+    with compile_progress() as made:
         for _ in range(4):
             made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [

@@ -32,7 +32,7 @@ def check_is_free(path: Path) -> None:
         raise UserError(f'{path} cannot be written: {reason(error)}.') from error
     if not is_free:
         raise UserError(
-            f'{path} exists already and is not empty; choose another destination or remove it.'
+            f'{path} exists already; choose another destination or remove it (it is not empty).'
         )
 
 
