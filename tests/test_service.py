@@ -22,13 +22,13 @@ from albert_jax import serve
 from albert_jax.cli import progress
 from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.fill_mask import fill_mask
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.source import load
 from albert_jax.model import heads
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.heads import Head
+from albert_jax.pretraining.fill_mask import fill_mask
 from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
 from albert_jax.service.app import make_app
