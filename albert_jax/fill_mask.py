@@ -1,28 +1,15 @@
 """Fills the masks of a text: `python -m albert_jax.fill_mask --help`."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
-
-if TYPE_CHECKING:
-    from albert_jax.interop.native import Pretrained
 
 _DESCRIPTION = 'Fill every [MASK] of a text with the pieces that a pretrained model finds likely.'
 _EPILOG = """\
 example:
   python -m albert_jax.fill_mask --checkpoint=runs/tiny 'Returns a [MASK] array.'
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A piece for a mask."""
-
-    piece: str
-    probability: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,65 +25,13 @@ def main(arguments: Sequence[str]) -> int:
         if '[MASK]' not in text:
             raise UserError(f'There is no [MASK] in {text!r}; write it where a piece is missing.')
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from albert_jax.interop.source import load
+    from albert_jax.pretraining.fill_mask import fill_mask, show
 
     model = load(flags.checkpoint)
-    console = Console()
     for text in flags.text:
-        masks = fill_mask(model, text, flags.top)
-        table = Table(title=escape(text), title_justify='left')
-        for number in range(len(masks)):
-            table.add_column('piece' if len(masks) == 1 else f'mask {number + 1}')
-            table.add_column('probability', justify='right')
-        for rank in range(len(masks[0])):
-            cells = [(escape(m[rank].piece), f'{m[rank].probability:.1%}') for m in masks]
-            table.add_row(*[cell for pair in cells for cell in pair])
-        console.print(table)
+        show(text, fill_mask(model, text, flags.top))
     return 0
-
-
-def fill_mask(model: 'Pretrained', text: str, top: int) -> list[list[Candidate]]:
-    """The likeliest pieces for each `[MASK]` in the text, best first.
-
-    Raises:
-      UserError: if the model has no vocabulary or no trained masked-LM head, or the text is longer
-        than its positions.
-    """
-    import jax
-    import numpy as np
-
-    from albert_jax.model.albert import PretrainingModel
-
-    tokenizer, config = model.tokenizer, model.config
-    if tokenizer is None or 'mlm' in model.initialised:
-        missing = 'vocabulary' if tokenizer is None else 'masked-LM head'
-        raise UserError(f'The checkpoint has no {missing}; masks need both.')
-    ids = [tokenizer.cls_id, *tokenizer.encode_with_masks(text), tokenizer.sep_id]
-    if len(ids) > config.max_position_embeddings:
-        raise UserError(
-            f'The text has {len(ids)} tokens; the model has {config.max_position_embeddings} '
-            f'positions: shorten it.'
-        )
-    input_ids = np.array([ids], np.int32)
-    positions = np.flatnonzero(input_ids[0] == tokenizer.mask_id)[None].astype(np.int32)
-    output: Any = PretrainingModel(config).apply(
-        {'params': model.params}, input_ids, masked_positions=positions
-    )
-    logits = output.mlm_logits[0, :, : tokenizer.vocab_size]
-    probabilities, pieces = jax.lax.top_k(jax.nn.softmax(logits), min(top, tokenizer.vocab_size))
-    return [
-        [
-            Candidate(tokenizer.pieces[int(piece)], float(probability))
-            for piece, probability in zip(row_pieces, row_probabilities, strict=True)
-        ]
-        for row_pieces, row_probabilities in zip(
-            np.asarray(pieces), np.asarray(probabilities), strict=True
-        )
-    ]
 
 
 if __name__ == '__main__':

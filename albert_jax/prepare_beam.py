@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from albert_jax import prepare
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.data.preparation_settings import (
+    PreparationSettings,
+    add_flags,
+    sources_from_flags,
+)
 
 _DESCRIPTION = """\
 Prepare a corpus with Apache Beam (extra `beam`): the same bytes as python -m albert_jax.prepare,
@@ -27,34 +31,31 @@ Any other flag is Beam's own. launch/README.md has the recipe for Dataflow.
 def main(arguments: Sequence[str]) -> int:
     """Prepares the corpus unless it is there already."""
     parser = command.parser('albert_jax.prepare_beam', _DESCRIPTION, _EPILOG)
-    prepare.add_flags(parser)
-    parser.add_argument('--scratch', required=True, help='folder for what is in between')
+    add_flags(parser)
+    parser.add_argument('--scratch', required=True, help='folder for intermediate files')
     flags, options = parser.parse_known_args(arguments)
     if flags.vocabulary == 'train':
         raise UserError(
             '--vocabulary=train is for one machine; train it there on a part of the text with '
             'python -m albert_jax.prepare, and give its vocabulary.model.'
         )
-    settings, sources = prepare.settings_of(flags), prepare.sources_of(flags)
+    settings, sources = PreparationSettings.from_flags(flags), sources_from_flags(flags)
     if find_spec('apache_beam') is None:
-        raise UserError("Apache Beam is not installed; run pip install 'albert_jax[beam]' first.")
-
-    from apache_beam.io.filesystems import FileSystems
-
-    from albert_jax.data import dataset
-    from albert_jax.data.beam_preparation import prepare as prepare_with_beam
-    from albert_jax.data.tokenizer import Tokenizer
-
+        raise UserError("Apache Beam is not installed; run pip install -e '.[beam]' first.")
     for path in (flags.output, flags.scratch, *flags.input):
         if 'gs://' in path and find_spec('apitools') is None:
             raise UserError("Google's storage needs pip install 'apache-beam[gcp]' as well.")
+
+    from albert_jax.data import beam_preparation, preparation_job
+    from albert_jax.data.tokenizer import Tokenizer
+
     # As text: a Path would make one slash of the two in gs://.
-    output = flags.output
-    if FileSystems.exists(f'{output}/{dataset.MANIFEST}'):
-        raise UserError(f'{output} holds a corpus already; choose another --output or delete it.')
+    beam_preparation.check_is_free(flags.output)
     model = Tokenizer.from_file(flags.vocabulary).model
-    manifest = prepare_with_beam(sources, output, model, settings, flags.scratch, options)
-    prepare.report(manifest, output)
+    manifest = beam_preparation.prepare(
+        sources, flags.output, model, settings, flags.scratch, options
+    )
+    preparation_job.show(manifest, flags.output)
     return 0
 
 

@@ -103,7 +103,7 @@ def test_fill_mask_gives_probabilities_of_the_model(trained):
     import numpy as np
 
     import albert_jax
-    from albert_jax.fill_mask import fill_mask
+    from albert_jax.pretraining.fill_mask import fill_mask
 
     model = albert_jax.load(trained)
     (candidates,) = fill_mask(model, 'the [MASK] statement', top=1000)

@@ -244,7 +244,7 @@ def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
     for form, package, extra in needs:
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)
-            with pytest.raises(UserError, match=rf'albert_jax\[{extra}\]'):
+            with pytest.raises(UserError, match=rf'\.\[{extra}\]'):
                 export.main([f'{tmp_path}/m', f'{tmp_path}/new', f'--format={form}'])
     with monkeypatch.context() as small:
         small.setattr('albert_jax.interop.portable._MOST_BYTES', 1000)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax import convert
 from albert_jax.cli.errors import UserError
+from albert_jax.interop import conversion
 from albert_jax.model.config import AlbertConfig
 from tests.reference_albert import albert_forward
 
@@ -187,7 +187,7 @@ def test_a_release_as_folder_prefix_or_archive(vocabulary, tmp_path):
         ['a test']
     )
     # By way of Hugging Face, nothing is lost.
-    convert.convert(loaded, tmp_path / 'hf', 'huggingface')
+    conversion.convert(loaded, tmp_path / 'hf', 'huggingface')
     again = albert_jax.load(tmp_path / 'hf')
     jax.tree.map(np.testing.assert_array_equal, again.params, loaded.params)
 

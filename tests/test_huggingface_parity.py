@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax import convert
-from albert_jax.interop import huggingface
+from albert_jax.interop import conversion, huggingface
 from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.table import to_theirs
@@ -293,7 +292,7 @@ def test_heads(family, kind, tmp_path):
     real = ... if is_pooled else data['attention_mask'].astype(bool)
     assert_near(logits[real], theirs[real if real is ... else torch.tensor(real)], 1e-5)
     # And back, to a directory that transformers reads without complaint.
-    convert.convert(loaded, tmp_path / 'back', 'huggingface')
+    conversion.convert(loaded, tmp_path / 'back', 'huggingface')
     again, info = type(model).from_pretrained(tmp_path / 'back', output_loading_info=True)
     assert not any(info[name] for name in ('missing_keys', 'unexpected_keys', 'mismatched_keys'))
     for (name, one), (_, two) in zip(
@@ -351,7 +350,7 @@ def test_transformers_reads_what_we_write(fields, vocabulary, tmp_path):
     )
     tokenizer = albert_jax.Tokenizer(vocabulary)
     model = Pretrained(config, params, tokenizer)
-    convert.convert(model, tmp_path / 'hf', 'huggingface')
+    conversion.convert(model, tmp_path / 'hf', 'huggingface')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         family = 'Bert' if config.sharing == 'none' and fields.get('embedding_size') else 'Albert'

@@ -1,4 +1,4 @@
-"""Looking inside: attention, rollout, attributions that add up, layers by depth, the command."""
+"""Interpretability: attention, rollout, attributions that add up, layers by depth, the command."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,9 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
-from albert_jax.interpretability import inspector
+from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interpretability.inspector import Inspector
+from albert_jax.interpretability.layers import rollout, similarity_by_depth
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import HEADS, Head
@@ -43,11 +45,11 @@ def classifier(model):
 
 
 def test_attention_is_the_models_and_rollout_counts_every_way(model):
-    found = inspector.look(model, inspector.encode(model, TEXT))
+    found = Inspector(model).activations(encode(model, TEXT))
     layers, heads, length, _ = found.attention.shape
     assert (layers, heads) == (3, 2) and length == len(found.encoded.pieces)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
-    rolled = inspector.rollout(found.attention)
+    rolled = rollout(found.attention)
     np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
     # The sum over all ways through the layers, one by one.
     mixed = [0.5 * layer.mean(0) + 0.5 * np.eye(length) for layer in found.attention]
@@ -72,7 +74,7 @@ def test_a_layer_that_does_nothing_has_no_distance_and_no_angle():
     first = rng.normal(size=(5, 8))
     turned = np.stack([-first[:, 1], first[:, 0]] + [first[:, n] * 0 for n in range(2, 8)], 1)
     flat = first * np.array([1, 1, 0, 0, 0, 0, 0, 0])
-    distances, angles = inspector.similarity_by_depth(np.stack([flat, flat, turned, 2 * turned]))
+    distances, angles = similarity_by_depth(np.stack([flat, flat, turned, 2 * turned]))
     lengths = np.linalg.norm(flat, axis=1)
     np.testing.assert_allclose(distances, [0, (lengths * 2**0.5).mean(), lengths.mean()], atol=1e-5)
     np.testing.assert_allclose(angles, [0, 90, 0], atol=1e-4)
@@ -89,9 +91,9 @@ def logits(model, ids, types):
 
 
 def test_attributions_add_up_to_the_difference_from_masks(classifier):
-    encoded = inspector.encode(classifier, TEXT)
-    output = inspector.class_output(classifier, encoded, 'good')
-    found = inspector.integrated_gradients(classifier, encoded, output)
+    encoded = encode(classifier, TEXT)
+    output = Inspector(classifier).class_output(encoded, 'good')
+    found = Inspector(classifier).integrated_gradients(encoded, output)
     masked = np.where(encoded.is_special[None], encoded.input_ids, classifier.tokenizer.mask_id)
     value = logits(classifier, encoded.input_ids, encoded.token_type_ids)[1]
     baseline = logits(classifier, masked, encoded.token_type_ids)[1]
@@ -100,19 +102,19 @@ def test_attributions_add_up_to_the_difference_from_masks(classifier):
     assert abs(value - baseline) > 0.05
     assert found.scores.sum() == pytest.approx(value - baseline, rel=1e-2)
     assert found.scores[0] == found.scores[-1] == 0
-    likeliest = inspector.class_output(classifier, encoded)
+    likeliest = Inspector(classifier).class_output(encoded)
     both = logits(classifier, encoded.input_ids, encoded.token_type_ids)
     assert likeliest.name == ('bad', 'good')[int(both.argmax())]
 
 
 def test_a_piece_that_is_the_baseline_moves_nothing(model):
-    encoded = inspector.encode(model, 'The [MASK] raises an exception.')
-    output = inspector.masked_output(model, encoded)
-    found = inspector.integrated_gradients(model, encoded, output)
+    encoded = encode(model, 'The [MASK] raises an exception.')
+    output = Inspector(model).masked_output(encoded)
+    found = Inspector(model).integrated_gradients(encoded, output)
     place = encoded.pieces.index('[MASK]')
     assert found.scores[place] == 0 and np.abs(found.scores).max() > 1e-3
     assert found.gap <= 1e-2
-    named = inspector.masked_output(model, encoded, 'the')
+    named = Inspector(model).masked_output(encoded, 'the')
     assert named.name == 'the'
 
 
@@ -124,23 +126,23 @@ def test_a_piece_that_is_the_baseline_moves_nothing(model):
     ],
 )
 def test_pieces_are_put_together_to_words(pieces, words):
-    found = inspector.words_of(pieces, np.arange(len(pieces), dtype=float))
+    found = word_scores(pieces, np.arange(len(pieces), dtype=float))
     assert [word for word, _ in found] == words
     assert sum(score for _, score in found) == sum(range(len(pieces)))
 
 
 def test_mistakes_are_one_sentence(model, classifier, tmp_path):
-    encoded = inspector.encode(model, TEXT)
+    encoded = encode(model, TEXT)
     with pytest.raises(UserError, match=r'no \[MASK\]'):
-        inspector.masked_output(model, encoded)
+        Inspector(model).masked_output(encoded)
     with pytest.raises(UserError, match='no piece of the vocabulary'):
-        inspector.masked_output(model, inspector.encode(model, '[MASK]'), 'qqqqq')
+        Inspector(model).masked_output(encode(model, '[MASK]'), 'qqqqq')
     with pytest.raises(UserError, match="no label 'fine'; there are bad, good"):
-        inspector.class_output(classifier, encoded, 'fine')
+        Inspector(classifier).class_output(encoded, 'fine')
     with pytest.raises(UserError, match='The text is empty'):
-        inspector.encode(model, ' ')
+        encode(model, ' ')
     with pytest.raises(UserError, match='48 positions: shorten it'):
-        inspector.encode(model, 'word ' * 60)
+        encode(model, 'word ' * 60)
     (tmp_path / 'm').mkdir()
     native.write(model, tmp_path / 'm')
     flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/x.html']
@@ -165,4 +167,4 @@ def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
     assert '</script><b>' not in page and '&lt;/script&gt;&lt;b&gt;' in page
     assert 'integrated gradients' in page and '"rollout"' in page
     assert (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
-    assert 'moved it by' in capsys.readouterr().out
+    assert 'contribution' in capsys.readouterr().out

@@ -24,7 +24,7 @@ import albert_jax
 from albert_jax import convert
 from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
-from albert_jax.interop import hub, native, source
+from albert_jax.interop import conversion, hub, native, source
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
@@ -86,7 +86,7 @@ def model(vocabulary) -> Pretrained:
 
 @pytest.fixture
 def directory(model, tmp_path) -> Path:
-    convert.convert(model, tmp_path / 'hf', 'huggingface')
+    conversion.convert(model, tmp_path / 'hf', 'huggingface')
     return tmp_path / 'hf'
 
 
@@ -104,12 +104,12 @@ def edit_json(file: Path, **changes) -> None:
 @pytest.mark.parametrize('fields', VARIANTS, ids=str)
 def test_there_and_back_is_bit_for_bit_the_same(fields, vocabulary, tmp_path):
     model = make(vocabulary, **fields)
-    convert.convert(model, tmp_path / 'hf', 'huggingface')
+    conversion.convert(model, tmp_path / 'hf', 'huggingface')
     loaded = albert_jax.load(tmp_path / 'hf')
     assert_same(loaded, model)
-    convert.convert(loaded, tmp_path / 'ours', 'albert_jax')
+    conversion.convert(loaded, tmp_path / 'ours', 'albert_jax')
     assert_same(albert_jax.load(tmp_path / 'ours'), model)
-    convert.convert(loaded, tmp_path / 'again', 'huggingface')
+    conversion.convert(loaded, tmp_path / 'again', 'huggingface')
     for name in ('model.safetensors', 'config.json', 'tokenizer.json', 'spiece.model'):
         one, two = (tmp_path / folder / name for folder in ('hf', 'again'))
         assert one.read_bytes() == two.read_bytes()
@@ -130,7 +130,7 @@ def test_a_head_travels(head, fields, vocabulary, tmp_path, capsys):
     model = make(vocabulary, head, **fields)
     native.write(model, tmp_path)
     assert_same(albert_jax.load(tmp_path), model)
-    notes = convert.convert(model, tmp_path / 'hf', 'huggingface')
+    notes = conversion.convert(model, tmp_path / 'hf', 'huggingface')
     assert 'left out' in notes[0] and 'masked-LM head' in notes[0]
     loaded = albert_jax.load(tmp_path / 'hf')
     assert loaded.head == head
@@ -183,12 +183,12 @@ def test_a_missing_head_is_said_in_one_line_and_drawn_from_a_fixed_seed(
     jax.tree.map(np.testing.assert_array_equal, loaded.params['sentence'], again)
     assert np.asarray(again['kernel']).std() > 0.005
     # What was drawn is not passed on as if it had been trained.
-    notes = convert.convert(loaded, tmp_path / 'back', 'huggingface')
+    notes = conversion.convert(loaded, tmp_path / 'back', 'huggingface')
     assert notes == ()
     written = load_file(tmp_path / 'back' / 'model.safetensors')
     assert 'albert.pooler.weight' in written
     assert not any('sop' in name for name in load_file(tmp_path / 'back' / 'model.safetensors'))
-    convert.convert(loaded, tmp_path / 'ours', 'albert_jax')
+    conversion.convert(loaded, tmp_path / 'ours', 'albert_jax')
     assert albert_jax.load(tmp_path / 'ours').initialised == ('sentence',)
 
 
@@ -200,7 +200,7 @@ def test_a_bare_encoder_is_an_encoder_again(directory, tmp_path):
     edit_tensors(directory, bare)
     loaded = albert_jax.load(directory)
     assert loaded.initialised == ('mlm', 'sentence')
-    assert convert.convert(loaded, tmp_path / 'back', 'huggingface') == ()
+    assert conversion.convert(loaded, tmp_path / 'back', 'huggingface') == ()
     assert 'AlbertModel' in (tmp_path / 'back' / 'config.json').read_text()
     again = load_file(tmp_path / 'back' / 'model.safetensors')
     expected = load_file(directory / 'model.safetensors')
@@ -367,7 +367,7 @@ def test_a_bad_source_is_refused_and_the_destination_untouched(spoil, message, d
 
 
 def test_shared_layers_that_were_trained_apart_are_refused(vocabulary, tmp_path):
-    convert.convert(make(vocabulary, sharing='attention'), tmp_path / 'hf', 'huggingface')
+    conversion.convert(make(vocabulary, sharing='attention'), tmp_path / 'hf', 'huggingface')
     name = 'albert.encoder.albert_layer_groups.2.albert_layers.0.attention.key.bias'
     put(name, np.ones(16, 'f'))(tmp_path / 'hf')
     with pytest.raises(UserError, match='is shared by its config, but .* differ; delete the key'):
@@ -384,7 +384,7 @@ def test_groups_that_hugging_face_rounds_otherwise_are_refused(vocabulary, tmp_p
     layers, groups = next((n, g) for n in range(2, 100) for g in range(2, n) if wrong(n, g))
     model = make(vocabulary, num_hidden_layers=layers, num_hidden_groups=groups)
     with pytest.raises(UserError, match='Hugging Face takes another group'):
-        convert.convert(model, tmp_path / 'hf', 'huggingface')
+        conversion.convert(model, tmp_path / 'hf', 'huggingface')
     assert not list(tmp_path.iterdir())
 
 
@@ -396,14 +396,14 @@ def test_a_destination_that_exists_is_left_alone(directory, tmp_path):
     assert [p.name for p in (tmp_path / 'out').iterdir()] == ['mine']
 
 
-@pytest.mark.parametrize('to', convert.FORMATS)
+@pytest.mark.parametrize('to', conversion.FORMATS)
 def test_a_full_disk_leaves_nothing(to, model, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
     try:
         with pytest.raises(UserError, match='out cannot be written: .') as caught:
-            convert.convert(model, tmp_path / 'out', to)
+            conversion.convert(model, tmp_path / 'out', to)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -421,7 +421,7 @@ def test_writes_that_go_on_after_the_first_failure_leave_nothing(tmp_path):
 
     with (
         pytest.raises(UserError, match='out cannot be written: full'),
-        convert.whole_directory(tmp_path / 'out') as folder,
+        conversion.output_directory(tmp_path / 'out') as folder,
     ):
         thread = threading.Thread(target=go_on, args=[folder / 'params'])
         thread.start()
@@ -513,7 +513,7 @@ def test_what_config_json_may_hold_is_one_sentence_at_most(directory):
 
 
 def test_config_json_and_its_key_albert_jax_must_agree(vocabulary, tmp_path):
-    convert.convert(make(vocabulary, sharing='none'), tmp_path / 'hf', 'huggingface')
+    conversion.convert(make(vocabulary, sharing='none'), tmp_path / 'hf', 'huggingface')
     configure(num_hidden_groups=2)(tmp_path / 'hf')
     with pytest.raises(UserError, match='num_hidden_groups is 2, but its key albert_jax implies 4'):
         albert_jax.load(tmp_path / 'hf')
@@ -602,7 +602,7 @@ def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='albert-base-v2, no such model in the local .* cache, and'):
         albert_jax.load('albert-base-v2')
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(UserError, match=r"install the extra: pip install 'albert_jax\[hugg"):
+    with pytest.raises(UserError, match=r"install the extra: pip install -e '.\[hugg"):
         albert_jax.load('albert-base-v2')
     assert hub.is_name('albert-base-v2') and hub.is_name('someone/model.v1')
     monkeypatch.undo()
@@ -636,13 +636,13 @@ def test_a_vocabulary_of_ones_own(directory, model, tmp_path):
         assert ids == model.tokenizer.encode(['The import statement'])
     with pytest.raises(UserError, match=r'Vocabulary .*nothing cannot be read'):
         source.load(directory, tmp_path / 'nothing')
-    convert.convert(loaded, tmp_path / 'ours', 'albert_jax')
+    conversion.convert(loaded, tmp_path / 'ours', 'albert_jax')
     again = albert_jax.load(tmp_path / 'ours')
     assert again.tokenizer.sha256 == loaded.tokenizer.sha256
 
 
 def test_a_vocabulary_that_is_too_large_is_refused(vocabulary, tmp_path):
     model = make(vocabulary, vocab_size=900)
-    convert.convert(model, tmp_path / 'hf', 'huggingface')
+    conversion.convert(model, tmp_path / 'hf', 'huggingface')
     with pytest.raises(UserError, match='the vocabulary has 1000 pieces, the model 900'):
         albert_jax.load(tmp_path / 'hf')

@@ -242,7 +242,7 @@ def test_a_short_phase_costs_its_share():
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'albert_jax\[plan\]'):
+    with pytest.raises(UserError, match=r'\.\[plan\]'):
         topologies.parse('v5e:4x4').devices()
 
 

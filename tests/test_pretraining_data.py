@@ -9,8 +9,9 @@ import pytest
 from albert_jax.cli.errors import UserError
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.masking import choose_ngrams
 from albert_jax.data.preparation import PreparationSettings, prepare
-from albert_jax.data.pretraining import PretrainingData, choose_ngrams
+from albert_jax.data.pretraining import PretrainingData
 from albert_jax.runs.pretraining import PretrainingSettings
 
 LENGTH = 128
@@ -206,16 +207,17 @@ def test_ngram_lengths_follow_one_over_n(corpus):
     for step in range(8):
         # The n-grams themselves are asked for: neighbouring ones cannot be told apart in a batch.
         recorded = {}
-        original = data._ngrams
+        masker = data._masker
+        original = masker._ngrams
 
-        def record(batch, segments, bits, recorded=recorded, original=original):
-            ngram_ids, sizes = original(batch, segments, bits)
-            recorded['ngram_ids'], recorded['ids'] = ngram_ids, batch['input_ids'].copy()
-            return ngram_ids, sizes
+        def record(input_ids, *others, recorded=recorded, original=original):
+            ngrams = original(input_ids, *others)
+            recorded['ngram_ids'], recorded['ids'] = ngrams.ids, input_ids.copy()
+            return ngrams
 
-        data._ngrams = record
+        masker._ngrams = record
         batch = data.batch(step)
-        data._ngrams = original
+        masker._ngrams = original
         ngram_ids, ids = recorded['ngram_ids'], recorded['ids']
         starts = corpus.tokenizer.starts_word[ids]
         starts[:, 1] = True

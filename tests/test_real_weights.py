@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax import convert
+from albert_jax.interop import conversion
 from albert_jax.model.albert import PretrainingModel
 from tests.conftest import shared_data
 
@@ -99,8 +99,8 @@ def test_sentences_of_a_kind_are_near(minilm):
 
 def test_there_and_back(minilm, theirs, tmp_path):
     loaded = albert_jax.load(minilm)
-    convert.convert(loaded, tmp_path / 'ours', 'albert_jax')
-    convert.convert(albert_jax.load(tmp_path / 'ours'), tmp_path / 'hf', 'huggingface')
+    conversion.convert(loaded, tmp_path / 'ours', 'albert_jax')
+    conversion.convert(albert_jax.load(tmp_path / 'ours'), tmp_path / 'hf', 'huggingface')
     one = transformers.AutoModel.from_pretrained(minilm).state_dict()
     two = transformers.AutoModel.from_pretrained(tmp_path / 'hf').state_dict()
     assert one.keys() == two.keys()

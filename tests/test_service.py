@@ -23,16 +23,16 @@ from albert_jax import serve
 from albert_jax.cli import progress
 from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.fill_mask import fill_mask
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.source import load
 from albert_jax.model import heads
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.heads import Head
+from albert_jax.pretraining.fill_mask import fill_mask
 from albert_jax.service import server as http_server
 from albert_jax.service.abilities import Embed, FillMask, Predict
-from albert_jax.service.app import Limits, Service, make_app
+from albert_jax.service.app import make_app
 from albert_jax.service.batching import (
     SIZES,
     Batcher,
@@ -46,6 +46,8 @@ from albert_jax.service.batching import (
 from albert_jax.service.metrics import Metrics
 from albert_jax.service.middleware import Middleware
 from albert_jax.service.models import rounded
+from albert_jax.service.service import Limits, Service
+from albert_jax.service.startup import compile_progress
 from albert_jax.tasks.answering import Answerer
 from albert_jax.training.sharding import make_mesh
 from tests.conftest import ROOT
@@ -884,7 +886,7 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
 def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
     times = iter([0.0, 4.0, 11.0, 12.0, 22.0])
     monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times, 30.0))
-    with serve._progress() as made:
+    with compile_progress() as made:
         for _ in range(4):
             made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [

@@ -40,7 +40,7 @@ def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
     page.select_option('#models', 'mood')
     page.fill('#field-text', 'raises an exception when the value is not found')
     page.press('#field-text', 'Control+Enter')
-    page.wait_for_selector('#inside:not([hidden])', timeout=30_000)
+    page.wait_for_selector('#interpretability:not([hidden])', timeout=30_000)
     assert page.inner_text('.answer') in ('yes', 'no')
     assert page.locator('#output .bar').count() == 2
     # A figure stays on its line.
@@ -73,13 +73,13 @@ def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
     page.select_option('#models', 'base')
     page.fill('#field-text', 'no mask at all')
     page.click('#go')
-    page.wait_for_selector('#complaint:not([hidden])')
-    assert '[MASK]' in page.inner_text('#complaint')
+    page.wait_for_selector('#error:not([hidden])')
+    assert '[MASK]' in page.inner_text('#error')
     page.fill('#field-text', 'Returns a [MASK] of the list.')
     page.click('#go')
-    page.wait_for_selector('#inside:not([hidden])', timeout=30_000)
+    page.wait_for_selector('#interpretability:not([hidden])', timeout=30_000)
     assert page.locator('#output .bar').count() == 5
-    assert page.is_hidden('#complaint')
+    assert page.is_hidden('#error')
     page.screenshot(path=tmp_path / f'{width}-fill.png', full_page=True)
 
     # Nothing sticks out, nothing is fetched from elsewhere, nothing went wrong.

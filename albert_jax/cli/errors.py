@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the terminal."""
+"""The one exception that is meant for the person at the terminal, and reasons out of others."""
 
 
 class UserError(ValueError):
@@ -10,11 +10,15 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """What an error says in its first line, or its type where it says nothing.
+    """The first line of an error's message, or the name of its type if it has none.
 
     Args:
       error: of any library.
-      limit: characters.
+      limit: longest result, in characters.
     """
-    lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+
+
+def reason(error: BaseException) -> str:
+    """What the operating system says of an error, or else the first line of its message."""
+    return getattr(error, 'strerror', None) or first_line(error)

@@ -159,17 +159,6 @@ def _hint(name: str, fields: Mapping[str, Any]) -> str:
     return f'did you mean {close[0]}?' if close else f'there are {", ".join(fields)}.'
 
 
-def flatten_sections(content: Any, address: str = '') -> dict[str, Any]:
-    """The values of nested sections by their address, as in `loop.num_steps`."""
-    if not isinstance(content, Mapping):
-        return {address: content}
-    return {
-        name: value
-        for key, inner in content.items()
-        for name, value in flatten_sections(inner, f'{address}.{key}' if address else key).items()
-    }
-
-
 class Field(NamedTuple):
     """A field of a whole config, for a list of them."""
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,23 +19,16 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from albert_jax.cli.errors import UserError
-from albert_jax.data import dataset
+from albert_jax.data import beam_storage, dataset
 from albert_jax.data.corpus import Source
-from albert_jax.data.preparation import (
-    PreparationSettings,
-    Worker,
-    blocks_of,
-    digest_of,
-    manifest_of,
-)
+from albert_jax.data.preparation import Worker, blocks_of, manifest_of
+from albert_jax.data.preparation_settings import PreparationSettings
+from albert_jax.data.source_reader import DIGEST_BYTES, text_digest
 from albert_jax.data.tokenizer import Tokenizer
-
-_DIGEST_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,35 +63,24 @@ def prepare(
       UserError: if there is no text, or a source has no files.
     """
     parts = find_parts(sources)
-    _make_folder(output)
+    beam_storage.make_folder(output)
     # What an earlier run has left there is not this one's.
     own = f'{scratch.rstrip("/")}/{uuid.uuid4().hex}'
     FileSystems.mkdirs(own)
     try:
         return _prepare(parts, sources, output, vocabulary, settings, own, options)
     finally:
-        _remove(own)
+        beam_storage.remove(own)
 
 
-def _remove(path: str) -> None:
-    if '://' not in path:
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    # What has failed matters more than that there was nothing to remove.
-    with contextlib.suppress(BeamIOError):
-        # A folder ends in a slash, or object stores take it for a file.
-        FileSystems.delete([path + '/'])
+def check_is_free(output: str) -> None:
+    """Refuses to prepare a corpus where there is one.
 
-
-def _make_folder(path: str) -> None:
-    """Before hours are spent on what cannot be written."""
-    try:
-        if '://' in path:
-            FileSystems.mkdirs(path)
-        else:
-            Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--output={path} cannot be written: {error.strerror}.') from error
+    Raises:
+      UserError: if there is one.
+    """
+    if FileSystems.exists(f'{output}/{dataset.MANIFEST}'):
+        raise UserError(f'{output} holds a corpus already; choose another --output or delete it.')
 
 
 def _prepare(
@@ -112,11 +93,7 @@ def _prepare(
     options: Sequence[str],
 ) -> dict[str, Any]:
     tokenizer = Tokenizer(vocabulary, settings.normalization)
-
-    def pipeline() -> beam.Pipeline:
-        return beam.Pipeline(options=PipelineOptions(list(options)))
-
-    with pipeline() as scanning:
+    with _pipeline(options) as scanning:
         scanned = _each(scanning, parts, _Scan(scratch, settings.drop_duplicates))
         if settings.drop_duplicates:
             _ = (
@@ -128,7 +105,7 @@ def _prepare(
             )
     fingerprint, counts, offsets = _number(parts, scratch, settings.drop_duplicates)
 
-    with pipeline() as encoding:
+    with _pipeline(options) as encoding:
         _each(
             encoding,
             [(part, offsets[part.number]) for part in parts],
@@ -136,35 +113,49 @@ def _prepare(
         )
     token_counts = np.zeros(tokenizer.vocab_size, np.int64)
     for part in parts:
-        counts.update(json.loads(_read(f'{scratch}/{part.number}.counts')))
-        token_counts += np.frombuffer(_read(f'{scratch}/{part.number}.tokens'), np.int64)
-
-    written, shards = {}, []
-    for split in dataset.SPLITS:
-        lengths = [
-            np.frombuffer(_read(f'{scratch}/{part.number}.{split}.lengths'), np.int64)
-            for part in parts
-        ]
-        bounds = dataset.shard_bounds(np.concatenate(lengths))
-        for index, bound in enumerate(bounds):
-            name = dataset.shard_name(split, index, len(bounds))
-            shards.append((f'{output}/{name}', _pieces(scratch, split, lengths, *bound)))
-        written[split] = dataset.Written(
-            [last - first for first, last in bounds], int(sum(x.sum() for x in lengths))
+        counts.update(json.loads(beam_storage.read(f'{scratch}/{part.number}.counts')))
+        token_counts += np.frombuffer(
+            beam_storage.read(f'{scratch}/{part.number}.tokens'), np.int64
         )
+
+    written, shards = _plan_shards(parts, output, scratch)
     if not written['train'].shard_lengths:
         raise UserError(
             f'The corpus is empty: no text was left of {", ".join(map(str, sources))} after '
             f'cleaning.'
         )
-    with pipeline() as laying:
+    with _pipeline(options) as laying:
         _each(laying, shards, _WriteShard())
     manifest = manifest_of(
         list(sources), settings, tokenizer, fingerprint, counts,
-        {split: sum(found.shard_lengths) for split, found in written.items()},
+        {split: sum(on_disk.shard_lengths) for split, on_disk in written.items()},
     )  # fmt: skip
     _write_metadata(output, written, manifest, vocabulary, token_counts)
     return manifest
+
+
+def _pipeline(options: Sequence[str]) -> beam.Pipeline:
+    return beam.Pipeline(options=PipelineOptions(list(options)))
+
+
+def _plan_shards(
+    parts: Sequence[Part], output: str, scratch: str
+) -> tuple[dict[str, dataset.Written], list[tuple[str, list['_Extent']]]]:
+    """What will be on disk of each split; and each shard's path, with the records it is made of."""
+    written, shards = {}, []
+    for split in dataset.SPLITS:
+        lengths = [
+            np.frombuffer(beam_storage.read(f'{scratch}/{part.number}.{split}.lengths'), np.int64)
+            for part in parts
+        ]
+        bounds = dataset.shard_bounds(np.concatenate(lengths))
+        for index, bound in enumerate(bounds):
+            name = dataset.shard_name(split, index, len(bounds))
+            shards.append((f'{output}/{name}', _extents(scratch, split, lengths, *bound)))
+        written[split] = dataset.Written(
+            [last - first for first, last in bounds], int(sum(x.sum() for x in lengths))
+        )
+    return written, shards
 
 
 def find_parts(sources: Sequence[Source]) -> list[Part]:
@@ -173,7 +164,7 @@ def find_parts(sources: Sequence[Source]) -> list[Part]:
     Raises:
       UserError: if a source is not made of files, or has none.
     """
-    found: list[tuple[Source, str]] = []
+    files: list[tuple[Source, str]] = []
     for source in sources:
         if source.kind not in ('text', 'jsonl'):
             raise UserError(
@@ -187,35 +178,17 @@ def find_parts(sources: Sequence[Source]) -> list[Part]:
             paths = source.files()
         if not paths:
             raise UserError(f'No file matches {source.target!r} of --input={source}.')
-        found += [(source, path) for path in paths]
-    return [Part(number, source, path) for number, (source, path) in enumerate(found)]
+        files += [(source, path) for path in paths]
+    return [Part(number, source, path) for number, (source, path) in enumerate(files)]
 
 
 def _each(pipeline: beam.Pipeline, items: Sequence[Any], work: beam.DoFn) -> Any:
-    """Does something with each item, spread over the workers."""
+    """Applies a function to each item, spread over the workers."""
     return pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.ParDo(work)
 
 
-@contextlib.contextmanager
-def _local(path: str) -> Iterator[str]:
-    """A file of any storage as one of this worker's disk."""
-    if '://' not in path:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        # Its ending tells how it is compressed.
-        copy = Path(folder) / path.rpartition('/')[2]
-        with (
-            FileSystems.open(path, compression_type='uncompressed') as source,
-            copy.open('wb') as f,
-        ):
-            while block := source.read(2**22):
-                f.write(block)
-        yield str(copy)
-
-
 def _documents(part: Part) -> Iterator[str]:
-    with _local(part.path) as path:
+    with beam_storage.local(part.path) as path:
         try:
             yield from dataclasses.replace(part.source, target=_escaped(path)).documents()
         except UserError as error:
@@ -225,16 +198,6 @@ def _documents(part: Part) -> Iterator[str]:
 def _escaped(path: str) -> str:
     """A pattern that matches this path alone."""
     return ''.join(f'[{letter}]' if letter in '*?[' else letter for letter in path)
-
-
-def _write(path: str, content: bytes) -> None:
-    with FileSystems.create(path, compression_type='uncompressed') as file:
-        file.write(content)
-
-
-def _read(path: str) -> bytes:
-    with FileSystems.open(path, compression_type='uncompressed') as file:
-        return file.read()
 
 
 class _Scan(beam.DoFn):
@@ -248,12 +211,12 @@ class _Scan(beam.DoFn):
         for index, text in enumerate(_documents(element)):
             encoded = text.encode('utf-8', 'replace')
             num_bytes += len(encoded)
-            digest = digest_of(encoded)
+            digest = text_digest(encoded)
             digests += digest
             if self._drop_duplicates:
                 yield digest, (element.number, index)
-        _write(f'{self._scratch}/{element.number}.digests', bytes(digests))
-        _write(f'{self._scratch}/{element.number}.bytes', str(num_bytes).encode())
+        beam_storage.write(f'{self._scratch}/{element.number}.digests', bytes(digests))
+        beam_storage.write(f'{self._scratch}/{element.number}.bytes', str(num_bytes).encode())
 
 
 def _repeated(item: tuple[bytes, Iterable[tuple[int, int]]]) -> Iterable[tuple[int, int]]:
@@ -263,34 +226,34 @@ def _repeated(item: tuple[bytes, Iterable[tuple[int, int]]]) -> Iterable[tuple[i
 
 def _write_dropped(item: tuple[int, Iterable[int]], scratch: str) -> None:
     number, indices = item
-    _write(f'{scratch}/{number}.dropped', np.array(sorted(indices), np.int64).tobytes())
+    beam_storage.write(f'{scratch}/{number}.dropped', np.array(sorted(indices), np.int64).tobytes())
 
 
 def _dropped(scratch: str, number: int) -> set[int]:
     path = f'{scratch}/{number}.dropped'
     if not FileSystems.exists(path):
         return set()
-    return set(np.frombuffer(_read(path), np.int64).tolist())
+    return set(np.frombuffer(beam_storage.read(path), np.int64).tolist())
 
 
 def _number(
     parts: Sequence[Part], scratch: str, drop_duplicates: bool
 ) -> tuple[str, collections.Counter[str], list[int]]:
     """The digest of all text, what was read, and the first document's number of each file."""
-    whole = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     counts: collections.Counter[str] = collections.Counter()
     offsets = [0]
     for part in parts:
-        digests = _read(f'{scratch}/{part.number}.digests')
-        whole.update(digests)
-        num_documents = len(digests) // _DIGEST_BYTES
+        digests = beam_storage.read(f'{scratch}/{part.number}.digests')
+        digest.update(digests)
+        num_documents = len(digests) // DIGEST_BYTES
         num_dropped = len(_dropped(scratch, part.number)) if drop_duplicates else 0
         counts['documents_read'] += num_documents
-        counts['bytes_read'] += int(_read(f'{scratch}/{part.number}.bytes'))
+        counts['bytes_read'] += int(beam_storage.read(f'{scratch}/{part.number}.bytes'))
         if num_dropped:
             counts['documents_duplicate'] += num_dropped
         offsets.append(offsets[-1] + num_documents - num_dropped)
-    return whole.hexdigest(), counts, offsets
+    return digest.hexdigest(), counts, offsets
 
 
 class _Encode(beam.DoFn):
@@ -316,21 +279,23 @@ class _Encode(beam.DoFn):
                 for split in dataset.SPLITS
             }
             for block in blocks_of(enumerate(kept, offset)):
-                made = self._worker.process(block)
-                for split, records in made.records.items():
+                encoded = self._worker.process(block)
+                for split, records in encoded.records.items():
                     for record in records:
                         files[split].write(record)
                         lengths[split].append(len(record))
-                counts += made.counts
-                token_counts += made.token_counts
-        for split, found in lengths.items():
-            _write(f'{name}.{split}.lengths', np.array(found, np.int64).tobytes())
-        _write(f'{name}.counts', json.dumps(counts).encode())
-        _write(f'{name}.tokens', token_counts.tobytes())
+                counts += encoded.counts
+                token_counts += encoded.token_counts
+        for split, record_lengths in lengths.items():
+            beam_storage.write(
+                f'{name}.{split}.lengths', np.array(record_lengths, np.int64).tobytes()
+            )
+        beam_storage.write(f'{name}.counts', json.dumps(counts).encode())
+        beam_storage.write(f'{name}.tokens', token_counts.tobytes())
 
 
 @dataclasses.dataclass(frozen=True)
-class _Piece:
+class _Extent:
     """Consecutive records of a file of records."""
 
     # Without its ending: .records, and .lengths of them.
@@ -339,41 +304,41 @@ class _Piece:
     last: int
 
 
-def _pieces(
+def _extents(
     scratch: str, split: str, lengths: Sequence[np.ndarray], first: int, last: int
-) -> list[_Piece]:
+) -> list[_Extent]:
     """Where the records from `first` to `last` (excluded) of a split lie."""
-    pieces = []
+    extents = []
     begin = 0
     for number, own in enumerate(lengths):
         low, high = max(first - begin, 0), min(last - begin, len(own))
         if low < high:
-            pieces.append(_Piece(f'{scratch}/{number}.{split}', low, high))
+            extents.append(_Extent(f'{scratch}/{number}.{split}', low, high))
         begin += len(own)
-    return pieces
+    return extents
 
 
 class _WriteShard(beam.DoFn):
-    """Lays pieces end to end in a shard."""
+    """Writes the records of some extents, end to end, as a shard."""
 
-    def process(self, element: tuple[str, list[_Piece]]) -> None:
-        path, pieces = element
+    def process(self, element: tuple[str, list[_Extent]]) -> None:
+        path, extents = element
         with tempfile.TemporaryDirectory() as folder:
             shard = Path(folder) / 'shard'
-            dataset.write_shard(shard, _records(pieces))
+            dataset.write_shard(shard, _records(extents))
             with shard.open('rb') as source, FileSystems.create(path) as target:
                 while block := source.read(2**22):
                     target.write(block)
 
 
-def _records(pieces: Sequence[_Piece]) -> Iterator[bytes]:
-    for piece in pieces:
+def _records(extents: Sequence[_Extent]) -> Iterator[bytes]:
+    for extent in extents:
         # Read here, for the description of a job has no room for them.
-        lengths = np.frombuffer(_read(f'{piece.path}.lengths'), np.int64)
-        records = f'{piece.path}.records'
+        lengths = np.frombuffer(beam_storage.read(f'{extent.path}.lengths'), np.int64)
+        records = f'{extent.path}.records'
         with FileSystems.open(records, compression_type='uncompressed') as file:
-            file.seek(int(lengths[: piece.first].sum()))
-            for length in lengths[piece.first : piece.last].tolist():
+            file.seek(int(lengths[: extent.first].sum()))
+            for length in lengths[extent.first : extent.last].tolist():
                 yield file.read(length)
 
 
@@ -387,9 +352,9 @@ def _write_metadata(
     with tempfile.TemporaryDirectory() as folder:
         # TFDS looks for the names of the shards, which are elsewhere.
         shards = {
-            dataset.shard_name(split, index, len(found.shard_lengths))
-            for split, found in written.items()
-            for index in range(len(found.shard_lengths))
+            dataset.shard_name(split, index, len(on_disk.shard_lengths))
+            for split, on_disk in written.items()
+            for index in range(len(on_disk.shard_lengths))
         }
         for name in shards:
             (Path(folder) / name).touch()
@@ -397,4 +362,4 @@ def _write_metadata(
         # The manifest last: without it, nothing takes the folder for a corpus.
         for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == dataset.MANIFEST):
             if file.name not in shards:
-                _write(f'{output}/{file.name}', file.read_bytes())
+                beam_storage.write(f'{output}/{file.name}', file.read_bytes())

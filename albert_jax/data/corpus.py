@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line, reason
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
 _DOCUMENTED_PACKAGES = (
@@ -108,8 +108,9 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
             f'column {error.start + 1}); convert the file to UTF-8 first.'
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, 'strerror', None) or error
-        raise UserError(f'{path}, after line {number}: cannot be read ({reason}).') from error
+        raise UserError(
+            f'{path}, after line {number}: cannot be read ({reason(error)}).'
+        ) from error
 
 
 def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:
@@ -167,8 +168,7 @@ def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
         builder.download_and_prepare(file_format='array_record')
         examples = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]
     except Exception as error:  # whatever TFDS raises, the answer is the same
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f'tfds:{target} cannot be opened: {reason}') from error
+        raise UserError(f'tfds:{target} cannot be opened: {first_line(error)}') from error
     for index in range(len(examples)):
         example = examples[index]
         if text_key not in example:

@@ -11,7 +11,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int, Int64, UInt
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 
@@ -277,9 +276,9 @@ class Split:
             records = self._source.__getitems__(indices.tolist())
             features = [self._parse(record).features.feature for record in records]
         except Exception as error:  # whatever ArrayRecord or protobuf raise, a file is damaged
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f'{self._directory}: a record cannot be read ({reason}); prepare the corpus again.'
+                f'{self._directory}: a record cannot be read ({first_line(error)}); prepare the '
+                f'corpus again.'
             ) from error
         tokens = [feature['tokens'].bytes_list.value[0] for feature in features]
         ends = [feature['sentence_ends'].bytes_list.value[0] for feature in features]
@@ -329,8 +328,3 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def is_prepared(directory: Path) -> bool:
     """Whether the directory holds a finished corpus of any format."""
     return (directory / MANIFEST).exists()
-
-
-def remove(directory: Path) -> None:
-    """Deletes an unfinished corpus, if there is one."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.data.tokenizer import Encoding, Tokenizer
 
 _SPECIAL = {
@@ -17,7 +17,7 @@ _SPECIAL = {
 }
 _EXTRA = (
     "this vocabulary needs the extra 'huggingface': install it with "
-    "pip install 'albert_jax[huggingface]'."
+    "pip install -e '.[huggingface]'."
 )
 
 
@@ -49,8 +49,7 @@ class HubTokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # plain Exceptions, and panics of Rust that are none
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f'{origin} is not a tokenizer.json ({reason}).') from error
+            raise UserError(f'{origin} is not a tokenizer.json ({first_line(error)}).') from error
         self._backend.no_padding()
         self._backend.no_truncation()
         # A vocabulary may have holes.

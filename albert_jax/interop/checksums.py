@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from albert_jax.model.paths import path_name
+from albert_jax.model.paths import flatten
 
 
 def _digest(leaves: list[Array]) -> list[Array]:
@@ -23,7 +23,7 @@ def _digest(leaves: list[Array]) -> list[Array]:
     def digest(array: Array) -> Array:
         bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
         bits = bits.astype(jnp.uint32)
-        # The place in memory, without a reshape: that would bring all pieces to one device.
+        # The place in memory, without a reshape: that would bring all shards to one device.
         places = jnp.zeros(bits.shape, jnp.uint32)
         for axis in range(bits.ndim):
             size = jnp.uint32(bits.shape[axis])
@@ -35,11 +35,12 @@ def _digest(leaves: list[Array]) -> list[Array]:
 
 def digests(tree: PyTree) -> dict[str, int]:
     """The digest of each array, by its path."""
-    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
+    named = flatten(tree)
+    leaves = list(named.values())
     sharding = getattr(leaves[0], 'sharding', None)
     everywhere = NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else None
-    numbers = jax.device_get(jax.jit(_digest, out_shardings=everywhere)(list(leaves)))
-    return {path_name(path): int(number) for path, number in zip(paths, numbers, strict=True)}
+    numbers = jax.device_get(jax.jit(_digest, out_shardings=everywhere)(leaves))
+    return {path: int(number) for path, number in zip(named, numbers, strict=True)}
 
 
 def check_digests(tree: PyTree, expected: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.huggingface_config import parse
@@ -218,7 +218,7 @@ def _open(prefix: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise UserError(
             f"{prefix} is a TensorFlow checkpoint, which needs the extra 'tensorflow': install it "
-            f"with pip install 'albert_jax[tensorflow]'."
+            f"with pip install -e '.[tensorflow]'."
         ) from error
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -226,7 +226,7 @@ def _open(prefix: Path) -> dict[str, Tensor]:
         dtypes = reader.get_variable_to_dtype_map()
     except Exception as error:  # TensorFlow has many kinds
         raise UserError(
-            f'{prefix} cannot be read as a TensorFlow checkpoint: {_first_line(error)}.'
+            f'{prefix} cannot be read as a TensorFlow checkpoint: {first_line(error)}.'
         ) from error
 
     def read_tensor(name: str) -> np.ndarray:
@@ -234,17 +234,13 @@ def _open(prefix: Path) -> dict[str, Tensor]:
             return np.asarray(reader.get_tensor(name))
         except Exception as error:
             raise UserError(
-                f'{prefix}: the tensor {name} cannot be read: {_first_line(error)}.'
+                f'{prefix}: the tensor {name} cannot be read: {first_line(error)}.'
             ) from error
 
     return {
         name: Tensor(tuple(shape), dtypes[name].name, functools.partial(read_tensor, name))
         for name, shape in shapes.items()
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

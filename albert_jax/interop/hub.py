@@ -29,7 +29,7 @@ def locate(name: str) -> Path:
     except ImportError as error:
         raise UserError(
             f'There is no file or directory {name}; to look it up as a model of the Hugging Face '
-            f"Hub install the extra: pip install 'albert_jax[huggingface]'."
+            f"Hub install the extra: pip install -e '.[huggingface]'."
         ) from error
     owner = next((o for prefix, o in _OWNERS.items() if name.startswith(prefix)), None)
     candidates = [name] if '/' in name or owner is None else [f'{owner}/{name}', name]

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import old_names
 from albert_jax.interop.checksums import check_digests, digests
@@ -22,7 +22,7 @@ from albert_jax.interop.run_folder import FOLDER, best_step, read_scores
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import Head
-from albert_jax.model.paths import path_name
+from albert_jax.model.paths import flatten
 
 # The checkpoint's item with its CheckpointMetadata.
 METADATA_ITEM = 'about'
@@ -103,8 +103,7 @@ def expected_shapes(config: AlbertConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter of the pretraining model, by its path."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(functools.partial(init_params, config), key)
-    leaves = jax.tree_util.tree_leaves_with_path(abstract)
-    return {path_name(path): leaf.shape for path, leaf in leaves}
+    return {path: leaf.shape for path, leaf in flatten(abstract).items()}
 
 
 def write(pretrained: Pretrained, directory: Path) -> None:
@@ -153,8 +152,7 @@ def read(path: str | Path) -> Pretrained:
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f'{path} cannot be read as a checkpoint: {reason}.') from error
+        raise UserError(f'{path} cannot be read as a checkpoint: {first_line(error)}.') from error
     return Pretrained(
         metadata.model,
         params,
@@ -166,17 +164,13 @@ def read(path: str | Path) -> Pretrained:
 
 
 def _check_shapes(params: dict[str, Any], config: AlbertConfig) -> None:
-    found = {
-        path_name(path): np.shape(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path_name(path).partition('/')[0] != 'head'
-    }
+    shapes = {path: np.shape(leaf) for path, leaf in flatten(params).items()}
     for path, shape in expected_shapes(config).items():
         part = path.partition('/')[0]
         if part in OPTIONAL_PARTS and part not in params:
             continue
-        if found.get(path) != shape:
-            raise ValueError(f'{path} has the shape {found.get(path)}, its config says {shape}')
+        if shapes.get(path) != shape:
+            raise ValueError(f'{path} has the shape {shapes.get(path)}, its config says {shape}')
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -129,7 +129,7 @@ def savedmodel(model: Pretrained, folder: Path) -> None:
         from jax.experimental import jax2tf
     except ImportError as error:
         raise UserError(
-            "--format=savedmodel needs TensorFlow; run pip install 'albert_jax[tensorflow]' first."
+            "--format=savedmodel needs TensorFlow; run pip install -e '.[tensorflow]' first."
         ) from error
     function = portable(model)
     longest = model.config.max_position_embeddings
@@ -165,7 +165,7 @@ def onnx(model: Pretrained, file: Path) -> None:
         from jax2onnx import to_onnx
     except ImportError as error:
         raise UserError(
-            "--format=onnx needs jax2onnx; run pip install 'albert_jax[onnx]' first, in an "
+            "--format=onnx needs jax2onnx; run pip install -e '.[onnx]' first, in an "
             'environment of its own.'
         ) from error
     # One line for every shape that a loop leaves open; ONNX Runtime works them out.

@@ -13,6 +13,8 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from albert_jax.cli.files import new_file
+
 FOLDER = 'checkpoints'
 _LATE_SCORES_FILE = 'late_scores.json'
 
@@ -26,10 +28,9 @@ def read_late_scores(folder: Path) -> dict[int, float]:
 
 
 def write_late_scores(folder: Path, scores: Mapping[int, float]) -> None:
-    """Writes them whole or not at all."""
-    partial = folder / f'{_LATE_SCORES_FILE}.partial'
-    partial.write_text(json.dumps({str(step): score for step, score in scores.items()}))
-    partial.replace(folder / _LATE_SCORES_FILE)
+    """Writes them, all or none."""
+    with new_file(folder / _LATE_SCORES_FILE) as file:
+        file.write_text(json.dumps({str(step): score for step, score in scores.items()}))
 
 
 def score_of(metrics: Mapping[str, Any] | None) -> float | None:

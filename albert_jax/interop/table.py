@@ -4,14 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import OPTIONAL_PARTS, expected_shapes
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.paths import path_name
+from albert_jax.model.paths import flatten
 
 
 class Entry(NamedTuple):
@@ -139,10 +138,7 @@ def _leaf(
 
 def to_theirs(table: Iterable[Entry], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Their tensors of our parameters; entries of parts that are not there are left out."""
-    leaves = {
-        path_name(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     tensors = {}
     for theirs, ours, copy, is_transposed in table:
         if ours not in leaves:

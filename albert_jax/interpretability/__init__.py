@@ -1,1 +1,1 @@
-"""What a trained model does inside."""
+"""Interpretability: attention maps, rollout, integrated gradients."""

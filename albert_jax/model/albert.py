@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -23,6 +22,7 @@ from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
 from albert_jax.model.elementwise import activate, normalize
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
+from albert_jax.model.rounding import from_bits
 
 AnyArray = Array | np.ndarray
 # Which unique layer's parameters a module uses; None where there is one.
@@ -32,8 +32,7 @@ Index = Int[Array, ''] | None
 class _Weights(nn.Module):
     """Base of modules that hold the parameters of `num_unique` layers, and use those of one.
 
-    Parameters in bfloat16 may come as their bits, in uint16: to take one layer's out, XLA for CPU
-    would first convert those of all layers to float32.
+    Parameters in bfloat16 may come as their bits (`rounding.round_kernels`).
     """
 
     config: AlbertConfig
@@ -45,10 +44,7 @@ class _Weights(nn.Module):
         """The parameter of the unique layer that `index` names, of the given shape."""
         if self.num_unique == 1:
             return self.param(name, init, shape)
-        weight = self.param(name, init, (self.num_unique, *shape))[index]
-        if weight.dtype == jnp.uint16:
-            return jax.lax.bitcast_convert_type(weight, jnp.bfloat16)
-        return weight
+        return from_bits(self.param(name, init, (self.num_unique, *shape))[index])
 
     def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
         """A parameter as long as the last axis of `like`, with axes of 1 before it."""

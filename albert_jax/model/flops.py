@@ -4,23 +4,25 @@ from albert_jax.model.config import AlbertConfig
 
 # Dense bf16 FLOP/s of one JAX device, as published by Google Cloud. A device is a core, half a
 # chip, up to v3 and in tpu7x; a chip otherwise.
-_PEAK_FLOPS = {
-    'TPU v2': 22.5e12,
-    'TPU v3': 61.5e12,
-    'TPU v4': 275e12,
-    'TPU v5 lite': 197e12,
-    'TPU v5e': 197e12,
-    'TPU v5': 459e12,
-    'TPU v5p': 459e12,
-    'TPU v6 lite': 918e12,
-    'TPU v6e': 918e12,
-    'TPU7x': 1153.5e12,
+PEAK_FLOPS = {
+    'v2': 22.5e12,
+    'v3': 61.5e12,
+    'v4': 275e12,
+    'v5e': 197e12,
+    'v5p': 459e12,
+    'v6e': 918e12,
+    'tpu7x': 1153.5e12,
 }
+# What JAX calls them, in lower case and without 'TPU ', where that is another name.
+_DEVICE_KINDS = {'v5 lite': 'v5e', 'v5': 'v5p', 'v6 lite': 'v6e'}
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """FLOP/s of a device in bf16, or None if it is not known."""
-    return _PEAK_FLOPS.get(device_kind)
+    """FLOP/s of a device in bf16, by JAX's name of its kind; None if it is not known."""
+    if not device_kind.startswith('TPU'):
+        return None
+    kind = device_kind.removeprefix('TPU ').lower()
+    return PEAK_FLOPS.get(_DEVICE_KINDS.get(kind, kind))
 
 
 def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:

@@ -12,6 +12,15 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
+def is_product_kernel(path: str) -> bool:
+    """Whether a parameter is rounded to the compute dtype in every product that it takes part in.
+
+    These are the kernels of the model itself: they may be sent and kept in the compute dtype. The
+    products of a task's head are in float32.
+    """
+    return path.endswith('kernel') and 'head' not in path.split('/')
+
+
 def flatten(tree: PyTree) -> dict[str, Any]:
     """The leaves of a tree by their names, in JAX's order."""
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from albert_jax.cli.errors import UserError
-from albert_jax.data.pretraining import batch_shapes
+from albert_jax.cli.errors import UserError, first_line
+from albert_jax.data.batch import batch_shapes
 from albert_jax.model import attention
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import recomputed_flops, train_flops
@@ -200,7 +200,7 @@ def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Comp
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return TooBig(num_microbatches, _shortfall(str(error)))
+        return TooBig(num_microbatches, _shortfall(error))
     seconds = time.monotonic() - started
     program = hlo.analyse(compiled.as_text())
     memory = compiled.memory_analysis()
@@ -244,10 +244,11 @@ def _kernel_seconds(run: PretrainRun, where: Slice) -> float:
     return flops / (where.chip.peak_flops * where.num_devices)
 
 
-def _shortfall(message: str) -> str:
-    """The compiler's own words about what is needed and what there is."""
+def _shortfall(error: Exception) -> str:
+    """What the compiler says about the memory that is needed and that there is."""
+    message = str(error)
     sizes = re.search(r'\(([\d.]+\w)\) exceeds available\s+\w*\s*\(([\d.]+\w)\)', message)
     if sizes:
         return f'needs {sizes[1]} of {sizes[2]}'
     used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', message)
-    return f'needs {used[1]} of {used[2]}' if used else message.strip().splitlines()[0][:160]
+    return f'needs {used[1]} of {used[2]}' if used else first_line(error, 160)

@@ -43,57 +43,69 @@ def show(
     table.add_column()
     table.add_column(justify='right')
     table.add_column()
-
-    def row(name: str, value: str, note: str = '') -> None:
-        table.add_row(name, value, note)
-
-    row('parameters', f'{paper.num_params / 1e6:,.1f} M', f'{_size(paper.params_bytes)} in float32')
-    split = f', split over {paper.num_fsdp} devices' if paper.num_fsdp > 1 else ' on each device'
-    row('optimizer state', _size(paper.optimizer_bytes), f'two moments{split}')
-    row('arithmetic a step', f'{paper.model_flops / 1e15:,.2f} PFLOP', 'of the model')
-    row('  again, by remat', f'{paper.recomputed_flops / 1e15:,.2f} PFLOP', run.albert.remat)
-    row('no step faster than', _time(paper.flops_seconds), 'by arithmetic')
-    row('', _time(paper.memory_seconds), 'by memory bandwidth')
-    row('', _time(paper.network_seconds), 'by the network between chips')
+    _add_paper(table, run, paper)
     seconds, source = paper.bound_seconds, 'at the bound; no run reaches it'
     if isinstance(compiled, Compiled):
         table.add_section()
-        share = compiled.peak_bytes / where.chip.memory_bytes
-        row('microbatches', str(compiled.num_microbatches), 'one after the other on each device')
-        row(
-            'peak memory a device',
-            _size(compiled.peak_bytes),
-            f'{share:.0%} of {_size(where.chip.memory_bytes)}: fits',
-        )
-        if not is_fast:
-            for kind, count in sorted(compiled.num_collectives.items()):
-                row(f'{kind} a step', str(count), _size(compiled.collective_bytes[kind]))
-            row('gradients reduced in', ', '.join(compiled.reduced_types) or '-')
-            if compiled.estimated_seconds is not None:
-                seconds = compiled.estimated_seconds + compiled.kernel_seconds
-                source = "by the compiler's estimate"
-                ratio = seconds / max(paper.flops_seconds, 1e-12)
-                row(
-                    'estimated step',
-                    _time(seconds),
-                    f"the compiler's, never measured; {ratio:.2f} × the arithmetic",
-                )
-                if compiled.kernel_seconds:
-                    row('  attention kernel', _time(compiled.kernel_seconds), 'at its bound')
-        row('compiled in', f'{compiled.compile_seconds:.0f} s')
+        _add_compiled(table, where, paper, compiled, is_fast)
+        if not is_fast and compiled.estimated_seconds is not None:
+            seconds = compiled.estimated_seconds + compiled.kernel_seconds
+            source = "by the compiler's estimate"
     table.add_section()
     if isinstance(compiled, TooBig):
-        row('does not fit', compiled.message, f'in {compiled.num_microbatches} microbatches')
+        note = f'in {compiled.num_microbatches} microbatches'
+        table.add_row('does not fit', compiled.message, note)
     else:
         days = seconds * full_steps(run) / _DAY
         chip_hours = days * 24 * where.num_chips
-        row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
-        row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
+        table.add_row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
+        table.add_row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
         if price is not None:
-            row('', f'{chip_hours * price:,.2f}', f'at {price:g} a chip-hour')
+            table.add_row('', f'{chip_hours * price:,.2f}', f'at {price:g} a chip-hour')
     Console().print(table)
     if isinstance(compiled, TooBig):
         print(_advice(run, where, compiled))
+
+
+def _add_paper(table: Table, run: PretrainRun, paper: OnPaper) -> None:
+    """Adds what follows from numbers alone."""
+    split = f', split over {paper.num_fsdp} devices' if paper.num_fsdp > 1 else ' on each device'
+    again = f'{paper.recomputed_flops / 1e15:,.2f} PFLOP'
+    for row in (
+        ('parameters', f'{paper.num_params / 1e6:,.1f} M',
+         f'{_size(paper.params_bytes)} in float32'),
+        ('optimizer state', _size(paper.optimizer_bytes), f'two moments{split}'),
+        ('arithmetic a step', f'{paper.model_flops / 1e15:,.2f} PFLOP', 'of the model'),
+        ('  again, by remat', again, run.albert.remat),
+        ('no step faster than', _time(paper.flops_seconds), 'by arithmetic'),
+        ('', _time(paper.memory_seconds), 'by memory bandwidth'),
+        ('', _time(paper.network_seconds), 'by the network between chips'),
+    ):  # fmt: skip
+        table.add_row(*row)
+
+
+def _add_compiled(
+    table: Table, where: Slice, paper: OnPaper, compiled: Compiled, is_fast: bool
+) -> None:
+    """Adds what the compiler says; its memory alone where it did not optimise."""
+    memory = where.chip.memory_bytes
+    microbatches = str(compiled.num_microbatches)
+    table.add_row('microbatches', microbatches, 'one after the other on each device')
+    fits = f'{compiled.peak_bytes / memory:.0%} of {_size(memory)}: fits'
+    table.add_row('peak memory a device', _size(compiled.peak_bytes), fits)
+    if not is_fast:
+        for kind, count in sorted(compiled.num_collectives.items()):
+            table.add_row(f'{kind} a step', str(count), _size(compiled.collective_bytes[kind]))
+        table.add_row('gradients reduced in', ', '.join(compiled.reduced_types) or '-', '')
+        if compiled.estimated_seconds is not None:
+            seconds = compiled.estimated_seconds + compiled.kernel_seconds
+            ratio = seconds / max(paper.flops_seconds, 1e-12)
+            note = f"the compiler's, never measured; {ratio:.2f} × the arithmetic"
+            table.add_row('estimated step', _time(seconds), note)
+            if compiled.kernel_seconds:
+                kernel = _time(compiled.kernel_seconds)
+                table.add_row('  attention kernel', kernel, 'at its bound')
+    table.add_row('compiled in', f'{compiled.compile_seconds:.0f} s', '')
 
 
 def full_steps(run: PretrainRun) -> float:

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.model.flops import PEAK_FLOPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,7 @@ class Chip:
 
     kind: str
     devices_per_chip: int
-    # Dense bf16 FLOP/s, bytes of memory and bytes a second of it, of one device.
-    peak_flops: float
+    # Bytes of memory and bytes a second of it, of one device.
     memory_bytes: float
     memory_bandwidth: float
     # Bytes a second out of one device, over all its links.
@@ -30,6 +30,11 @@ class Chip:
     # Shapes that can be had, in chips.
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def peak_flops(self) -> float:
+        """Dense bf16 FLOP/s of one device."""
+        return PEAK_FLOPS[self.kind]
+
 
 _GIB = 2**30
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
@@ -38,25 +43,16 @@ _CUBES = (
     (8, 8, 16),
 )  # fmt: skip
 _SQUARES = ((2, 2), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_LARGE_SQUARES = (*_SQUARES, (16, 32), (32, 32))
 
 CHIPS: dict[str, Chip] = {
-    'v2': Chip('v2', 2, 22.5e12, 7.48 * _GIB, 350e9, 124e9, 0.7e9, (2, 2), _SQUARES),
-    'v3': Chip(
-        'v3',
-        2,
-        61.5e12,
-        15.48 * _GIB,
-        450e9,
-        164e9,
-        0.94e9,
-        (2, 2),
-        (*_SQUARES, (16, 32), (32, 32)),
-    ),
-    'v4': Chip('v4', 1, 275e12, 30.75 * _GIB, 1228e9, 300e9, 1.05e9, (2, 2, 1), _CUBES),
-    'v5e': Chip('v5e', 1, 197e12, 15.75 * _GIB, 819e9, 200e9, 1.503e9, (2, 2, 1), _FLAT),
-    'v5p': Chip('v5p', 1, 459e12, 95.74 * _GIB, 2765e9, 600e9, 1.75e9, (2, 2, 1), _CUBES),
-    'v6e': Chip('v6e', 1, 918e12, 31.25 * _GIB, 1640e9, 400e9, None, (2, 2, 1), _FLAT),
-    'tpu7x': Chip('tpu7x', 2, 1153.5e12, 94.75 * _GIB, 3690e9, 300e9, None, (2, 2, 1), _CUBES),
+    'v2': Chip('v2', 2, 7.48 * _GIB, 350e9, 124e9, 0.7e9, (2, 2), _SQUARES),
+    'v3': Chip('v3', 2, 15.48 * _GIB, 450e9, 164e9, 0.94e9, (2, 2), _LARGE_SQUARES),
+    'v4': Chip('v4', 1, 30.75 * _GIB, 1228e9, 300e9, 1.05e9, (2, 2, 1), _CUBES),
+    'v5e': Chip('v5e', 1, 15.75 * _GIB, 819e9, 200e9, 1.503e9, (2, 2, 1), _FLAT),
+    'v5p': Chip('v5p', 1, 95.74 * _GIB, 2765e9, 600e9, 1.75e9, (2, 2, 1), _CUBES),
+    'v6e': Chip('v6e', 1, 31.25 * _GIB, 1640e9, 400e9, None, (2, 2, 1), _FLAT),
+    'tpu7x': Chip('tpu7x', 2, 94.75 * _GIB, 3690e9, 300e9, None, (2, 2, 1), _CUBES),
 }
 
 
@@ -92,7 +88,7 @@ class Slice:
 
         if importlib.util.find_spec('libtpu') is None:
             raise UserError(
-                "To compile for a TPU needs libtpu; run pip install 'albert_jax[plan]' (a few "
+                "To compile for a TPU needs libtpu; run pip install -e '.[plan]' (a few "
                 'hundred MB), or leave the compilation out with --analytic.'
             )
         from jax.experimental import topologies

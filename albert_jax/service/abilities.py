@@ -163,6 +163,34 @@ class _OfPretrained:
         return value
 
 
+def _fill(
+    model: PretrainingModel,
+    num_pieces: int,
+    num_candidates: int,
+    params: Any,
+    batch: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """The likeliest pieces at each masked position, and their probabilities."""
+    output: Any = model.apply(
+        {'params': params}, *(batch[name] for name in _INPUTS), batch['masked_positions']
+    )
+    probabilities = jax.nn.softmax(output.mlm_logits[..., :num_pieces])
+    best, pieces = jax.lax.top_k(probabilities, num_candidates)
+    return {'probabilities': best, 'pieces': pieces}
+
+
+def _embed(
+    model: PretrainingModel, params: Any, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The mean of each text's last layer, and its [CLS]."""
+    encoded: Any = model.apply(
+        {'params': params}, *(batch[name] for name in _INPUTS), use_pooler=False, method='encode'
+    )
+    hidden = encoded.last_hidden_state.astype(jnp.float32)
+    mask = batch['attention_mask'].astype(jnp.float32)[:, :, None]
+    return {'mean': (hidden * mask).sum(1) / mask.sum(1), 'cls': hidden[:, 0]}
+
+
 class FillMask(_OfPretrained):
     """The likeliest pieces for every [MASK] of a text."""
 
@@ -171,15 +199,7 @@ class FillMask(_OfPretrained):
         config, tokenizer = model.config, model.tokenizer
         assert tokenizer is not None
         num_pieces = min(MOST_PIECES, len(tokenizer.pieces))
-
-        def fill(params: Any, batch: Any) -> dict[str, jax.Array]:
-            output: Any = PretrainingModel(config).apply(
-                {'params': params}, *(batch[name] for name in _INPUTS), batch['masked_positions']
-            )
-            chances = jax.nn.softmax(output.mlm_logits[..., : len(tokenizer.pieces)])
-            best, pieces = jax.lax.top_k(chances, num_pieces)
-            return {'probabilities': best, 'pieces': pieces}
-
+        fill = functools.partial(_fill, PretrainingModel(config), len(tokenizer.pieces), num_pieces)
         self._fill = _Mapped(fill, complete(model).params, mesh)
 
     @property
@@ -240,17 +260,7 @@ class Embed(_OfPretrained):
 
     def __init__(self, model: Pretrained, mesh: Mesh, max_length: int = 0) -> None:
         super().__init__(model, max_length)
-        config = model.config
-
-        def embed(params: Any, batch: Any) -> dict[str, jax.Array]:
-            encode = functools.partial(
-                PretrainingModel(config).apply, use_pooler=False, method='encode'
-            )
-            encoded: Any = encode({'params': params}, *(batch[name] for name in _INPUTS))
-            hidden = encoded.last_hidden_state.astype(jnp.float32)
-            mask = batch['attention_mask'].astype(jnp.float32)[:, :, None]
-            return {'mean': (hidden * mask).sum(1) / mask.sum(1), 'cls': hidden[:, 0]}
-
+        embed = functools.partial(_embed, PretrainingModel(model.config))
         params = {name: model.params[name] for name in ('embeddings', 'encoder')}
         self._embed = _Mapped(embed, params, mesh)
 

@@ -18,7 +18,7 @@ SIZES = (1, 2, 4, 8, 16, 32)
 _BATCH_COST = 128
 _USUAL_ROWS = 16
 # Rows of the queue that are looked at for a batch: choosing takes time too.
-_MOST_CONSIDERED = 256
+_MAX_CONSIDERED = 256
 # Batches under way at once: while the device computes one, it is given the next.
 _NUM_AT_ONCE = 2
 
@@ -197,8 +197,8 @@ class Batcher:
         """Batches until nothing waits."""
         # Those that arrive in the same turn of the loop go together.
         await asyncio.sleep(0)
-        while found := self._take():
-            taken, size = found
+        while batch := self._take():
+            taken, size = batch
             if self._waiting:
                 self._spawn_worker()
             rows = [row for row, _ in taken]
@@ -219,7 +219,7 @@ class Batcher:
         self._waiting = collections.deque(waiting)
         if not waiting:
             return None
-        considered = [row.length for row, _ in waiting[:_MOST_CONSIDERED]]
+        considered = [row.length for row, _ in waiting[:_MAX_CONSIDERED]]
         places, size = choose(considered, self.sizes)
         chosen = set(places)
         self._waiting = collections.deque(x for n, x in enumerate(waiting) if n not in chosen)

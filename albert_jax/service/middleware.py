@@ -22,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOGGER = logging.getLogger('albert_jax.service')
 
 
-class _Vanished(Exception):
+class _ClientGone(Exception):
     """The client has closed the connection."""
 
 
@@ -47,9 +47,9 @@ class Middleware:
         timeout: float,
         paths: frozenset[str],
     ) -> None:
-        self._app, self._figures, self._key = app, metrics, api_key.encode()
+        self._app, self._metrics, self._key = app, metrics, api_key.encode()
         self._max_body, self._timeout, self._paths = max_body, timeout, paths
-        self._most_read = 8 * max_body
+        self._max_read = 8 * max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -67,7 +67,7 @@ class Middleware:
         path = scope['path'] if scope['path'] in self._paths else 'other'
         try:
             await self._answer(scope, receive, counted)
-        except _Vanished:
+        except _ClientGone:
             # By nginx's custom: the client closed the request.
             status = 499
         except Exception as error:
@@ -80,8 +80,8 @@ class Middleware:
             if not status:
                 await refuse(counted, 500, 'Something went wrong here; the log says where.')
         seconds = time.monotonic() - started
-        self._figures.requests.labels(path, str(status)).inc()
-        self._figures.seconds.labels(path).observe(seconds)
+        self._metrics.requests.labels(path, str(status)).inc()
+        self._metrics.seconds.labels(path).observe(seconds)
         LOGGER.info('%s %s %d %.1f ms', scope['method'], path, status, 1000 * seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,13 +93,13 @@ class Middleware:
             is_known = hmac.compare_digest(given, b'Bearer ' + self._key)
         length = headers.get(b'content-length', b'0')
         body: bytes | None = None
-        if not length.isdigit() or int(length) <= self._most_read:
+        if not length.isdigit() or int(length) <= self._max_read:
             try:
                 async with asyncio.timeout(self._timeout):
                     body = await self._body(receive, self._max_body if is_known else 0)
             except TimeoutError:
                 await refuse(
-                    send, 408, f'The request was not there whole after {self._timeout:g} s.',
+                    send, 408, f'The request was not complete after {self._timeout:g} s.',
                     (b'connection', b'close'),
                 )  # fmt: skip
                 return
@@ -115,10 +115,10 @@ class Middleware:
                 (b'connection', b'close'),
             )  # fmt: skip
             return
-        await self._unless_vanished(scope, receive, send, body)
+        await self._run_app(scope, receive, send, body)
 
-    async def _body(self, receive: Receive, most_kept: int) -> bytes | None:
-        """The whole body; None if it has more bytes than are to be kept.
+    async def _body(self, receive: Receive, max_bytes: int) -> bytes | None:
+        """The body; None if it has more bytes than are to be kept.
 
         What is a little too large is read to its end: a client that is still writing when the
         connection is closed would not see why.
@@ -128,19 +128,17 @@ class Middleware:
         while is_more:
             message = await receive()
             if message['type'] == 'http.disconnect':
-                raise _Vanished
+                raise _ClientGone
             part = message.get('body', b'')
             size += len(part)
-            if size <= most_kept:
+            if size <= max_bytes:
                 parts.append(part)
-            elif size > self._most_read:
+            elif size > self._max_read:
                 return None
             is_more = message.get('more_body', False)
-        return b''.join(parts) if size <= most_kept else None
+        return b''.join(parts) if size <= max_bytes else None
 
-    async def _unless_vanished(
-        self, scope: Scope, receive: Receive, send: Send, body: bytes
-    ) -> None:
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """Runs the app on the body; a client that goes away takes its request with it."""
         is_read = False
 
@@ -156,7 +154,7 @@ class Middleware:
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise _Vanished
+                raise _ClientGone
             await answer
         finally:
             answer.cancel()

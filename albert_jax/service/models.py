@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
-from albert_jax.interpretability.inspector import Inspector, encode, rollout, words_of
-from albert_jax.model.paths import path_name
+from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interpretability.inspector import Inspector
+from albert_jax.interpretability.layers import rollout
+from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
 
-# Pieces of a text that is looked into; attention is the square of it, for every depth and head.
-_MOST_INSPECTED = 64
+# Pieces of a text that is inspected, at most; attention grows with the square of it.
+_MAX_INSPECTED = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Served:
       model: its weights, vocabulary and head.
       abilities: by name: predict, fill-mask, embed.
       batchers: of each.
-      inspector: looks inside, for the page.
+      inspector: attention and attributions.
       fields: that an example of its task has; empty where it is a text.
     """
 
@@ -76,18 +77,18 @@ class Served:
             for length in ability.lengths
             for size in self.batchers[name].sizes
         ]
-        inside = [
-            (f'{self.name}: inside, {length}', functools.partial(self.inspector.compile, length))
+        of_inspector = [
+            (f'{self.name}: inspect, {length}', functools.partial(self.inspector.compile, length))
             for length in self.inspector.lengths
         ]
-        return of_abilities + inside
+        return of_abilities + of_inspector
 
     @staticmethod
     def _compile(ability: Ability, length: int, size: int) -> None:
         jax.device_get(ability.start(collate([ability.example(length)], size)))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
-        """Attention of every depth and head, and which words moved the answer where there is one.
+        """Attention of every depth and head, and what each word contributes to an answer, if any.
 
         Args:
           first: a text, with [MASK] where a pretrained model is to be explained.
@@ -97,53 +98,39 @@ class Served:
           UserError: if it is too long.
         """
         encoded = encode(self.model, first, second)
-        inside = self.inspector.look(encoded)
-        found: dict[str, Any] = {
+        attention = self.inspector.activations(encoded).attention
+        content: dict[str, Any] = {
             'pieces': list(encoded.pieces),
-            'attention': _packed(inside.attention),
-            'rollout': _packed(rollout(inside.attention)),
+            'attention': _packed(attention),
+            'rollout': _packed(rollout(attention)),
             'moved': None,
         }
         try:
-            output = self.inspector.likeliest(encoded)
-            moved = self.inspector.integrated_gradients(encoded, output)
+            output = self.inspector.likeliest_output(encoded)
+            attribution = self.inspector.integrated_gradients(encoded, output)
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
-            return found
-        words = words_of(encoded.pieces, moved.scores)
-        return found | {
+            return content
+        words = word_scores(encoded.pieces, attribution.scores)
+        return content | {
             'moved': {
                 'output': output.name,
                 'words': [{'word': word, 'score': score} for word, score in words],
-                'value': moved.value,
-                'baseline': moved.baseline_value,
+                'value': attribution.value,
+                'baseline': attribution.baseline_value,
             }
         }
 
 
 def rounded(model: Pretrained) -> Pretrained:
-    """The model with its kernels in the compute dtype, to which every product rounds them anyway.
-
-    The head's products are in float32. Kernels with a copy for each layer become the bits of
-    bfloat16, as the model takes them.
-    """
-    if model.config.compute_dtype != 'bfloat16':
-        return model
-
-    def kept(path: tuple[Any, ...], leaf: Any) -> Any:
-        name = path_name(path)
-        if not name.endswith('kernel') or name.startswith('head/'):
-            return leaf
-        small = jnp.asarray(leaf, jnp.bfloat16)
-        return small if small.ndim == 2 else jax.lax.bitcast_convert_type(small, jnp.uint16)
-
-    params = jax.tree_util.tree_map_with_path(kept, model.params)
+    """The model with its kernels in the compute dtype, to which all products round them anyway."""
+    params = round_kernels(model.params, model.config.compute_dtype)
     return dataclasses.replace(model, params=params)
 
 
-def _packed(shares: np.ndarray) -> dict[str, Any]:
-    """Shares as bytes, 255 for all; a page wants a picture, and not digits."""
-    content = np.round(shares * 255).astype(np.uint8)
+def _packed(weights: np.ndarray) -> dict[str, Any]:
+    """Numbers from 0 to 1 as bytes, 0 to 255; a page wants a picture, and not digits."""
+    content = np.round(weights * 255).astype(np.uint8)
     return {'shape': list(content.shape), 'bytes': base64.b64encode(content.tobytes()).decode()}
 
 
@@ -166,18 +153,18 @@ def load(
     Raises:
       UserError: if one cannot be read, has no vocabulary, or two have one name.
     """
-    found: dict[str, Served] = {}
+    served: dict[str, Served] = {}
     for given in checkpoints:
         name, equals, path = given.partition('=')
         # A path may have an = in it.
         if not equals or '/' in name or Path(given).exists():
             path, name = given, Path(given).resolve().name
-        if name in found:
+        if name in served:
             raise UserError(
                 f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'
             )
-        found[name] = _load(name, path, device, max_waiting, max_length, observe)
-    return found
+        served[name] = _load(name, path, device, max_waiting, max_length, observe)
+    return served
 
 
 def _load(
@@ -188,12 +175,12 @@ def _load(
     max_length: int,
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
-    whole = source.read(path)
-    if whole.tokenizer is None:
+    original = source.read(path)
+    if original.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()
     # Placed once; what every ability places again stays where it is.
-    model = rounded(whole)
+    model = rounded(original)
     model = dataclasses.replace(model, params=jax.device_put(model.params, replicated(mesh)))
     sizes = tuple(sorted({-(-size // mesh.size) * mesh.size for size in SIZES}))
     abilities: dict[str, Ability] = {'embed': Embed(model, mesh, max_length)}
@@ -203,18 +190,18 @@ def _load(
         abilities['predict'], fields = Predict(answerer), answerer.fields
     elif 'mlm' in model.params:
         abilities['fill-mask'] = FillMask(model, mesh, max_length)
-
-    def batcher(ability: str) -> Batcher:
-        def of_ability(rows: int, size: int) -> None:
-            observe(name, ability, rows, size)
-
-        return Batcher(abilities[ability].start, device, max_waiting, of_ability, sizes)
+    batchers = {
+        key: Batcher(
+            ability.start, device, max_waiting, functools.partial(observe, name, key), sizes
+        )
+        for key, ability in abilities.items()
+    }
 
     return Served(
         name,
-        whole,
+        original,
         abilities,
-        {ability: batcher(ability) for ability in abilities},
-        Inspector(whole, bucket_lengths(min(_MOST_INSPECTED, abilities['embed'].lengths[-1]))),
+        batchers,
+        Inspector(original, bucket_lengths(min(_MAX_INSPECTED, abilities['embed'].lengths[-1]))),
         fields,
     )

@@ -89,7 +89,7 @@ class EmbedRequest(_Strict):
 
 
 class InspectRequest(_Strict):
-    """A text, or a pair, to look inside the model with."""
+    """A text, or a pair, to show attention and attributions for."""
 
     text: Annotated[str, Field(examples=['A dull, loud film.'])]
     text_pair: str | None = None

@@ -66,16 +66,15 @@ class _Impatient(H11Protocol):
 
     def _watch(self, num_bytes: int) -> None:
         """Gives up if a client has not taken any of so many bytes after some time."""
-
-        def look() -> None:
-            left = self.transport.get_write_buffer_size()
-            if left < num_bytes:
-                self._watch(left)
-            else:
-                self.transport.abort()
-
         self._stop_watching()
-        self._taking = self.loop.call_later(_PATIENCE, look)
+        self._taking = self.loop.call_later(_PATIENCE, self._check_taken, num_bytes)
+
+    def _check_taken(self, num_bytes: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < num_bytes:
+            self._watch(left)
+        else:
+            self.transport.abort()
 
     def _stop_watching(self) -> None:
         if self._taking is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.tasks.task import Task
 
 
@@ -38,10 +38,9 @@ def read(path: str, task: Task) -> Splits:
         builder.download_and_prepare(file_format='array_record')
         split_names = list(builder.info.splits)
     except Exception as error:  # whatever TFDS raises, the answer is the same
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f'{path} cannot be opened: {reason}. Some data sets, GLUE among them, are unpacked by '
-            f"TensorFlow: install the extra with pip install -e '.[tensorflow]'."
+            f'{path} cannot be opened: {first_line(error)}. Some data sets, GLUE among them, '
+            f"are unpacked by TensorFlow: install the extra with pip install -e '.[tensorflow]'."
         ) from error
     if 'train' not in split_names:
         raise UserError(f'{path} has no split train; it has {", ".join(split_names)}.')

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from albert_jax.cli.errors import UserError, first_line
-from albert_jax.cli.settings import flatten_sections
+from albert_jax.cli.sections import flatten_sections
 from albert_jax.training.cluster import HEARTBEAT_TIMEOUT, LOST_PEER
 
 _LAST_WORDS_SECONDS = 3

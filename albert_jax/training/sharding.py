@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from albert_jax.cli.errors import UserError
-from albert_jax.model.paths import path_name
+from albert_jax.model.paths import is_product_kernel, path_name
 
 AXES = ('data', 'fsdp')
 BATCH = PartitionSpec(AXES)
@@ -143,8 +143,7 @@ def gather(tree: PyTree, tree_specs: PyTree, dtype: jnp.dtype) -> PyTree:
         axis = split_axis(spec)
         if axis is None:
             return shard
-        name = path_name(path)
-        if name.endswith('kernel') and 'head' not in name.split('/'):
+        if is_product_kernel(path_name(path)):
             shard = shard.astype(dtype)
         return jax.lax.all_gather(shard, 'fsdp', axis=axis, tiled=True).astype(jnp.float32)
 

@@ -1,0 +1,94 @@
+"""A document on its way into a corpus: cleaned, cut into sentences, packed into chunks."""
+
+import collections
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Bool
+from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
+
+from albert_jax.data.preparation_settings import PreparationSettings
+
+_CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]')
+_KANA = re.compile('[\u3041-\u30ff]')
+_HAN = re.compile('[\u4e00-\u9fff]')
+# A sentence is cut before a word if that leaves so much of the chunk filled.
+_SHORT_CUT = 0.5
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a document; a line break always ends one.
+
+    The language (English, Chinese or Japanese rules) is chosen for each paragraph by its script.
+    """
+    sentences = []
+    for paragraph in text.splitlines():
+        if not paragraph.strip():
+            continue
+        language = 'en'
+        if not paragraph.isascii():
+            is_japanese, is_chinese = _KANA.search(paragraph), _HAN.search(paragraph)
+            language = 'ja' if is_japanese else 'zh' if is_chinese else 'en'
+        sentences += [part for part in segment(language, paragraph) if part.strip()]
+    return sentences
+
+
+def clean(text: str, settings: PreparationSettings, counts: collections.Counter[str]) -> str:
+    """The document's text after the optional cleaning, or '' if it is left out."""
+    if settings.html:
+        from selectolax.lexbor import LexborHTMLParser
+
+        tree = LexborHTMLParser(text)
+        tree.strip_tags(['script', 'style', 'template', 'noscript'])
+        body = tree.body
+        text = body.text(separator='\n', strip=True) if body else ''
+        counts['documents_parsed_as_html'] += 1
+    if settings.drop_control_characters:
+        text, num_dropped = _CONTROL.subn('', text)
+        counts['control_characters_dropped'] += num_dropped
+    if not text.strip():
+        counts['documents_empty'] += 1
+        return ''
+    if len(text) < settings.min_characters:
+        counts['documents_too_short'] += 1
+        return ''
+    return text
+
+
+def pack(
+    sentences: Iterable[list[int]], capacity: int, starts_word: Bool[np.ndarray, 'vocab']
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Chunks of whole consecutive sentences: (tokens, end of each sentence).
+
+    A sentence that is longer than a chunk is cut before a word.
+
+    Args:
+      sentences: piece ids.
+      capacity: tokens of a chunk.
+      starts_word: whether a piece starts a word, by its id.
+    """
+    tokens: list[int] = []
+    ends: list[int] = []
+    for sentence in sentences:
+        for part in _cut(sentence, capacity, starts_word):
+            if len(tokens) + len(part) > capacity:
+                yield tokens, ends
+                tokens, ends = [], []
+            tokens = tokens + part
+            ends = [*ends, len(tokens)]
+    if tokens:
+        yield tokens, ends
+
+
+def _cut(
+    sentence: list[int], capacity: int, starts_word: Bool[np.ndarray, 'vocab']
+) -> Iterator[list[int]]:
+    while len(sentence) > capacity:
+        words = np.flatnonzero(starts_word[sentence[: capacity + 1]])
+        last_word = int(words[-1]) if words.size else 0
+        end = last_word if last_word > capacity * _SHORT_CUT else capacity
+        yield sentence[:end]
+        sentence = sentence[end:]
+    if sentence:
+        yield sentence

@@ -1,0 +1,123 @@
+"""The card of an exported model: what it is, how good it is, and a program that runs it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_jax.cli.errors import UserError
+from albert_jax.interop.native import Pretrained
+
+_TEXT = 'A text of a few words, to try the model with.'
+_EXAMPLES = {
+    'stablehlo': """\
+from jax import export
+
+call = export.deserialize(open('model.stablehlo', 'rb').read()).call
+outputs = call(*inputs.values())  # by name""",
+    'savedmodel': """\
+import tensorflow as tf
+
+call = tf.saved_model.load('savedmodel').signatures['serving_default']
+outputs = call(**{name: tf.constant(array) for name, array in inputs.items()})""",
+    'onnx': """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession('model.onnx')
+names = [output.name for output in session.get_outputs()]
+outputs = dict(zip(names, session.run(names, inputs)))""",
+}
+_TOKENIZATION = {
+    'tokenizer.json': 'The pieces of a text, by the package tokenizers: '
+    "`Tokenizer.from_file('tokenizer.json')`, then its `no_padding()` and `no_truncation()`, or it "
+    'may fill texts up and cut them; normalising is part of it.',
+    'vocabulary.model': 'The pieces of a text, by the package sentencepiece: '
+    "`SentencePieceProcessor(model_file='vocabulary.model')`, for text normalised as "
+    '`signature.json` says.',
+}
+
+
+def _example(model: Pretrained, form: str, signature: dict[str, Any]) -> list[str]:
+    """A program that asks the model for one text, whose pieces are written out."""
+    ids = list(range(1, 1 + signature['min_length']))
+    lines = ['import numpy as np', '']
+    if model.tokenizer is not None:
+        tokenizer = model.tokenizer
+        pieces = tokenizer.encode([_TEXT])[0][: signature['max_length'] - 2]
+        ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
+        lines.append(f"# '{_TEXT}' as pieces, with [CLS] and [SEP]")
+    lines += [f'ids = np.array([{ids}], np.int32)', 'inputs = {']
+    # Of one segment; where there can be an answer, it can be anywhere.
+    values = {'input_ids': 'ids', 'token_type_ids': 'np.zeros_like(ids)'}
+    for name in signature['inputs']:
+        lines.append(f"    '{name}': {values.get(name, 'np.ones_like(ids)')},")
+    lines.append('}')
+    if '4' in signature['inputs']['input_ids']['shape']:
+        lines += [
+            '# Four options, here the same',
+            'inputs = {name: np.repeat(array[:, None], 4, 1) for name, array in inputs.items()}',
+        ]
+    return [*lines, *_EXAMPLES[form].splitlines(), 'print(outputs)']
+
+
+_UNCHECKED = {'onnx': 'ONNX Runtime does not check it: longer ones give not-a-number.'}
+
+
+def render(
+    model: Pretrained,
+    origin: str,
+    form: str,
+    signature: dict[str, Any],
+    vocabulary: Sequence[str],
+) -> str:
+    """The card, in Markdown.
+
+    Args:
+      model: that is exported.
+      origin: its checkpoint, beside whose weights the results of its evaluation may lie.
+      form: stablehlo, savedmodel or onnx.
+      signature: the content of signature.json.
+      vocabulary: the names of the vocabulary's files.
+
+    Raises:
+      UserError: if the results of the evaluation cannot be read.
+    """
+    config = model.config
+    kind = model.head.kind.replace('_', ' ') if model.head else 'pretraining heads'
+    rows = [
+        ('made from', f'`{Path(origin).name}`, step {model.step}'),
+        ('head', kind),
+        ('layers × width', f'{config.num_hidden_layers} × {config.hidden_size}, sharing '
+                           f'{config.sharing}'),
+        ('vocabulary', f'{config.vocab_size} pieces'),
+        ('longest text', f'{config.max_position_embeddings} pieces'),
+    ]  # fmt: skip
+    if signature['labels']:
+        rows.append(('labels', ', '.join(signature['labels'])))
+    lines = ['# An ALBERT model', '', '| | |', '|---|---|']
+    lines += [f'| {name} | {value} |' for name, value in rows]
+    lines += ['', '## Evaluation', '', *_evaluation(origin)]
+    lines += ['', '## Example', '', '```python', *_example(model, form, signature), '```', '']
+    lines += [_TOKENIZATION[file] + '\n' for file in vocabulary]
+    shortest, longest = signature['min_length'], signature['max_length']
+    lines.append(
+        f'Texts of {shortest} to {longest} pieces, with [CLS] and [SEP]; pad shorter ones. '
+        f'{_UNCHECKED.get(form, "Other lengths are refused.")} Outputs are float32, positions '
+        f'int32. `signature.json` has shapes, labels and special pieces.'
+    )
+    return '\n'.join(lines) + '\n'
+
+
+def _evaluation(origin: str) -> list[str]:
+    path = Path(origin) / 'results.json'
+    if not path.exists():
+        return ['Not known: there is no results.json beside the checkpoint.']
+    try:
+        results = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged ({error}); evaluate the model again.') from error
+    lines = ['On the validation file of its fine-tuning:', '', '| metric | value |', '|---|---|']
+    for name, value in results.items():
+        if name != 'step' and isinstance(value, int | float):
+            lines.append(f'| {name} | {value:.4f} |')
+    return lines

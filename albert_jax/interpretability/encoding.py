@@ -1,0 +1,67 @@
+"""A text as the model reads it, and scores of its pieces as scores of its words."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from albert_jax.cli.errors import UserError
+from albert_jax.interop.native import Pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedText:
+    """A text as the model reads it: `[CLS] first [SEP]`, or `[CLS] first [SEP] second [SEP]`."""
+
+    pieces: tuple[str, ...]
+    input_ids: Int[np.ndarray, '1 length']
+    token_type_ids: Int[np.ndarray, '1 length']
+
+    @property
+    def is_special(self) -> Bool[np.ndarray, 'length']:
+        """Which pieces stand for no text: [CLS] and [SEP]."""
+        return np.array([piece in ('[CLS]', '[SEP]') for piece in self.pieces])
+
+
+def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedText:
+    """A text, or a pair, with `[MASK]` as a piece of its own.
+
+    Raises:
+      UserError: if the model has no vocabulary or too few positions.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise UserError('The model has no vocabulary.')
+    if not first.strip():
+        raise UserError('The text is empty; give some words to look at.')
+    segments = [tokenizer.encode_with_masks(text) for text in (first, second) if text is not None]
+    ids, types = [tokenizer.cls_id], [0]
+    for number, segment in enumerate(segments):
+        ids += [*segment, tokenizer.sep_id]
+        types += [number] * (len(segment) + 1)
+    if len(ids) > model.config.max_position_embeddings:
+        raise UserError(
+            f'The text has {len(ids)} pieces; the model has '
+            f'{model.config.max_position_embeddings} positions: shorten it.'
+        )
+    pieces = tuple(str(tokenizer.pieces[i]) for i in ids)
+    return EncodedText(pieces, np.array([ids], np.int32), np.array([types], np.int32))
+
+
+def word_scores(
+    pieces: Sequence[str], scores: Float[np.ndarray, 'length']
+) -> list[tuple[str, float]]:
+    """Words with the sums of their pieces' scores, for SentencePiece or WordPiece."""
+    has_spaces = any(piece.startswith('▁') for piece in pieces)
+    words: list[tuple[str, float]] = []
+    was_special = True
+    for piece, score in zip(pieces, scores.tolist(), strict=True):
+        is_special = piece.startswith('[') and piece.endswith(']')
+        starts = piece.startswith('▁') if has_spaces else not piece.startswith('##')
+        if starts or is_special or was_special:
+            words.append((piece.removeprefix('▁'), score))
+        else:
+            words[-1] = (words[-1][0] + piece.removeprefix('##'), words[-1][1] + score)
+        was_special = is_special
+    return [(word, score) for word, score in words if word]

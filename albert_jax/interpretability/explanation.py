@@ -1,0 +1,104 @@
+"""Explains one text: computes, writes the page or the picture, prints the words."""
+
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.interop import source
+from albert_jax.interpretability import page, picture
+from albert_jax.interpretability.encoding import EncodedText, encode, word_scores
+from albert_jax.interpretability.inspector import Attribution, Inspector, Output
+from albert_jax.interpretability.layers import Activations
+
+_NUM_WORDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a model does with a text."""
+
+    activations: Activations
+    # None where there is no output to explain.
+    attribution: Attribution | None
+
+
+def explain(
+    checkpoint: str, text: str, pair: str | None, label: str | None, piece: str | None
+) -> Explanation:
+    """Explains what a model does with a text.
+
+    Args:
+      checkpoint: anything that `albert_jax.load` takes.
+      text: what the model reads.
+      pair: a second text, of a task with pairs.
+      label: of a classifier, to explain in place of its likeliest.
+      piece: at the first [MASK], to explain in place of the likeliest.
+
+    Raises:
+      UserError: if the checkpoint or the text cannot be used.
+    """
+    inspector = Inspector(source.read(checkpoint))
+    encoded = encode(inspector.model, text, pair)
+    output = _output(inspector, encoded, checkpoint, label, piece)
+    activations = inspector.activations(encoded)
+    attribution = None if output is None else inspector.integrated_gradients(encoded, output)
+    return Explanation(activations, attribution)
+
+
+def _output(
+    inspector: Inspector,
+    encoded: EncodedText,
+    checkpoint: str,
+    label: str | None,
+    piece: str | None,
+) -> Output | None:
+    """The output that is asked for, or the likeliest; None where the text has none."""
+    model = inspector.model
+    output = None
+    if model.head is not None and model.head.definition.is_text_classifier:
+        output = inspector.class_output(encoded, label)
+    elif label:
+        raise UserError(f'--label={label}: {checkpoint} is no classifier.')
+    elif model.tokenizer is not None and model.tokenizer.mask_id in encoded.input_ids:
+        output = inspector.masked_output(encoded, piece)
+    if piece and (output is None or model.head is not None):
+        raise UserError(f'--piece={piece} is for a text with [MASK] and a pretrained model.')
+    return output
+
+
+def write(explanation: Explanation, file: Path, text: str, origin: str) -> None:
+    """Writes a page (.html) or a picture (any format of matplotlib).
+
+    Args:
+      explanation: of the text.
+      file: to write.
+      text: as it is shown.
+      origin: the checkpoint.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    activations, attribution = explanation.activations, explanation.attribution
+    try:
+        if file.suffix == '.html':
+            content = page.render(activations, attribution, text, origin)
+            file.write_text(content, encoding='utf-8')
+        else:
+            picture.draw(activations, attribution, text).savefig(file)
+    except OSError as error:
+        raise UserError(f'{file} cannot be written: {reason(error)}.') from error
+
+
+def show(attribution: Attribution) -> None:
+    """Prints the words that contribute most to an output."""
+    words = word_scores(attribution.encoded.pieces, attribution.scores)
+    values = f'{attribution.baseline_value:.3f} → {attribution.value:.3f}'
+    table = Table(title=f'{attribution.output!r}: {values}')
+    table.add_column('word')
+    table.add_column('contribution', justify='right')
+    for word, score in sorted(words, key=lambda item: -abs(item[1]))[:_NUM_WORDS]:
+        table.add_row(word, f'{score:+.3f}')
+    Console().print(table)

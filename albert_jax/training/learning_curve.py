@@ -1,0 +1,71 @@
+"""Held-out and training metrics of runs, by step, as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.training.telemetry import METRICS_FILE, read_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_METRICS = {'mlm_loss': 'masked-LM loss (nats)', 'mlm_accuracy': 'masked-LM accuracy'}
+_SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
+    'train': ('training', {'alpha': 0.35}),
+    'validation': ('held out', {'marker': '.'}),
+}
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that have a masked-LM loss.
+
+    Raises:
+      UserError: if there is no run, or no evaluation yet.
+    """
+    path = workdir / METRICS_FILE
+    if not path.exists():
+        raise UserError(f'{workdir} is not a run: there is no {METRICS_FILE} in it.')
+    lines = [line for line in read_lines(path) if 'mlm_loss' in line]
+    if not any(line['split'] == 'validation' for line in lines):
+        raise UserError(f'{path} has no evaluation yet; train on and draw again.')
+    return lines
+
+
+def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> None:
+    """Draws masked-LM loss and accuracy by step.
+
+    Args:
+      runs: the lines of `read_metrics`, by the name of the run.
+      output: PNG to write, or any other format of matplotlib.
+
+    Raises:
+      UserError: if the picture cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), dpi=100, layout='constrained')
+    for axis, (metric, title) in zip(axes, _METRICS.items(), strict=True):
+        for number, (name, lines) in enumerate(runs.items()):
+            _draw_run(axis, f'C{number}', name, metric, lines)
+        axis.set_xlabel('step')
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    try:
+        figure.savefig(output)
+    except (OSError, ValueError) as error:
+        raise UserError(f'{output} cannot be written: {reason(error)}.') from error
+
+
+def _draw_run(
+    axis: 'Axes', colour: str, name: str, metric: str, lines: Sequence[Mapping[str, Any]]
+) -> None:
+    for split, (label, style) in _SPLITS.items():
+        points = [(line['step'], line[metric]) for line in lines if line['split'] == split]
+        if points:
+            steps, values = zip(*points, strict=True)
+            axis.plot(steps, values, color=colour, label=f'{name}, {label}', **style)
