@@ -1,4 +1,4 @@
-"""Eight simulated devices, strict switches, and a small corpus that every test may read."""
+"""Eight simulated devices, strict switches, and the corpora and runs that tests share."""
 
 import os
 from pathlib import Path
@@ -71,6 +71,15 @@ def documents() -> list[str]:
     return [' \n'.join(topics[name].split('\n\n')) for name in sorted(topics)]
 
 
+def notebook_cells(name: str) -> list[str]:
+    """The code cells of a notebook, which is short and holds no outputs."""
+    content = json.loads((ROOT / 'notebooks' / name).read_text())
+    assert content['nbformat'] == 4
+    assert len(content['cells']) <= 14
+    assert not any(cell.get('outputs') for cell in content['cells'])
+    return [''.join(cell['source']) for cell in content['cells'] if cell['cell_type'] == 'code']
+
+
 @pytest.fixture(scope='session')
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('text') / 'topics.jsonl'
@@ -97,6 +106,25 @@ def corpus_directory(
     settings = PreparationSettings(sequence_length=128, validation_fraction=0.2)
     prepare([Source('jsonl', str(text_file))], directory, vocabulary, settings, num_workers=1)
     return directory
+
+
+@pytest.fixture(scope='session')
+def checkpoint(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained model to fine-tune; tests only read it."""
+    from tests import tiny
+
+    model = tiny.pretrained(tiny.config(), vocabulary)
+    return tiny.write(model, tmp_path_factory.mktemp('start') / 'checkpoint')
+
+
+@pytest.fixture(scope='session')
+def mood_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files to fine-tune a classifier on; tests only read them."""
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp('mood')
+    tiny.write_classification_files(folder)
+    return folder
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

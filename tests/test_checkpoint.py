@@ -15,20 +15,12 @@ from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.model.albert import init_params
-from albert_jax.model.config import AlbertConfig
 from albert_jax.model.losses import Sum
 from albert_jax.training.checkpoint import Checkpoints
 from albert_jax.training.step import TrainState
+from tests import tiny
 
-CONFIG = AlbertConfig(
-    vocab_size=1000,
-    embedding_size=8,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=32,
-    max_position_embeddings=16,
-)
+CONFIG = tiny.config(max_position_embeddings=16)
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import pytest
 
 from albert_jax import export
 from albert_jax.cli.errors import UserError
-from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
-from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import AlbertConfig
+from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import HEADS, Head
+from tests import tiny
 from tests.conftest import documents
 
 # (batch, length), of texts padded on the right.
@@ -71,13 +70,7 @@ for folder in sys.argv[1:]:
 
 
 def make_encoder(vocabulary, **changes):
-    config = AlbertConfig(**{
-        'vocab_size': 1000, 'embedding_size': 16, 'hidden_size': 32, 'num_hidden_layers': 2,
-        'num_attention_heads': 2, 'intermediate_size': 64, 'max_position_embeddings': 48,
-        'initializer_range': 0.2, **changes,
-    })  # fmt: skip
-    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
-    return Pretrained(config, dict(params), Tokenizer(vocabulary))
+    return tiny.pretrained(tiny.wider_config(**{'initializer_range': 0.2} | changes), vocabulary)
 
 
 @pytest.fixture(scope='module')

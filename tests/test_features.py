@@ -15,27 +15,13 @@ from albert_jax.tasks.features import (
     eval_batches,
     truncate_pair,
 )
-
-
-def make(lengths, num_choices=1) -> Features:
-    lengths = np.asarray(lengths)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    rng = np.random.default_rng(0)
-    count = len(lengths) // num_choices
-    return Features(
-        rng.integers(5, 100, starts[-1]).astype(np.int32),
-        starts,
-        (lengths // 2).astype(np.int32),
-        {'labels': np.arange(count, dtype=np.int32)},
-        {'token_labels': rng.integers(0, 3, starts[-1]).astype(np.int32)},
-        num_choices,
-    )
+from tests import tiny
 
 
 @pytest.mark.parametrize('num_choices', [1, 4])
 def test_an_epoch_has_every_example_once_in_batches_of_like_lengths(num_choices):
     rng = np.random.default_rng(1)
-    features = make(rng.integers(3, 200, 403 * num_choices), num_choices)
+    features = tiny.features(rng.integers(3, 200, 403 * num_choices), num_choices)
     batches = TrainBatches(features, 32, 256, pad_id=0, seed=5)
     assert batches.batches_per_epoch == 13
     orders = []
@@ -56,7 +42,7 @@ def test_an_epoch_has_every_example_once_in_batches_of_like_lengths(num_choices)
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_each_host_has_its_rows():
-    features = make(np.arange(3, 103))
+    features = tiny.features(np.arange(3, 103))
     one, two = (TrainBatches(features, 16, 128, 0, seed=3) for _ in range(2))
     two.batch(0, range(16))
     whole = one.batch(9, range(16))
@@ -68,7 +54,7 @@ def test_a_batch_is_a_function_of_seed_and_step_and_each_host_has_its_rows():
 
 
 def test_padding_masks_and_segments():
-    features = make([5, 3])
+    features = tiny.features([5, 3])
     batch = features.batch(np.array([1, 0]), np.ones(2), 8, pad_id=0)
     np.testing.assert_array_equal(batch['input_ids'][1, :5], features.sequence(0))
     np.testing.assert_array_equal(batch['attention_mask'].sum(1), [3, 5])
@@ -79,7 +65,7 @@ def test_padding_masks_and_segments():
 
 @pytest.mark.parametrize('batch_size', [1, 7, 64])
 def test_evaluation_has_every_example_once(batch_size):
-    features = make(np.random.default_rng(2).integers(3, 60, 30))
+    features = tiny.features(np.random.default_rng(2).integers(3, 60, 30))
     seen = []
     for examples, batch in eval_batches(features, batch_size, 64, 0):
         assert len(batch['input_ids']) == batch_size
@@ -121,7 +107,7 @@ def test_sequences_have_their_special_pieces(vocabulary):
 
 
 def test_encoding_runs_once(tmp_path):
-    features, calls = make([4, 6, 5, 3], num_choices=2), []
+    features, calls = tiny.features([4, 6, 5, 3], num_choices=2), []
 
     def encode():
         calls.append(1)

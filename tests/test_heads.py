@@ -12,7 +12,6 @@ from albert_jax.distillation.losses import DistillationLoss
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.portable import portable
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import AlbertConfig
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.model.heads.classification import SequenceClassification
@@ -24,11 +23,9 @@ from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.registry import TASKS, Entry, Files, default_task, find_files, make_task
 from albert_jax.tasks.tagging import TaggingTask
 from albert_jax.training.sharding import make_mesh
+from tests import tiny
 
-CONFIG = AlbertConfig(
-    vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-    intermediate_size=32, max_position_embeddings=16,
-)  # fmt: skip
+CONFIG = tiny.config(vocab_size=50, max_position_embeddings=16)
 ROWS, LENGTH = 4, 12
 KEY = jax.random.key(0)
 

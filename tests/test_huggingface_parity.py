@@ -14,11 +14,12 @@ from albert_jax.interop import conversion, huggingface
 from albert_jax.interop.huggingface_config import write_config
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.table import to_theirs
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import SIZES, AlbertConfig
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.training import objectives
 from albert_jax.training.optimizer import make_optimizer
+from tests import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 torch = pytest.importorskip('torch', reason='needs the extra reference')
@@ -342,12 +343,7 @@ EXPORTS = [
 @pytest.mark.parametrize('fields', EXPORTS, ids=str)
 def test_transformers_reads_what_we_write(fields, vocabulary, tmp_path):
     config = AlbertConfig(**(SMALL | {'vocab_size': 1000} | fields))
-    params = init_params(config, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(params)
-    rng = np.random.default_rng(0)
-    params = jax.tree.unflatten(
-        structure, [jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32) for leaf in leaves]
-    )
+    params = tiny.random_params(config, scale=0.2)
     tokenizer = albert_jax.Tokenizer(vocabulary)
     model = Pretrained(config, params, tokenizer)
     conversion.convert(model, tmp_path / 'hf', 'huggingface')

@@ -9,26 +9,13 @@ import pytest
 
 from albert_jax.model.albert import Encoder, Layer, PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
+from tests import tiny
 from tests.reference_albert import albert_forward
 
-SMALL = AlbertConfig(
-    vocab_size=50,
-    embedding_size=8,
-    hidden_size=16,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    intermediate_size=24,
+SMALL = tiny.config(
+    vocab_size=50, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24,
     max_position_embeddings=12,
-)
-
-
-def random_params(config: AlbertConfig, seed: int = 0):
-    """Every parameter random, norms and biases too, so that none can hide."""
-    params = init_params(config, jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(params)
-    rng = np.random.default_rng(seed)
-    leaves = [jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32) for leaf in leaves]
-    return jax.tree.unflatten(structure, leaves)
+)  # fmt: skip
 
 
 def inputs(config: AlbertConfig, batch: int = 3, length: int = 9, seed: int = 1):
@@ -65,7 +52,7 @@ VARIANTS = [
 @pytest.mark.parametrize('variant', VARIANTS, ids=str)
 def test_outputs_equal_the_numpy_reference(variant):
     config = dataclasses.replace(SMALL, **variant)
-    params, batch = random_params(config), inputs(config)
+    params, batch = tiny.random_params(config), inputs(config)
     output = run(config, params, batch, return_attentions=True)
     expected = albert_forward(
         jax.tree.map(lambda x: np.asarray(x, np.float64), params), config.to_dict(), **batch
@@ -81,7 +68,7 @@ def test_outputs_equal_the_numpy_reference(variant):
 
 
 def test_mlm_logits_everywhere_hold_those_of_the_masked_positions():
-    params, batch = random_params(SMALL), inputs(SMALL)
+    params, batch = tiny.random_params(SMALL), inputs(SMALL)
     gathered = run(SMALL, params, batch).mlm_logits
     positions = batch.pop('masked_positions')
     everywhere = run(SMALL, params, batch).mlm_logits
@@ -90,7 +77,7 @@ def test_mlm_logits_everywhere_hold_those_of_the_masked_positions():
 
 
 def test_padding_changes_nothing():
-    params, batch = random_params(SMALL), inputs(SMALL)
+    params, batch = tiny.random_params(SMALL), inputs(SMALL)
     is_padding = batch['attention_mask'] == 0
     other = dict(batch, input_ids=np.where(is_padding, 7, batch['input_ids']).astype(np.int32))
     assert (other['input_ids'] != batch['input_ids']).any()
@@ -127,7 +114,7 @@ def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
         SMALL, sharing=sharing, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2
     )
     rematerialised = dataclasses.replace(config, remat=remat)
-    params, batch = random_params(config), inputs(config)
+    params, batch = tiny.random_params(config), inputs(config)
 
     def value_and_grad(config):
         rngs = {'dropout': jax.random.key(3)}
@@ -156,7 +143,7 @@ def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
 )  # fmt: skip
 def test_scan_equals_a_python_loop(variant):
     config = dataclasses.replace(SMALL, **variant)
-    params, batch = random_params(config), inputs(config)
+    params, batch = tiny.random_params(config), inputs(config)
     attention = config.unique_layer_indices(config.num_unique_attention_layers)
     ffn = config.unique_layer_indices(config.num_unique_ffn_layers)
     embedded = run(config, params, batch, return_attentions=True).hidden_states[0]
@@ -189,7 +176,7 @@ def test_scan_equals_a_python_loop(variant):
 
 def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
     config = dataclasses.replace(SMALL, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
-    params, batch = random_params(config), inputs(config)
+    params, batch = tiny.random_params(config), inputs(config)
     options = {'deterministic': False, 'rngs': {'dropout': jax.random.key(0)}}
     together = run(config, params, batch, **options).last_hidden_state
     for example in range(3):
@@ -213,7 +200,7 @@ def test_dropout_keeps_the_stated_share_and_the_mean():
 
 
 def test_bfloat16_is_as_close_as_its_precision():
-    params, batch = random_params(SMALL), inputs(SMALL)
+    params, batch = tiny.random_params(SMALL), inputs(SMALL)
     exact = run(SMALL, params, batch)
     rounded = run(dataclasses.replace(SMALL, compute_dtype='bfloat16'), params, batch)
     for name in ('last_hidden_state', 'pooled_output', 'mlm_logits', 'sop_logits'):
@@ -234,4 +221,4 @@ def test_fresh_weights_are_those_of_the_paper():
 def test_too_long_a_sequence_is_refused():
     ids = np.zeros((1, 13), np.int32)
     with pytest.raises(ValueError, match='13 tokens; the model has 12 positions'):
-        PretrainingModel(SMALL).apply({'params': random_params(SMALL)}, ids)
+        PretrainingModel(SMALL).apply({'params': tiny.random_params(SMALL)}, ids)

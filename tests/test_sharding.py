@@ -9,7 +9,9 @@ from jax.sharding import PartitionSpec
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.checksums import digests
 from albert_jax.training.sharding import choose_fsdp, make_mesh, replicator, shardings, spec_of
-from tests.test_step import CONFIG
+from tests import tiny
+
+CONFIG = tiny.config(vocab_size=60, max_position_embeddings=16)
 
 
 def test_rules_by_path():
@@ -66,12 +68,11 @@ def test_the_state_stays_where_it_was_put():
     from albert_jax.training.optimizer import make_optimizer
     from albert_jax.training.sharding import put_batch
     from albert_jax.training.step import init_state, make_train_step, state_shardings
-    from tests.test_step import batches
 
     mesh = make_mesh(8, 8)
     objective = objectives.pretraining(CONFIG)
     optimizer = make_optimizer(OptimizerSettings(warmup_steps=2), 20, CONFIG)
-    (batch,) = batches(1)
+    (batch,) = tiny.pretraining_batches(1)
 
     def make_state():
         return init_state(lambda key: init_params(CONFIG, key), optimizer, objective, batch, 0)

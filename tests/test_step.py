@@ -8,43 +8,16 @@ import numpy as np
 import pytest
 
 from albert_jax.model.albert import init_params
-from albert_jax.model.config import AlbertConfig
 from albert_jax.model.losses import Sum, accuracy, cross_entropy
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.training import objectives
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_eval_step, make_train_step, state_shardings
+from tests import tiny
 
-CONFIG = AlbertConfig(
-    vocab_size=60,
-    embedding_size=8,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=32,
-    max_position_embeddings=16,
-)
+CONFIG = tiny.config(vocab_size=60, max_position_embeddings=16)
 NUM_STEPS = 10
-
-
-def batches(num_steps=NUM_STEPS, size=32, length=12, places=3):
-    """Random batches whose rows have very unequal numbers of predictions."""
-    rng = np.random.default_rng(0)
-    for _ in range(num_steps):
-        num_masked = rng.integers(0, places + 1, (size, 1)) * (np.arange(size)[:, None] % 5 > 0)
-        yield {
-            'input_ids': rng.integers(0, 60, (size, length), dtype=np.int32),
-            'attention_mask': (np.arange(length) < rng.integers(2, length + 1, (size, 1))).astype(
-                np.int32
-            ),
-            'token_type_ids': rng.integers(0, 2, (size, length), dtype=np.int32),
-            'masked_positions': rng.integers(0, length, (size, places), dtype=np.int32),
-            'masked_ids': rng.integers(0, 60, (size, places), dtype=np.int32),
-            'masked_weights': (np.arange(places) < num_masked).astype(np.float32),
-            'sentence_labels': rng.integers(0, 2, size, dtype=np.int32),
-            'sentence_weights': rng.integers(0, 2, size).astype(np.float32),
-        }
 
 
 def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS, num_fsdp=1):
@@ -53,7 +26,7 @@ def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS,
     optimizer = make_optimizer(
         OptimizerSettings(learning_rate=0.01, warmup_steps=2), 2 * NUM_STEPS, config
     )
-    data = list(batches()) if data is None else data
+    data = list(tiny.pretraining_batches()) if data is None else data
 
     def make_state():
         return init_state(lambda key: init_params(config, key), optimizer, objective, data[0], 0)
@@ -100,7 +73,7 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
 
 def test_microbatches_are_summed_and_not_averaged():
     """An average of means would count a prediction in a microbatch of few for more."""
-    [data] = batches(1)
+    [data] = tiny.pretraining_batches(1)
     parts = [{name: x[first : first + 8] for name, x in data.items()} for first in range(0, 32, 8)]
 
     def loss(batch, num_microbatches):
@@ -114,7 +87,7 @@ def test_microbatches_are_summed_and_not_averaged():
 
 @pytest.mark.parametrize('bad_steps', [[3], [0, 4, 5]])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(bad_steps):
-    data = list(batches(6))
+    data = list(tiny.pretraining_batches(6))
     for step in bad_steps:
         data[step]['masked_weights'][2, 1] = np.nan
     state, statuses = train(CONFIG, 8, 2, data)
@@ -132,7 +105,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(bad_steps):
 
 
 def test_the_window_starts_anew_after_each_line():
-    data = list(batches(6))
+    data = list(tiny.pretraining_batches(6))
     _, statuses = train(CONFIG, 1, 1, data, log_every=3)
     assert [float(status.metric_sums['loss'].weight) for status in statuses] == [1, 2, 3, 1, 2, 3]
 
@@ -140,7 +113,7 @@ def test_the_window_starts_anew_after_each_line():
 def test_evaluation_gives_the_same_sums_on_any_number_of_devices():
     objective = objectives.pretraining(CONFIG)
     params = init_params(CONFIG, jax.random.key(0))
-    (batch,) = batches(1)
+    (batch,) = tiny.pretraining_batches(1)
     sums = []
     for num_devices in (1, 8):
         mesh = make_mesh(num_devices)
@@ -168,7 +141,7 @@ def test_losses_equal_their_definition():
     ('loss', 'names'), [('none', set()), ('nsp', {'nsp_loss', 'nsp_accuracy'})]
 )
 def test_the_sentence_loss_is_a_setting(loss, names):
-    (batch,) = batches(1)
+    (batch,) = tiny.pretraining_batches(1)
     params = init_params(CONFIG, jax.random.key(0))
     objective = objectives.pretraining(CONFIG, loss, mlm_weight=2.0, sentence_weight=0.5)
     batch = {name: jnp.asarray(rows) for name, rows in batch.items()}

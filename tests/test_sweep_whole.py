@@ -11,8 +11,7 @@ import pytest
 
 from albert_jax.cli.errors import UserError
 from launch import report, results, sweep
-from tests.conftest import ROOT
-from tests.test_notebooks import cells
+from tests.conftest import ROOT, notebook_cells
 
 SWEEP = """
 from configs.changes import Change, Sweep, each_from_the_last
@@ -166,7 +165,7 @@ def check_the_notebook_reads_it(swept, monkeypatch, capsys):
 
     monkeypatch.setattr(pyplot, 'show', lambda: None)
     names: dict = {}
-    for cell in cells('ablation.ipynb'):
+    for cell in notebook_cells('ablation.ipynb'):
         exec(cell, names)
     assert '| layers2 |' in shown[0]
     assert 'model.num_hidden_layers: layers1 1, layers2 2' in capsys.readouterr().out

@@ -1,12 +1,149 @@
-"""Small models, runs and corpora that many tests use."""
+"""Small models, parameters, batches, files and runs that many tests use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.interop import native
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.albert import init_params
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads import HEADS, Head
 from albert_jax.pretraining import job as pretraining
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
+from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import job as finetuning
+from albert_jax.tasks.features import Features
+from albert_jax.tasks.registry import make_task
+
+# Models.
+
+CLASSES = Head('sequence_classification', ('no', 'yes'))
+
+
+def config(**changes: Any) -> AlbertConfig:
+    """Two layers of width 16, for the vocabulary of conftest.py; every size is another number."""
+    sizes = {
+        'vocab_size': 1000, 'embedding_size': 8, 'hidden_size': 16, 'num_hidden_layers': 2,
+        'num_attention_heads': 2, 'intermediate_size': 32, 'max_position_embeddings': 64,
+    }  # fmt: skip
+    return AlbertConfig(**(sizes | changes))
+
+
+def wider_config(**changes: Any) -> AlbertConfig:
+    """Twice as wide, for tests that need attention and logits that differ from text to text."""
+    sizes = {'embedding_size': 16, 'hidden_size': 32, 'intermediate_size': 64}
+    return config(**(sizes | {'max_position_embeddings': 48} | changes))
+
+
+def random_tree(tree: Any, seed: int = 0, scale: float = 0.3) -> Any:
+    """Every parameter random, norms and biases too, so that none can hide; from its shapes."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale, x.shape), jnp.float32), tree)
+
+
+def random_params(config: AlbertConfig, seed: int = 0, scale: float = 0.3) -> Any:
+    """All parameters of a pretraining model, as random_tree draws them."""
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return random_tree(shapes, seed, scale)
+
+
+def classifier_params(config: AlbertConfig) -> Any:
+    """All parameters of a classifier with two classes, as random_tree draws them."""
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    head = HEADS['sequence_classification'].init(2, config, jax.random.key(1))
+    encoder = {name: shapes[name] for name in ('embeddings', 'encoder', 'pooler')}
+    return random_tree(encoder | {'head': head})
+
+
+def pretrained(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
+    """A model as it is initialized, with its tokenizer."""
+    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    return Pretrained(config, dict(params), Tokenizer(vocabulary))
+
+
+def write(model: Pretrained, folder: Path) -> Path:
+    """A checkpoint on disk; makes its folder."""
+    folder.mkdir()
+    native.write(model, folder)
+    return folder
+
+
+# Batches.
+
+
+def pretraining_batches(
+    num_steps: int = 10, size: int = 32, length: int = 12, num_predictions: int = 3
+) -> Iterator[dict[str, np.ndarray]]:
+    """Random batches of 60 pieces, whose rows have very unequal numbers of predictions."""
+    rng = np.random.default_rng(0)
+    for _ in range(num_steps):
+        num_masked = rng.integers(0, num_predictions + 1, (size, 1))
+        num_masked = num_masked * (np.arange(size)[:, None] % 5 > 0)
+        yield {
+            'input_ids': rng.integers(0, 60, (size, length), dtype=np.int32),
+            'attention_mask': (np.arange(length) < rng.integers(2, length + 1, (size, 1))).astype(
+                np.int32
+            ),
+            'token_type_ids': rng.integers(0, 2, (size, length), dtype=np.int32),
+            'masked_positions': rng.integers(0, length, (size, num_predictions), dtype=np.int32),
+            'masked_ids': rng.integers(0, 60, (size, num_predictions), dtype=np.int32),
+            'masked_weights': (np.arange(num_predictions) < num_masked).astype(np.float32),
+            'sentence_labels': rng.integers(0, 2, size, dtype=np.int32),
+            'sentence_weights': rng.integers(0, 2, size).astype(np.float32),
+        }
+
+
+def features(lengths: Any, num_choices: int = 1) -> Features:
+    """Random encoded examples with sequences of these lengths."""
+    lengths = np.asarray(lengths)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    rng = np.random.default_rng(0)
+    count = len(lengths) // num_choices
+    return Features(
+        rng.integers(5, 100, starts[-1]).astype(np.int32),
+        starts,
+        (lengths // 2).astype(np.int32),
+        {'labels': np.arange(count, dtype=np.int32)},
+        {'token_labels': rng.integers(0, 3, starts[-1]).astype(np.int32)},
+        num_choices,
+    )
+
+
+# Tasks and their files.
+
+# Texts of these words are labelled yes and no.
+POSITIVE, NEGATIVE = 'statement import class value', 'list number string error'
+
+
+def task(name: str, **settings: Any) -> Any:
+    """A task with the default settings but for these."""
+    return make_task(TaskSettings(name=name, **settings))
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text(''.join(f'{line}\n' for line in lines), 'utf-8')
+    return path
+
+
+def write_classification_files(folder: Path) -> None:
+    """train.tsv and dev.tsv, whose labels are a matter of the words, with texts of many lengths."""
+    rng = np.random.default_rng(0)
+    for name, count in (('train', 200), ('dev', 43)):
+        rows = ['text\tlabel']
+        for _ in range(count):
+            label = int(rng.integers(2))
+            words = rng.choice((POSITIVE if label else NEGATIVE).split(), rng.integers(1, 9))
+            rows.append(f'{" ".join(words)}\t{"yes" if label else "no"}')
+        (folder / f'{name}.tsv').write_text('\n'.join(rows) + '\n')
+
+
+# Runs.
 
 
 def pretrain(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) -> int:
@@ -18,3 +155,18 @@ def pretrain(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) ->
 def finetune(config: Mapping[str, Any], workdir: Path) -> int:
     """As the command does: the config of a run, its folder → the exit status."""
     return finetuning.finetune(finetuning.prepare(FinetuneRun.from_dict(config)), workdir)
+
+
+def finetune_flags(
+    checkpoint: Any, files: Path, cache: Path, *more: str, task: str = 'classification'
+) -> list[str]:
+    """Arguments of the command finetune for a run of 40 steps, without --workdir."""
+    return [
+        f'--config=configs/finetune.py:{task}', f'--config.init_from={checkpoint}',
+        f'--config.data.path={files}', f'--config.data.cache={cache}',
+        '--config.task.max_length=32', '--config.loop.batch_size=16',
+        '--config.optimizer.learning_rate=0.01', '--config.optimizer.warmup_steps=5',
+        '--config.loop.num_steps=40', '--config.loop.eval_every=10',
+        '--config.loop.checkpoint_every=10', '--config.loop.num_devices=1',
+        '--config.optimizer.bias_correction=True', *more,
+    ]  # fmt: skip

@@ -9,28 +9,21 @@ import pytest
 
 from albert_jax import explain
 from albert_jax.cli.errors import UserError
-from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import native
-from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
-from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import AlbertConfig
+from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import HEADS, Head
+from tests import tiny
 
 TEXT = 'The statement raises an exception.'
 
 
 @pytest.fixture(scope='module')
 def model(vocabulary):
-    config = AlbertConfig(
-        vocab_size=1000, embedding_size=16, hidden_size=32, num_hidden_layers=3,
-        num_attention_heads=2, intermediate_size=64, max_position_embeddings=48,
-        initializer_range=0.2,
-    )  # fmt: skip
-    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
-    return Pretrained(config, dict(params), Tokenizer(vocabulary))
+    config = tiny.wider_config(num_hidden_layers=3, initializer_range=0.2)
+    return tiny.pretrained(config, vocabulary)
 
 
 @pytest.fixture(scope='module')
