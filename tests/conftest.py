@@ -127,6 +127,18 @@ def mood_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def finetuned(checkpoint: Path, mood_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fine-tuning run on mood_files, with its cache; tests only read it."""
+    from albert_jax import finetune
+    from tests import tiny
+
+    workdir = tmp_path_factory.mktemp('finetuned')
+    flags = tiny.finetune_flags(checkpoint, mood_files, workdir / 'cache')
+    assert finetune.main([*flags, f'--workdir={workdir}']) == 0
+    return workdir
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files of slow tests alone, which import torch or TensorFlow, are not even opened."""
     slow = ('test_google.py', 'test_huggingface_parity.py', 'test_real_weights.py')
