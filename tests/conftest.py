@@ -1,7 +1,9 @@
 """Eight simulated devices, strict switches, and the corpora and runs that tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def xla_flags(num_devices: int) -> str:
@@ -96,6 +98,13 @@ def vocabulary(text_file: Path) -> bytes:
 
 
 @pytest.fixture(scope='session')
+def tokenizer(vocabulary: bytes):
+    from albert_jax.data.tokenizer import Tokenizer
+
+    return Tokenizer(vocabulary)
+
+
+@pytest.fixture(scope='session')
 def corpus_directory(
     text_file: Path, vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -137,6 +146,29 @@ def finetuned(checkpoint: Path, mood_files: Path, tmp_path_factory: pytest.TempP
     flags = tiny.finetune_flags(checkpoint, mood_files, workdir / 'cache')
     assert finetune.main([*flags, f'--workdir={workdir}']) == 0
     return workdir
+
+
+@pytest.fixture(scope='session')
+def checkpoints(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the models that the tests of the service serve: mood and base."""
+    from tests.running_service import write_checkpoints
+
+    folder = tmp_path_factory.mktemp('served')
+    write_checkpoints(folder, vocabulary)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running service of mood and base."""
+    from tests.running_service import Server, eventually
+
+    log = tmp_path_factory.mktemp('log') / 'serve.log'
+    started = Server(checkpoints, log, ['mood', 'base'], '--max_length=32', '--timeout=5')
+    eventually(started.is_ready, 240)
+    yield started
+    started.process.kill()
+    started.process.wait()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_service import checkpoints, server  # noqa: F401
-
 pytestmark = pytest.mark.slow
 WIDTHS = {'wide': (1280, 900), 'narrow': (390, 844)}
 
@@ -26,7 +24,7 @@ def browser():
 
 
 @pytest.mark.parametrize('width', WIDTHS)
-def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
+def test_clicking_through(browser, server, width, tmp_path):
     size = dict(zip(('width', 'height'), WIDTHS[width], strict=True))
     page = browser.new_page(viewport=size)
     wrong, asked = [], []
@@ -89,7 +87,7 @@ def test_clicking_through(browser, server, width, tmp_path):  # noqa: F811
     page.close()
 
 
-def test_the_document_keeps_its_word(server, tmp_path):  # noqa: F811
+def test_the_document_keeps_its_word(server, tmp_path):
     """Requests made from the OpenAPI document, right and wrong, by schemathesis."""
     pytest.importorskip('schemathesis')
     program = Path(sys.executable).parent / 'schemathesis'

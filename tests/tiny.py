@@ -27,7 +27,7 @@ CLASSES = Head('sequence_classification', ('no', 'yes'))
 
 
 def config(**changes: Any) -> AlbertConfig:
-    """Two layers of width 16, for the vocabulary of conftest.py; every size is another number."""
+    """Two layers of width 16, for the vocabulary of conftest.py."""
     sizes = {
         'vocab_size': 1000, 'embedding_size': 8, 'hidden_size': 16, 'num_hidden_layers': 2,
         'num_attention_heads': 2, 'intermediate_size': 32, 'max_position_embeddings': 64,
