@@ -155,7 +155,7 @@ def test_bad_runs_are_refused(changes, message, checkpoint, mood_files, tmp_path
 
 def test_a_checkpoint_without_or_with_another_head_is_refused(checkpoint, finetuned, tmp_path):
     (tmp_path / 'x.tsv').write_text('text\tlabel\na\tyes\n')
-    with pytest.raises(UserError, match='has no head: it is not fine-finetuned'):
+    with pytest.raises(UserError, match='has no head: it is not fine-tuned'):
         predict.main([f'--checkpoint={checkpoint}', f'--input={tmp_path}/x.tsv'])
     with pytest.raises(
         UserError, match='has a sequence classification head, which the task squad1'

@@ -16,8 +16,9 @@ from configs.changes import Change, Sweep
 from launch import record, report, results, sweep
 from launch.local import LocalRunner
 from launch.plan import make_plan
-from launch.stages import Member, Stage, make_members, read_overrides, read_sweep
+from launch.stages import Member, make_members, read_overrides, read_sweep
 from tests.conftest import ROOT
+from tests.fake_stages import members, stage
 
 NAMES = (
     'embedding', 'sharing', 'groups', 'sentence_loss', 'depth', 'width', 'dropout', 'added_data',
@@ -144,21 +145,6 @@ def test_the_cost_comes_from_plan(capsys):
 # Running.
 
 
-def stage(member: str, name: str, *needs: str, **settings) -> Stage:
-    return Stage(member, name, 'tests.fake_run', 'f.py:x', settings, needs, 5)
-
-
-def members(*names: str) -> list[Member]:
-    return [
-        Member(
-            Change(name),
-            (stage(name, 'pretrain'), stage(name, 'sst2', f'{name}/pretrain')),
-            None,
-        )
-        for name in names
-    ]
-
-
 def started(root: Path) -> list[str]:
     path = root / 'started.txt'
     return path.read_text().split() if path.exists() else []
@@ -207,8 +193,9 @@ def test_a_finished_stage_keeps_its_settings(tmp_path):
 
 _RUN = """
 import sys
-from tests.test_sweep import LocalRunner, members
 from pathlib import Path
+from launch.local import LocalRunner
+from tests.fake_stages import members
 sys.exit(LocalRunner(Path(sys.argv[1]), members('a', 'b'), 2).run())
 """
 
