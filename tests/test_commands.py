@@ -167,7 +167,7 @@ def test_pretrain_refuses_a_workdir_that_cannot_be(corpus_directory, tmp_path):
         (['--vocabulary=/nothing.model'], 'cannot be read: No such file'),
         (['--vocabulary=train', '--vocab_size=900000'], 'too small for a vocabulary of 900000'),
         (['--validation_fraction=1.5'], 'must be at least 0 and below 1'),
-        (['--sequence_length=4'], 'prepare.sequence_length is 4'),
+        (['--sequence_length=4'], 'sequence_length is 4'),
         (['--workers=-1'], '--workers is -1; it must be 0 or above'),
         (['--output=/proc/nothing/here'], 'cannot be written'),
     ],

@@ -87,7 +87,7 @@ def test_hidden_loss_is_tinyberts():
     student, teacher, kernel = normal(2, 3, 5, 4), normal(2, 3, 5, 6), normal(4, 6)
     mask = (np.arange(5) < np.array([[5], [2], [4]])).astype(np.float32)
     weights = np.array([1, 1, 0], np.float32)
-    found = hidden_loss(student, teacher, kernel, mask, weights)
+    found = hidden_loss(*on_device(student, teacher, kernel, mask, weights))
     expected = [
         np.mean((student[:, b, t] @ kernel - teacher[:, b, t]) ** 2)
         for b in range(2)
@@ -112,11 +112,13 @@ def test_relation_loss_is_minilms():
                 relations.append(log_softmax(cut.astype(np.float64) @ cut.T / np.sqrt(size), -1))
             total += (np.exp(relations[0]) * (relations[0] - relations[1])).sum()
         expected.append(total / (4 * lengths[row]))
-    found = relation_loss(student, teacher, 4, mask, weights)
+    found = relation_loss(*on_device(student, teacher), 4, *on_device(mask, weights))
     np.testing.assert_allclose(found.sum, np.sum(expected), rtol=1e-5)
     assert found.weight == 2
     padded = [np.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=9.0) for x in (student, teacher)]
-    again = relation_loss(*padded, 4, np.pad(mask, ((0, 0), (0, 3))), weights)
+    again = relation_loss(
+        *on_device(*padded), 4, *on_device(np.pad(mask, ((0, 0), (0, 3))), weights)
+    )
     np.testing.assert_allclose(again.sum, found.sum, rtol=1e-5)
 
 

@@ -69,10 +69,10 @@ def test_the_answers_of_every_head(kind, checkpoints):
 
     # What comes is of the shapes that were compiled.
     assert all(shapes(row) == shapes(example) for row in encoded.rows)
-    found = [ability.start(collate([row], 1)) for row in encoded.rows]
+    found = [jax.device_get(ability.start(collate([row], 1))) for row in encoded.rows]
     answers = encoded.answers([{name: x[0] for name, x in row.items()} for row in found])
     # Nor does it matter how long the others of its batch are.
-    beside = ability.start(collate([*encoded.rows, example], len(encoded.rows) + 1))
+    beside = jax.device_get(ability.start(collate([*encoded.rows, example], len(encoded.rows) + 1)))
     mixed = [{name: x[n] for name, x in beside.items()} for n in range(len(encoded.rows))]
     for mine, other in zip(answers, encoded.answers(mixed), strict=True):
         assert mine['prediction'] == pytest.approx(other['prediction'], abs=1e-5)
