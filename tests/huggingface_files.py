@@ -20,7 +20,7 @@ CONFIG = tiny.config(num_hidden_layers=4, intermediate_size=24, max_position_emb
 E_IS_H = {'embedding_size': 16, 'use_embedding_projection': False}
 
 
-def make(vocabulary: bytes, head: Head | None = None, **fields) -> Pretrained:
+def make_model(vocabulary: bytes, head: Head | None = None, **fields) -> Pretrained:
     config = dataclasses.replace(CONFIG, **fields)
     shapes = native.expected_shapes(config)
     if head:
@@ -38,7 +38,7 @@ def make(vocabulary: bytes, head: Head | None = None, **fields) -> Pretrained:
     return Pretrained(config, params, tokenizer, head)
 
 
-def assert_same(actual: Pretrained, expected: Pretrained) -> None:
+def assert_same_model(actual: Pretrained, expected: Pretrained) -> None:
     assert actual.config == expected.config
     assert actual.head == expected.head
     assert jax.tree.structure(actual.params) == jax.tree.structure(expected.params)

@@ -8,12 +8,12 @@ from albert_jax.runs.pretraining import PretrainingSettings
 LENGTH = 128
 
 
-def make(corpus, batch_size=256, split='train', seed=0, **settings) -> PretrainingData:
+def make_data(corpus, batch_size=256, split='train', seed=0, **settings) -> PretrainingData:
     settings = PretrainingSettings(**({'sequence_length': LENGTH} | settings))
     return PretrainingData(corpus, split, settings, batch_size, seed)
 
 
-def assert_same(left, right):
+def assert_same_batch(left, right):
     assert left.keys() == right.keys()
     for name in left:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)

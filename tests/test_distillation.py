@@ -169,9 +169,8 @@ def test_a_teacher_that_is_not_fine_tuned_or_answers_otherwise(
 def test_raw_text(corpus_directory, vocabulary, tmp_path):
     config = dataclasses.replace(TEACHER, vocab_size=1000, max_position_embeddings=128)
     folder = tmp_path / 'teacher'
-    folder.mkdir()
     tokenizer = Tokenizer(vocabulary)
-    native.write(Pretrained(config, tiny.random_params(config, scale=0.1), tokenizer), folder)
+    tiny.write(Pretrained(config, tiny.random_params(config, scale=0.1), tokenizer), folder)
     arguments = [
         '--config=configs/distill.py:tiny', f'--config.teacher={folder}',
         f'--config.data.path={corpus_directory}', '--config.model.vocab_size=1000',
@@ -198,8 +197,7 @@ def test_raw_text(corpus_directory, vocabulary, tmp_path):
     assert set(read.params) == {'embeddings', 'encoder', 'pooler', 'mlm', 'sentence'}
     # Without a masked-LM head there are no softened pieces to learn from.
     bare = tmp_path / 'bare'
-    bare.mkdir()
     params = {n: tree for n, tree in tiny.random_params(config).items() if n != 'mlm'}
-    native.write(Pretrained(config, params, tokenizer), bare)
+    tiny.write(Pretrained(config, params, tokenizer), bare)
     with pytest.raises(UserError, match='no masked-LM head to ask'):
         distill.main([*arguments[:-1], f'--config.teacher={bare}', f'--workdir={tmp_path / "b"}'])

@@ -13,7 +13,6 @@ import pytest
 
 from albert_jax import export
 from albert_jax.cli.errors import UserError
-from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import HEADS, Head
@@ -131,9 +130,7 @@ def check(encoder, form, kinds, tmp_path):
     for kind in kinds:
         model = encoder if kind is None else with_head(encoder, kind)
         folder = tmp_path / f'{form}-{kind}'
-        source = tmp_path / f'source-{kind}'
-        source.mkdir()
-        native.write(model, source)
+        source = tiny.write(model, tmp_path / f'source-{kind}')
         (source / 'results.json').write_text('{"step": 7, "accuracy": 0.8125}')
         assert export.main([str(source), str(folder), f'--format={form}']) == 0
         arrays = {}
@@ -224,8 +221,7 @@ def test_an_artefact_is_for_cpu_cuda_and_tpu(encoder):
 
 
 def test_mistakes_leave_what_is_there(encoder, tmp_path, monkeypatch):
-    (tmp_path / 'm').mkdir()
-    native.write(encoder, tmp_path / 'm')
+    tiny.write(encoder, tmp_path / 'm')
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/mine.txt').write_text('x')
     with pytest.raises(UserError, match='is not empty'):

@@ -8,7 +8,6 @@ import pytest
 
 from albert_jax.cli.errors import UserError
 from albert_jax.model.albert import PretrainingModel
-from albert_jax.model.config import AlbertConfig
 from albert_jax.runs.task import FinetuningSettings
 from albert_jax.tasks.objective import fine_tuning, scale_learning_rates
 from tests import tiny
@@ -113,7 +112,7 @@ def test_tokens_are_replaced_but_for_special_ones(params, monkeypatch):
 
 
 def test_heads_and_layers_learn_at_their_own_rates():
-    config = AlbertConfig(**(CONFIG.to_dict() | {'sharing': 'none', 'num_hidden_layers': 3}))
+    config = tiny.config(sharing='none', num_hidden_layers=3)
     updates = {
         'head': {'kernel': jnp.ones((2, 2))},
         'embeddings': {'word': {'embedding': jnp.ones((4, 2))}},

@@ -15,12 +15,12 @@ from albert_jax import convert
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import conversion
 from albert_jax.interop.native import Pretrained
-from tests.huggingface_files import make
+from tests.huggingface_files import make_model
 
 
 @pytest.fixture
 def model(vocabulary) -> Pretrained:
-    return make(vocabulary)
+    return make_model(vocabulary)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_groups_that_hugging_face_rounds_otherwise_are_refused(vocabulary, tmp_p
         return any(theirs != layer * groups // layers for layer, theirs in pairs)
 
     layers, groups = next((n, g) for n in range(2, 100) for g in range(2, n) if wrong(n, g))
-    model = make(vocabulary, num_hidden_layers=layers, num_hidden_groups=groups)
+    model = make_model(vocabulary, num_hidden_layers=layers, num_hidden_groups=groups)
     with pytest.raises(UserError, match='Hugging Face takes another group'):
         conversion.convert(model, tmp_path / 'hf', 'huggingface')
     assert not list(tmp_path.iterdir())

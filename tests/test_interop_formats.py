@@ -15,7 +15,14 @@ from albert_jax.interop import conversion, native, source
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import Head
-from tests.huggingface_files import E_IS_H, WORD, assert_same, edit_json, edit_tensors, make
+from tests.huggingface_files import (
+    E_IS_H,
+    WORD,
+    assert_same_model,
+    edit_json,
+    edit_tensors,
+    make_model,
+)
 
 VARIANTS = [
     {},
@@ -31,7 +38,7 @@ VARIANTS = [
 
 @pytest.fixture
 def model(vocabulary) -> Pretrained:
-    return make(vocabulary)
+    return make_model(vocabulary)
 
 
 @pytest.fixture
@@ -42,12 +49,12 @@ def directory(model, tmp_path) -> Path:
 
 @pytest.mark.parametrize('fields', VARIANTS, ids=str)
 def test_there_and_back_is_bit_for_bit_the_same(fields, vocabulary, tmp_path):
-    model = make(vocabulary, **fields)
+    model = make_model(vocabulary, **fields)
     conversion.convert(model, tmp_path / 'hf', 'huggingface')
     loaded = albert_jax.load(tmp_path / 'hf')
-    assert_same(loaded, model)
+    assert_same_model(loaded, model)
     conversion.convert(loaded, tmp_path / 'ours', 'albert_jax')
-    assert_same(albert_jax.load(tmp_path / 'ours'), model)
+    assert_same_model(albert_jax.load(tmp_path / 'ours'), model)
     conversion.convert(loaded, tmp_path / 'again', 'huggingface')
     for name in ('model.safetensors', 'config.json', 'tokenizer.json', 'spiece.model'):
         one, two = (tmp_path / folder / name for folder in ('hf', 'again'))
@@ -66,9 +73,9 @@ def test_there_and_back_is_bit_for_bit_the_same(fields, vocabulary, tmp_path):
 )
 @pytest.mark.parametrize('fields', [{}, E_IS_H | {'sharing': 'none'}], ids=['albert', 'bert'])
 def test_a_head_travels(head, fields, vocabulary, tmp_path, capsys):
-    model = make(vocabulary, head, **fields)
+    model = make_model(vocabulary, head, **fields)
     native.write(model, tmp_path)
-    assert_same(albert_jax.load(tmp_path), model)
+    assert_same_model(albert_jax.load(tmp_path), model)
     notes = conversion.convert(model, tmp_path / 'hf', 'huggingface')
     assert 'left out' in notes[0] and 'masked-LM head' in notes[0]
     loaded = albert_jax.load(tmp_path / 'hf')
@@ -157,7 +164,7 @@ def test_yesterdays_names_buffers_and_tied_copies_are_understood(directory, mode
         tensors[f'{norm}.beta'] = tensors.pop(f'{norm}.bias')
 
     edit_tensors(directory, age)
-    assert_same(albert_jax.load(directory), model)
+    assert_same_model(albert_jax.load(directory), model)
 
 
 def test_shards_are_put_together(directory, model):
@@ -171,7 +178,7 @@ def test_shards_are_put_together(directory, model):
         weight_map |= dict.fromkeys(names, file)
     index = directory / 'model.safetensors.index.json'
     index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
-    assert_same(albert_jax.load(directory), model)
+    assert_same_model(albert_jax.load(directory), model)
     (directory / file).rename(directory / 'elsewhere')
     with pytest.raises(UserError, match='index.json names the files'):
         albert_jax.load(directory)
@@ -268,7 +275,7 @@ def test_a_vocabulary_of_ones_own(directory, model, tmp_path):
 
 
 def test_a_vocabulary_that_is_too_large_is_refused(vocabulary, tmp_path):
-    model = make(vocabulary, vocab_size=900)
+    model = make_model(vocabulary, vocab_size=900)
     conversion.convert(model, tmp_path / 'hf', 'huggingface')
     with pytest.raises(UserError, match='the vocabulary has 1000 pieces, the model 900'):
         albert_jax.load(tmp_path / 'hf')

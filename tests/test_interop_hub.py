@@ -10,12 +10,12 @@ import albert_jax
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import conversion, hub
 from albert_jax.interop.native import Pretrained
-from tests.huggingface_files import assert_same, make
+from tests.huggingface_files import assert_same_model, make_model
 
 
 @pytest.fixture
 def model(vocabulary) -> Pretrained:
-    return make(vocabulary)
+    return make_model(vocabulary)
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_a_name_is_found_in_the_local_cache(directory, model, tmp_path, monkeypa
     (repository / 'refs' / 'main').write_text('abc')
     shutil.copytree(directory, repository / 'snapshots' / 'abc')
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'cache'))
-    assert_same(albert_jax.load('albert-tiny-v9'), model)
-    assert_same(albert_jax.load('albert/albert-tiny-v9'), model)
+    assert_same_model(albert_jax.load('albert-tiny-v9'), model)
+    assert_same_model(albert_jax.load('albert/albert-tiny-v9'), model)
 
 
 def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):

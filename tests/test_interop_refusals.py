@@ -15,12 +15,19 @@ from albert_jax import convert
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import conversion
 from albert_jax.interop.native import Pretrained
-from tests.huggingface_files import WORD, assert_same, configure, edit_tensors, make, put
+from tests.huggingface_files import (
+    WORD,
+    assert_same_model,
+    configure,
+    edit_tensors,
+    make_model,
+    put,
+)
 
 
 @pytest.fixture
 def model(vocabulary) -> Pretrained:
-    return make(vocabulary)
+    return make_model(vocabulary)
 
 
 @pytest.fixture
@@ -117,7 +124,7 @@ def test_a_bad_source_is_refused_and_the_destination_untouched(spoil, message, d
 
 
 def test_shared_layers_that_were_trained_apart_are_refused(vocabulary, tmp_path):
-    conversion.convert(make(vocabulary, sharing='attention'), tmp_path / 'hf', 'huggingface')
+    conversion.convert(make_model(vocabulary, sharing='attention'), tmp_path / 'hf', 'huggingface')
     name = 'albert.encoder.albert_layer_groups.2.albert_layers.0.attention.key.bias'
     put(name, np.ones(16, 'f'))(tmp_path / 'hf')
     with pytest.raises(UserError, match='is shared by its config, but .* differ; delete the key'):
@@ -138,7 +145,7 @@ def pack(path: Path, directory: Path, **members: bytes) -> Path:
 
 
 def test_an_archive_is_read_whatever_its_name(directory, model, tmp_path):
-    assert_same(albert_jax.load(pack(tmp_path / 'model.data', directory)), model)
+    assert_same_model(albert_jax.load(pack(tmp_path / 'model.data', directory)), model)
 
 
 def test_an_archive_that_leaves_its_folder_is_refused(directory, tmp_path):
@@ -165,7 +172,7 @@ def test_a_damaged_archive_is_never_read_as_something_else(directory, model, tmp
         content[place] ^= 1 << int(rng.integers(0, 8))
         damaged.write_bytes(content)
         try:
-            assert_same(albert_jax.load(damaged), model)
+            assert_same_model(albert_jax.load(damaged), model)
         except UserError as error:
             assert '\n' not in str(error)
             refused += 1
@@ -204,7 +211,7 @@ def test_what_config_json_may_hold_is_one_sentence_at_most(directory):
 
 
 def test_config_json_and_its_key_albert_jax_must_agree(vocabulary, tmp_path):
-    conversion.convert(make(vocabulary, sharing='none'), tmp_path / 'hf', 'huggingface')
+    conversion.convert(make_model(vocabulary, sharing='none'), tmp_path / 'hf', 'huggingface')
     configure(num_hidden_groups=2)(tmp_path / 'hf')
     with pytest.raises(UserError, match='num_hidden_groups is 2, but its key albert_jax implies 4'):
         albert_jax.load(tmp_path / 'hf')

@@ -9,7 +9,6 @@ import pytest
 
 from albert_jax import explain
 from albert_jax.cli.errors import UserError
-from albert_jax.interop import native
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
@@ -136,8 +135,7 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
         encode(model, ' ')
     with pytest.raises(UserError, match='48 positions: shorten it'):
         encode(model, 'word ' * 60)
-    (tmp_path / 'm').mkdir()
-    native.write(model, tmp_path / 'm')
+    tiny.write(model, tmp_path / 'm')
     flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/x.html']
     for more, message in (
         (['--output=x.pdf'], 'must end in .html or .png'),
@@ -150,8 +148,7 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
 
 
 def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
-    (tmp_path / 'm').mkdir()
-    native.write(model, tmp_path / 'm')
+    tiny.write(model, tmp_path / 'm')
     text = 'The [MASK] </script><b> raises.'
     for name in ('x.html', 'x.png'):
         flags = [f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/{name}']

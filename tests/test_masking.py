@@ -8,7 +8,7 @@ import pytest
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.masking import choose_ngrams
 from albert_jax.runs.pretraining import PretrainingSettings
-from tests.pretraining_rows import LENGTH, make, unmasked
+from tests.pretraining_rows import LENGTH, make_data, unmasked
 
 
 @pytest.fixture(scope='module')
@@ -18,7 +18,7 @@ def corpus(corpus_directory) -> PreparedCorpus:
 
 @pytest.fixture(scope='module')
 def many(corpus):
-    data = make(corpus, batch_size=512)
+    data = make_data(corpus, batch_size=512)
     batches = [data.batch(step) for step in range(20)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -89,7 +89,7 @@ def test_words_are_masked_whole(corpus, many):
 
 
 def test_ngram_lengths_follow_one_over_n(corpus):
-    data = make(corpus, batch_size=512, short_fraction=0.0)
+    data = make_data(corpus, batch_size=512, short_fraction=0.0)
     lengths = collections.Counter()
     for step in range(8):
         # The n-grams themselves are asked for: neighbouring ones cannot be told apart in a batch.
@@ -126,7 +126,7 @@ def test_ngram_lengths_follow_one_over_n(corpus):
 
 @pytest.mark.parametrize('max_ngram', [1, 2])
 def test_ngrams_can_be_shorter(corpus, max_ngram):
-    batch = make(corpus, max_ngram=max_ngram).batch(0)
+    batch = make_data(corpus, max_ngram=max_ngram).batch(0)
     assert batch['masked_weights'].sum() / batch['attention_mask'].sum() == pytest.approx(
         0.15, abs=0.01
     )

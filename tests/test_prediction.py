@@ -7,7 +7,6 @@ import pytest
 
 from albert_jax.model import attention
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import HEADS
 from albert_jax.runs.task import FinetuningSettings
 from albert_jax.tasks.features import TrainBatches, bucket_lengths
@@ -26,9 +25,7 @@ def params():
 
 def test_on_eight_tpu_chips_the_attention_kernel_is_lowered_too():
     """The compiler refuses to split a Pallas kernel by itself."""
-    config = AlbertConfig(
-        **(CONFIG.to_dict() | {'hidden_size': 128, 'max_position_embeddings': 128})
-    )
+    config = tiny.config(hidden_size=128, max_position_embeddings=128)
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     shapes |= {
         'head': jax.eval_shape(

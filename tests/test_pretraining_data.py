@@ -11,7 +11,7 @@ from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.preparation import PreparationSettings, prepare
 from albert_jax.runs.pretraining import PretrainingSettings
-from tests.pretraining_rows import LENGTH, assert_same, chunks_of, make, segments
+from tests.pretraining_rows import LENGTH, assert_same_batch, chunks_of, make_data, segments
 
 
 @pytest.fixture(scope='module')
@@ -21,27 +21,27 @@ def corpus(corpus_directory) -> PreparedCorpus:
 
 # Purity.
 def test_a_batch_depends_on_seed_and_step_only(corpus):
-    first, second = make(corpus), make(corpus)
+    first, second = make_data(corpus), make_data(corpus)
     second.batch(3)
-    assert_same(first.batch(7), second.batch(7))
+    assert_same_batch(first.batch(7), second.batch(7))
     assert (first.batch(7)['input_ids'] != first.batch(8)['input_ids']).any()
-    other = make(corpus, seed=1)
+    other = make_data(corpus, seed=1)
     assert (first.batch(7)['input_ids'] != other.batch(7)['input_ids']).any()
 
 
 @pytest.mark.parametrize('num_hosts', [2, 8, 64])
 @pytest.mark.parametrize('loss', ['sop', 'nsp'])
 def test_hosts_make_the_rows_of_one_global_batch(corpus, num_hosts, loss):
-    data = make(corpus, sentence_loss=loss)
+    data = make_data(corpus, sentence_loss=loss)
     whole = data.batch(5)
     size = 256 // num_hosts
     parts = [data.batch(5, range(host * size, (host + 1) * size)) for host in range(num_hosts)]
     together = {name: np.concatenate([part[name] for part in parts]) for name in whole}
-    assert_same(together, whole)
+    assert_same_batch(together, whole)
 
 
 def test_an_epoch_reads_every_chunk_once(corpus):
-    data = make(corpus, batch_size=16, short_fraction=0.0, sentence_loss='none')
+    data = make_data(corpus, batch_size=16, short_fraction=0.0, sentence_loss='none')
     starts = {tuple(tokens[:20]) for tokens, _ in chunks_of(corpus)}
     seen = collections.Counter()
     for step in range(len(data) // 16):
@@ -51,21 +51,21 @@ def test_an_epoch_reads_every_chunk_once(corpus):
 
 
 def test_evaluation_covers_every_chunk_once_and_never_changes(corpus):
-    data = make(corpus, batch_size=24, split='validation')
+    data = make_data(corpus, batch_size=24, split='validation')
     assert len(data) % 24
     batches = [data.eval_batch(n) for n in range(data.num_eval_batches)]
     seen = [
         tuple(first + second) for batch in batches for first, second in segments(corpus, batch)
     ][: len(data)]
     whole = {tuple(tokens) for tokens, _ in chunks_of(corpus, 'validation')}
-    full = make(corpus, 24, 'validation', short_fraction=0.0, sentence_loss='none')
+    full = make_data(corpus, 24, 'validation', short_fraction=0.0, sentence_loss='none')
     texts = [
         tuple(first + second)
         for n in range(full.num_eval_batches)
         for first, second in segments(corpus, full.eval_batch(n))
     ][: len(data)]
     assert len(seen) == len(data) and set(texts) == whole
-    assert_same(data.eval_batch(1), make(corpus, 24, 'validation').eval_batch(1))
+    assert_same_batch(data.eval_batch(1), make_data(corpus, 24, 'validation').eval_batch(1))
     last = data.eval_batch(data.num_eval_batches - 1)
     padding = np.arange(24) >= len(data) % 24
     assert last['masked_weights'][padding].sum() == 0
@@ -73,7 +73,7 @@ def test_evaluation_covers_every_chunk_once_and_never_changes(corpus):
 
 
 def test_a_second_epoch_has_other_masks(corpus):
-    data = make(corpus, batch_size=len(make(corpus)))
+    data = make_data(corpus, batch_size=len(make_data(corpus)))
     first, second = data.batch(0), data.batch(1)
     assert (np.sort(first['masked_ids'], 0) != np.sort(second['masked_ids'], 0)).any()
 
@@ -85,7 +85,7 @@ def test_segments_are_adjacent_runs_of_sentences_and_half_are_swapped(corpus):
         for begin in range(len(edges) - 1):
             for end in range(begin + 1, len(edges)):
                 boundaries[tuple(tokens[edges[begin] : edges[end]])].add(True)
-    data = make(corpus, batch_size=512, short_fraction=0.0)
+    data = make_data(corpus, batch_size=512, short_fraction=0.0)
     labels = []
     for step in range(4):
         batch = data.batch(step)
@@ -114,7 +114,9 @@ def test_a_chunk_of_one_sentence_is_never_swapped(tmp_path, vocabulary):
     source = [Source('jsonl', str(tmp_path / 'a.jsonl'))]
     prepare(source, tmp_path / 'c', vocabulary, PreparationSettings(sequence_length=64), 1)
     for loss in ('sop', 'nsp'):
-        data = make(PreparedCorpus(tmp_path / 'c'), 512, sequence_length=64, sentence_loss=loss)
+        data = make_data(
+            PreparedCorpus(tmp_path / 'c'), 512, sequence_length=64, sentence_loss=loss
+        )
         batch = data.batch(0)
         assert batch['sentence_labels'].sum() == 0 and batch['sentence_weights'].sum() == 0
         assert batch['token_type_ids'].sum() == 0
@@ -123,7 +125,7 @@ def test_a_chunk_of_one_sentence_is_never_swapped(tmp_path, vocabulary):
 def test_ten_percent_are_shorter(corpus):
     lengths = {
         fraction: np.concatenate(
-            [make(corpus, 512, short_fraction=fraction).batch(s)['attention_mask'].sum(1)
+            [make_data(corpus, 512, short_fraction=fraction).batch(s)['attention_mask'].sum(1)
              for s in range(8)]
         )
         for fraction in (0.0, 0.1, 0.999)
@@ -147,7 +149,7 @@ def test_nsp_takes_the_second_segment_from_another_document(corpus):
     def documents_of(ids):
         return {d for d, text in texts.items() if f' {" ".join(map(str, ids))} ' in text}
 
-    batch = make(corpus, 256, sentence_loss='nsp', short_fraction=0.0).batch(0)
+    batch = make_data(corpus, 256, sentence_loss='nsp', short_fraction=0.0).batch(0)
     labels = batch['sentence_labels'][batch['sentence_weights'] > 0]
     assert labels.mean() == pytest.approx(0.5, abs=0.1)
     num_checked = 0
@@ -165,12 +167,12 @@ def test_nsp_takes_the_second_segment_from_another_document(corpus):
 
 
 def test_without_a_sentence_loss_nothing_is_swapped_or_counted(corpus):
-    batch = make(corpus, sentence_loss='none').batch(0)
+    batch = make_data(corpus, sentence_loss='none').batch(0)
     assert batch['sentence_labels'].sum() == 0 and batch['sentence_weights'].sum() == 0
 
 
 def test_shorter_sequences_than_prepared_are_windows_of_the_chunks(corpus):
-    batch = make(corpus, sequence_length=32, sentence_loss='none').batch(0)
+    batch = make_data(corpus, sequence_length=32, sentence_loss='none').batch(0)
     assert batch['input_ids'].shape == (256, 32)
     texts = [' ' + ' '.join(map(str, tokens)) + ' ' for tokens, _ in chunks_of(corpus)]
     whole = '|'.join(texts)
@@ -181,7 +183,7 @@ def test_shorter_sequences_than_prepared_are_windows_of_the_chunks(corpus):
 # Refusals.
 def test_longer_sequences_than_prepared_are_refused(corpus):
     with pytest.raises(UserError, match='is 512, but .* was prepared for 128; prepare it again'):
-        make(corpus, sequence_length=512)
+        make_data(corpus, sequence_length=512)
 
 
 def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
@@ -191,7 +193,7 @@ def test_nsp_needs_more_than_one_document(tmp_path, vocabulary):
     settings = PreparationSettings(sequence_length=64, validation_fraction=0.0)
     prepare(source, tmp_path / 'c', vocabulary, settings, 1)
     with pytest.raises(UserError, match='takes segments from other documents, but the train split'):
-        make(PreparedCorpus(tmp_path / 'c'), 8, sequence_length=64, sentence_loss='nsp')
+        make_data(PreparedCorpus(tmp_path / 'c'), 8, sequence_length=64, sentence_loss='nsp')
 
 
 @pytest.mark.parametrize(
