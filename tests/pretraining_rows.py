@@ -22,8 +22,8 @@ def assert_same_batch(left, right):
 def unmasked(batch):
     """The pieces before anything was hidden."""
     ids = batch['input_ids'].copy()
-    rows, places = np.nonzero(batch['masked_weights'])
-    ids[rows, batch['masked_positions'][rows, places]] = batch['masked_ids'][rows, places]
+    rows, slots = np.nonzero(batch['masked_weights'])
+    ids[rows, batch['masked_positions'][rows, slots]] = batch['masked_ids'][rows, slots]
     return ids
 
 

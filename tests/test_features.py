@@ -45,12 +45,12 @@ def test_a_batch_is_a_function_of_seed_and_step_and_each_host_has_its_rows():
     features = tiny.features(np.arange(3, 103))
     one, two = (TrainBatches(features, 16, 128, 0, seed=3) for _ in range(2))
     two.batch(0, range(16))
-    whole = one.batch(9, range(16))
+    global_batch = one.batch(9, range(16))
     halves = [two.batch(9, rows) for rows in (range(8), range(8, 16))]
-    for name, rows in whole.items():
+    for name, rows in global_batch.items():
         np.testing.assert_array_equal(rows, np.concatenate([half[name] for half in halves]))
     other = TrainBatches(features, 16, 128, 0, seed=4).batch(9, range(16))
-    assert not np.array_equal(np.sort(other['labels']), np.sort(whole['labels']))
+    assert not np.array_equal(np.sort(other['labels']), np.sort(global_batch['labels']))
 
 
 def test_padding_masks_and_segments():

@@ -36,8 +36,8 @@ def head_of(kind):
 
 def params_of(head, config=CONFIG):
     encoder = init_params(config, jax.random.key(1))
-    kept = {part: encoder[part] for part in ('embeddings', 'encoder', 'pooler')}
-    params = kept | {'head': head.init(config, jax.random.key(2))}
+    encoder_parts = {part: encoder[part] for part in ('embeddings', 'encoder', 'pooler')}
+    params = encoder_parts | {'head': head.init(config, jax.random.key(2))}
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.asarray(x + rng.normal(0, 0.1, x.shape), x.dtype), params)
 

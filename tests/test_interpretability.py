@@ -36,27 +36,27 @@ def classifier(model):
     )
 
 
-def test_attention_is_the_models_and_rollout_counts_every_way(model):
+def test_attention_is_the_models_and_rollout_counts_every_path(model):
     found = Inspector(model).activations(encode(model, TEXT))
     layers, heads, length, _ = found.attention.shape
     assert (layers, heads) == (3, 2) and length == len(found.encoded.pieces)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
     rolled = rollout(found.attention)
     np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
-    # The sum over all ways through the layers, one by one.
+    # The sum over all paths through the layers, one by one.
     mixed = [0.5 * layer.mean(0) + 0.5 * np.eye(length) for layer in found.attention]
     for start, end in ((0, 0), (2, 1), (length - 1, 0)):
-        ways = itertools.product(range(length), repeat=layers - 1)
+        paths = itertools.product(range(length), repeat=layers - 1)
         total = sum(
             np.prod(
                 [
                     mixed[layer][place, following]
                     for layer, (place, following) in zip(
-                        (2, 1, 0), itertools.pairwise((start, *way, end)), strict=True
+                        (2, 1, 0), itertools.pairwise((start, *path, end)), strict=True
                     )
                 ]
             )
-            for way in ways
+            for path in paths
         )
         assert rolled[-1][start, end] == pytest.approx(total, abs=1e-5)
 

@@ -52,9 +52,9 @@ def test_predictions_are_distinct_tokens_of_the_text(corpus, many):
 
 
 def test_eighty_ten_ten(corpus, many):
-    rows, places = np.nonzero(many['masked_weights'])
-    hidden = many['input_ids'][rows, many['masked_positions'][rows, places]]
-    truth = many['masked_ids'][rows, places]
+    rows, slots = np.nonzero(many['masked_weights'])
+    hidden = many['input_ids'][rows, many['masked_positions'][rows, slots]]
+    truth = many['masked_ids'][rows, slots]
     is_mask = hidden == corpus.tokenizer.mask_id
     is_same = hidden == truth
     assert len(truth) > 100_000
@@ -76,8 +76,8 @@ def test_words_are_masked_whole(corpus, many):
     special = [corpus.tokenizer.cls_id, corpus.tokenizer.sep_id, corpus.tokenizer.pad_id]
     ids = unmasked(many)
     is_masked = np.zeros(ids.shape, bool)
-    rows, places = np.nonzero(many['masked_weights'])
-    is_masked[rows, many['masked_positions'][rows, places]] = True
+    rows, slots = np.nonzero(many['masked_weights'])
+    is_masked[rows, many['masked_positions'][rows, slots]] = True
     # A piece that continues a word is masked exactly if the piece before it is.
     is_text = ~np.isin(ids, special)
     continues = ~starts_word[ids] & is_text
@@ -110,8 +110,8 @@ def test_ngram_lengths_follow_one_over_n(corpus):
         starts[:, 1] = True
         seps = batch['token_type_ids'].argmax(1)
         starts[np.arange(len(ids)), seps] = True
-        rows, places = np.nonzero(batch['masked_weights'])
-        columns = batch['masked_positions'][rows, places]
+        rows, slots = np.nonzero(batch['masked_weights'])
+        columns = batch['masked_positions'][rows, slots]
         chosen = ngram_ids[rows, columns]
         words = collections.Counter()
         for row, tile, column in zip(rows, chosen, columns, strict=True):
@@ -120,8 +120,8 @@ def test_ngram_lengths_follow_one_over_n(corpus):
         lengths.update(n for (row, tile), n in words.items() if tile < ngram_ids[row].max())
     total = sum(lengths.values())
     assert total > 20_000 and set(lengths) == {1, 2, 3}
-    shares = [lengths[n] / total for n in (1, 2, 3)]
-    assert shares == pytest.approx([0.545, 0.273, 0.182], abs=0.012)
+    fractions = [lengths[n] / total for n in (1, 2, 3)]
+    assert fractions == pytest.approx([0.545, 0.273, 0.182], abs=0.012)
 
 
 @pytest.mark.parametrize('max_ngram', [1, 2])
@@ -134,8 +134,8 @@ def test_ngrams_can_be_shorter(corpus, max_ngram):
 
 def test_every_position_is_masked_equally_often(many):
     full = many['attention_mask'].sum(1) >= LENGTH - 8
-    rows, places = np.nonzero(many['masked_weights'] * full[:, None])
-    counts = np.bincount(many['masked_positions'][rows, places], minlength=LENGTH)[2:100]
+    rows, slots = np.nonzero(many['masked_weights'] * full[:, None])
+    counts = np.bincount(many['masked_positions'][rows, slots], minlength=LENGTH)[2:100]
     assert counts.std() / counts.mean() < 0.1
 
 
@@ -148,8 +148,8 @@ def test_choosing_reaches_the_budget_on_average_with_the_sizes_as_they_are():
     spent = (sizes * chosen).sum(1)
     assert spent.max() <= 24 and not chosen[:, 50:].any()
     assert spent.mean() == pytest.approx(19.2, abs=0.05)
-    shares = np.bincount(sizes[chosen], minlength=6)[1:] / chosen.sum()
-    assert shares == pytest.approx([0.2] * 5, abs=0.005)
+    fractions = np.bincount(sizes[chosen], minlength=6)[1:] / chosen.sum()
+    assert fractions == pytest.approx([0.2] * 5, abs=0.005)
     # What cannot fit is not chosen.
     none = choose_ngrams(np.full((1, 4), 9), np.array([3.0]), 8, np.array([0.9]), bits[:1])
     assert not none.any()

@@ -33,11 +33,11 @@ def test_a_batch_depends_on_seed_and_step_only(corpus):
 @pytest.mark.parametrize('loss', ['sop', 'nsp'])
 def test_hosts_make_the_rows_of_one_global_batch(corpus, num_hosts, loss):
     data = make_data(corpus, sentence_loss=loss)
-    whole = data.batch(5)
+    global_batch = data.batch(5)
     size = 256 // num_hosts
     parts = [data.batch(5, range(host * size, (host + 1) * size)) for host in range(num_hosts)]
-    together = {name: np.concatenate([part[name] for part in parts]) for name in whole}
-    assert_same_batch(together, whole)
+    together = {name: np.concatenate([part[name] for part in parts]) for name in global_batch}
+    assert_same_batch(together, global_batch)
 
 
 def test_an_epoch_reads_every_chunk_once(corpus):
@@ -57,14 +57,14 @@ def test_evaluation_covers_every_chunk_once_and_never_changes(corpus):
     seen = [
         tuple(first + second) for batch in batches for first, second in segments(corpus, batch)
     ][: len(data)]
-    whole = {tuple(tokens) for tokens, _ in chunks_of(corpus, 'validation')}
+    all_chunks = {tuple(tokens) for tokens, _ in chunks_of(corpus, 'validation')}
     full = make_data(corpus, 24, 'validation', short_fraction=0.0, sentence_loss='none')
     texts = [
         tuple(first + second)
         for n in range(full.num_eval_batches)
         for first, second in segments(corpus, full.eval_batch(n))
     ][: len(data)]
-    assert len(seen) == len(data) and set(texts) == whole
+    assert len(seen) == len(data) and set(texts) == all_chunks
     assert_same_batch(data.eval_batch(1), make_data(corpus, 24, 'validation').eval_batch(1))
     last = data.eval_batch(data.num_eval_batches - 1)
     padding = np.arange(24) >= len(data) % 24
@@ -175,9 +175,9 @@ def test_shorter_sequences_than_prepared_are_windows_of_the_chunks(corpus):
     batch = make_data(corpus, sequence_length=32, sentence_loss='none').batch(0)
     assert batch['input_ids'].shape == (256, 32)
     texts = [' ' + ' '.join(map(str, tokens)) + ' ' for tokens, _ in chunks_of(corpus)]
-    whole = '|'.join(texts)
+    corpus_text = '|'.join(texts)
     for first, second in list(segments(corpus, batch))[:50]:
-        assert f' {" ".join(map(str, first + second))} ' in whole
+        assert f' {" ".join(map(str, first + second))} ' in corpus_text
 
 
 # Refusals.

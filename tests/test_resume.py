@@ -64,9 +64,9 @@ def assert_same_end(left, right) -> None:
 
 
 @pytest.fixture(scope='module')
-def whole(corpus_directory, tmp_path_factory):
+def uninterrupted(corpus_directory, tmp_path_factory):
     """A run that was never stopped."""
-    workdir = tmp_path_factory.mktemp('whole')
+    workdir = tmp_path_factory.mktemp('uninterrupted')
     assert start(corpus_directory, workdir).wait() == 0
     assert last_step(workdir) == NUM_STEPS
     return workdir
@@ -80,7 +80,9 @@ def wait_for(condition, process) -> None:
         time.sleep(0.005)
 
 
-def test_killed_between_and_during_saves_it_ends_the_same(whole, corpus_directory, tmp_path):
+def test_killed_between_and_during_saves_it_ends_the_same(
+    uninterrupted, corpus_directory, tmp_path
+):
     folder = tmp_path / 'checkpoints'
 
     # Once between two log lines and two checkpoints.
@@ -100,12 +102,12 @@ def test_killed_between_and_during_saves_it_ends_the_same(whole, corpus_director
     assert last_step(tmp_path) < NUM_STEPS
 
     assert start(corpus_directory, tmp_path).wait() == 0
-    assert_same_end(whole, tmp_path)
+    assert_same_end(uninterrupted, tmp_path)
     assert not any('tmp' in path.name for path in folder.iterdir())
 
 
 @pytest.mark.slow  # as test_distributed has it, with one process in place of two
-def test_sigterm_saves_and_leaves(whole, corpus_directory, tmp_path):
+def test_sigterm_saves_and_leaves(uninterrupted, corpus_directory, tmp_path):
     process = start(corpus_directory, tmp_path)
     wait_for(lambda: last_step(tmp_path) >= 6, process)
     process.send_signal(signal.SIGTERM)
@@ -114,4 +116,4 @@ def test_sigterm_saves_and_leaves(whole, corpus_directory, tmp_path):
     # It saved where it was, not where the next checkpoint was due.
     assert max(steps) >= 6 and last_step(tmp_path) <= max(steps) < NUM_STEPS
     assert start(corpus_directory, tmp_path).wait() == 0
-    assert_same_end(whole, tmp_path)
+    assert_same_end(uninterrupted, tmp_path)

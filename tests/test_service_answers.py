@@ -55,11 +55,11 @@ def test_rounded_kernels_change_nothing(sharing):
 def test_the_answers_of_every_head(kind, checkpoints):
     num_outputs, given = HEADS[kind]
     base = native.read(checkpoints / 'base')
-    kept = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
+    encoder = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
     head = tiny.random_tree(heads.HEADS[kind].init(num_outputs, CONFIG, jax.random.key(2)), 3)
     labels = {'token_classification': ('A', 'B', 'C'), 'sequence_classification': ('score',)}
     its_head = Head(kind, labels.get(kind, ()))
-    model = Pretrained(CONFIG, kept | {'head': head}, base.tokenizer, its_head)
+    model = Pretrained(CONFIG, encoder | {'head': head}, base.tokenizer, its_head)
     answerer = Answerer(model, num_devices=1, max_length=32)
     ability = Predict(answerer)
     encoded, example = ability.encode(given), ability.example(32)

@@ -38,8 +38,8 @@ from albert_jax.service.batching import (
     ],
 )
 def test_a_batch_makes_the_most_of_what_waits(waiting, sizes, taken, size):
-    places, found = choose(waiting, sizes)
-    assert (sorted(places), found) == (taken, size)
+    rows, found = choose(waiting, sizes)
+    assert (sorted(rows), found) == (taken, size)
 
 
 def row(value, length=4):

@@ -46,8 +46,8 @@ def test_answers_are_the_commands(server, checkpoints):
     ids = [model.tokenizer.cls_id, *model.tokenizer.encode([TEXTS[2]])[0], model.tokenizer.sep_id]
     hidden = PretrainingModel(CONFIG).apply({'params': model.params}, np.array([ids]))
     hidden = np.asarray(hidden.last_hidden_state)[0]
-    ways = {'mean': hidden.mean(0), 'cls': hidden[0]}
-    for pooling, vector in ways.items():
+    poolings = {'mean': hidden.mean(0), 'cls': hidden[0]}
+    for pooling, vector in poolings.items():
         asked = {'input': TEXTS[2], 'model': 'base', 'pooling': pooling}
         found = server.ask('/v1/embed', asked)[1]['output']
         np.testing.assert_allclose(found, vector, atol=1e-5, rtol=0)
