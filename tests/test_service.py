@@ -449,8 +449,8 @@ class Timers:
     def __init__(self):
         self.due = []
 
-    def call_later(self, delay, callback):
-        handle = asyncio.TimerHandle(0, callback, (), self)
+    def call_later(self, delay, callback, *arguments):
+        handle = asyncio.TimerHandle(0, callback, arguments, self)
         self.due.append((delay, handle))
         return handle
 
