@@ -460,7 +460,7 @@ class Timers:
         for delay, handle in due:
             assert delay == http_server._PATIENCE
             if not handle.cancelled():
-                handle._callback()
+                handle._callback(*handle._args)
 
     def get_debug(self):
         return False
