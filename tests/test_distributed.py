@@ -120,7 +120,7 @@ def test_a_signal_to_one_process_saves_on_all_and_another_mesh_goes_on(
     # One process with one device instead of two with four each, and the same global batches.
     code, text = finish(start(command(corpus_directory, tmp_path), 1))
     assert code == 0, text
-    assert f'Going on from step {stopped_at} of 12' in text
+    assert f'from step {stopped_at} of 12' in text
     assert losses(tmp_path) == pytest.approx(losses(one_process), rel=2e-5)
 
 
@@ -147,7 +147,7 @@ def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(
     processes[0].send_signal(signal.SIGTERM)
     codes, texts = zip(*(finish(process) for process in processes), strict=True)
     assert codes == (143, 143), texts
-    assert 'Going on from step' in texts[0]
+    assert 'from step' in texts[0]
 
 
 def test_processes_with_different_configs_stop_with_the_field(corpus_directory, tmp_path):

@@ -88,8 +88,8 @@ class Timers:
     def __init__(self):
         self.due = []
 
-    def call_later(self, delay, callback):
-        handle = asyncio.TimerHandle(0, callback, (), self)
+    def call_later(self, delay, callback, *arguments):
+        handle = asyncio.TimerHandle(0, callback, arguments, self)
         self.due.append((delay, handle))
         return handle
 
@@ -99,7 +99,7 @@ class Timers:
         for delay, handle in due:
             assert delay == http_server._PATIENCE
             if not handle.cancelled():
-                handle._callback()
+                handle._callback(*handle._args)
 
     def get_debug(self):
         return False
