@@ -118,7 +118,8 @@ def check_same(root: Path, members: Sequence[Member]) -> None:
 def _check_same_settings(folder: Path, stage: Stage, old: Mapping[str, str]) -> None:
     new = settings_of(stage)
     for name in sorted({*old, *new}, key=lambda name: (name == 'digest', name)):
-        if old.get(name) == new.get(name):
+        is_same = old.get(name) == new.get(name)
+        if is_same or (name == 'digest' and old.get(name) == stage.digest_before):
             continue
         if name == 'digest':
             raise UserError(

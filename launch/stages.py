@@ -15,6 +15,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data import dataset
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Change, FieldValue, Sweep
+from launch.digests import finetune_digest_before, pretrain_digest_before, run_digest
 
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
 _FINETUNE = 'finetune'
@@ -34,8 +35,10 @@ class Stage:
     # Keys of the stages that must be finished.
     needs: tuple[str, ...]
     num_steps: int
-    # Of all fields of the run, and of the corpus where there is one on this machine.
+    # Of the run, and of its corpus where that is on this machine.
     digest: str = ''
+    # The same, as an earlier version wrote it.
+    digest_before: str = ''
 
     @property
     def key(self) -> str:
@@ -199,9 +202,10 @@ def _pretraining(sweep: Sweep, change: Change, own: Mapping[str, str]) -> tuple[
         settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
         needs = (f'{change.after}/{PRETRAIN}',)
     run = PretrainRun.from_dict(_read_config(sweep.pretrain, settings))
+    corpus = _corpus_fingerprint(run)
     stage = Stage(
         change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
-        run.loop.num_steps, _pretrain_digest(run),
+        run.loop.num_steps, run_digest(run, **corpus), pretrain_digest_before(run, **corpus),
     )  # fmt: skip
     return stage, run
 
@@ -228,7 +232,7 @@ def _fine_tuning(sweep: Sweep, change: Change, task: str, own: Mapping[str, str]
     run = FinetuneRun.from_dict(_read_config(config, settings))
     return Stage(
         change.name, task, 'albert_jax.finetune', config, settings, needs,
-        run.loop.num_steps, dataset.fingerprint(run.to_dict()),
+        run.loop.num_steps, run_digest(run), finetune_digest_before(run),
     )  # fmt: skip
 
 
@@ -237,13 +241,12 @@ def _read_config(config: str, settings: Mapping[str, FieldValue]) -> dict[str, A
     return command.read_config(config, overrides)
 
 
-def _pretrain_digest(run: PretrainRun) -> str:
-    """Of all fields, and of the corpus, where that is on this machine."""
-    content = run.to_dict()
+def _corpus_fingerprint(run: PretrainRun) -> dict[str, str]:
+    """The fingerprint of the corpus, where that is on this machine."""
     path = run.data.path
-    if path and dataset.is_prepared(Path(path)):
-        content['fingerprint'] = dataset.read_manifest(Path(path))['fingerprint']
-    return dataset.fingerprint(content)
+    if not path or not dataset.is_prepared(Path(path)):
+        return {}
+    return {'fingerprint': dataset.read_manifest(Path(path))['fingerprint']}
 
 
 def check_inputs(members: Sequence[Member]) -> None:

@@ -44,7 +44,7 @@ def test_groups_that_hugging_face_rounds_otherwise_are_refused(vocabulary, tmp_p
 def test_a_destination_that_exists_is_left_alone(directory, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'mine').write_text('precious')
-    with pytest.raises(UserError, match='out exists already; choose another destination'):
+    with pytest.raises(UserError, match='out exists already'):
         convert.main([str(directory), str(tmp_path / 'out')])
     assert [p.name for p in (tmp_path / 'out').iterdir()] == ['mine']
 

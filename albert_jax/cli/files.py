@@ -31,8 +31,9 @@ def check_is_free(path: Path) -> None:
     except OSError as error:
         raise UserError(f'{path} cannot be written: {reason(error)}.') from error
     if not is_free:
+        content = 'a directory that is not empty' if path.is_dir() else 'a file'
         raise UserError(
-            f'{path} exists already; choose another destination or remove it (it is not empty).'
+            f'{path} exists already ({content}); choose another destination or remove it.'
         )
 
 
@@ -53,15 +54,17 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Path, is_private: bool = False) -> Iterator[Path]:
     """Gives an empty directory, which is renamed to `path` at the end, or removed on an error.
-
-    What a killed process has left under the same `incomplete` name is removed first.
 
     Args:
       path: not there, or an empty directory. Missing parents are made.
+      is_private: it has a name of this process alone; else the `incomplete` name, under which what
+        a killed process has left is removed first.
     """
     partial = incomplete(path)
+    if is_private:
+        partial = path.with_name(f'.{path.name}.{os.getpid()}.incomplete')
     try:
         remove(partial)
         partial.mkdir(parents=True)
@@ -79,6 +82,6 @@ def remove(directory: Path) -> None:
     make the directories that they miss.
     """
     end = time.monotonic() + _REMOVAL_SECONDS
-    while directory.exists() and time.monotonic() < end:
+    while directory.is_dir() and time.monotonic() < end:
         shutil.rmtree(directory, ignore_errors=True)
         time.sleep(0.2)

@@ -40,7 +40,8 @@ def output_directory(destination: Path) -> Iterator[Path]:
     """
     check_is_free(destination)
     try:
-        with new_directory(destination.absolute()) as folder:
+        # Conversions to one destination may run at the same time, and nothing else is in the way.
+        with new_directory(destination.absolute(), is_private=True) as folder:
             yield folder
     except UserError:
         raise

@@ -50,7 +50,7 @@ def flatten_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 def stored_state(state: Mapping[str, Any], is_stored_old: bool) -> dict[str, Any]:
     """The parts of a training state under the names that they are stored with."""
-    return _renamed(state, _STATE) if is_stored_old else dict(state)
+    return _renamed(state, _STATE | _PARAMS) if is_stored_old else dict(state)
 
 
 def stored_params(params: Mapping[str, Any], is_stored_old: bool) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def stored_params(params: Mapping[str, Any], is_stored_old: bool) -> dict[str, A
 
 def todays_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a stored state under today's names."""
-    return _renamed(state, {old: new for new, old in _STATE.items()})
+    return _renamed(state, {old: new for new, old in (_STATE | _PARAMS).items()})
 
 
 def todays_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,5 +68,13 @@ def todays_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return _renamed(params, {old: new for new, old in _PARAMS.items()})
 
 
-def _renamed(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in tree.items()}
+def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
+    """A tree with other keys: a part of the parameters has its moments in the optimizer's state."""
+    if isinstance(tree, Mapping):
+        return {names.get(key, key): _renamed(value, names) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        values = [_renamed(value, names) for value in tree]
+        return type(tree)(*values) if hasattr(tree, '_fields') else tuple(values)
+    if isinstance(tree, list):
+        return [_renamed(value, names) for value in tree]
+    return tree

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from albert_jax.cli.errors import UserError, first_line
 from albert_jax.cli.files import new_file
 
 FOLDER = 'checkpoints'
@@ -20,11 +22,21 @@ _LATE_SCORES_FILE = 'late_scores.json'
 
 
 def read_late_scores(folder: Path) -> dict[int, float]:
-    """The scores that came after their checkpoints, by step."""
+    """The scores that came after their checkpoints, by step.
+
+    Raises:
+      UserError: if their file is damaged.
+    """
     file = folder / _LATE_SCORES_FILE
     if not file.exists():
         return {}
-    return {int(step): score for step, score in json.loads(file.read_text()).items()}
+    try:
+        return {int(step): float(score) for step, score in json.loads(file.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f'{file} is damaged ({first_line(error)}); delete it: the best checkpoint is chosen '
+            f'without it.'
+        ) from error
 
 
 def write_late_scores(folder: Path, scores: Mapping[int, float]) -> None:
@@ -47,10 +59,17 @@ def best_step(scores: Mapping[int, float], is_lower_better: bool) -> int | None:
 def read_scores(folder: Path) -> dict[int, float]:
     """The scores of all evaluated checkpoints of a folder, by step."""
     options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
+    # That the folder is only read is what is asked for, and no warning.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+            found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
+    finally:
+        logging.set_verbosity(verbosity)
+    # A score of Orbax's is that of the checkpoint itself.
     late = {step: score for step, score in read_late_scores(folder).items() if step in found}
-    return {step: score for step, score in found.items() if score is not None} | late
+    return late | {step: score for step, score in found.items() if score is not None}
 
 
 class BestPolicy(checkpoint_managers.PreservationPolicy):
@@ -72,6 +91,6 @@ class BestPolicy(checkpoint_managers.PreservationPolicy):
         del context
         found = {info.step: score_of(info.metrics) for info in checkpoints}
         late = {step: score for step, score in self._late_scores.items() if step in found}
-        scores = {step: score for step, score in found.items() if score is not None} | late
+        scores = late | {step: score for step, score in found.items() if score is not None}
         best = best_step(scores, self._is_lower_better)
         return [info.step == best for info in checkpoints]

@@ -81,8 +81,10 @@ class Checkpoints:
         """
         items = _items(state)
         content = metadata.to_json() | {'step': step, 'digests': digests(items)}
-        self._late_scores.pop(step, None)
         try:
+            if self._late_scores.pop(step, None) is not None and distributed.is_main():
+                # It was of a checkpoint that this one replaces.
+                run_folder.write_late_scores(self._directory, self._late_scores)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

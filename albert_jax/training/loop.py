@@ -140,7 +140,7 @@ class _Run:
         job, settings = self._job, self._settings
 
         def step_in(num_microbatches: int) -> TrainStep:
-            return make_train_step(
+            step = make_train_step(
                 job.objective,
                 job.optimizer,
                 self._placement.mesh,
@@ -150,10 +150,12 @@ class _Run:
                 job.metadata.model.compute_dtype,
                 frozen,
             )
+            return step.on(self._placement.mesh)
 
-        example = job.train_batch(settings.num_steps - 1, range(1))
-        num_microbatches = choose_microbatches(settings, self._placement, example, step_in)
-        return step_in(num_microbatches).on(self._placement.mesh)
+        def longest_example() -> HostBatch:
+            return job.train_batch(settings.num_steps - 1, range(1))
+
+        return step_in(choose_microbatches(settings, self._placement, longest_example, step_in))
 
     def __call__(self, state: TrainState, lacks_evaluation: bool, num_profiled: int) -> Outcome:
         """Runs until the last step, a signal, or the end of the patience."""

@@ -157,7 +157,7 @@ def total_loss(
     """The share of the global loss that `sums` contributes."""
     return jnp.stack(
         [
-            factor * divide(sums[name].sum, totals[name])
+            divide(factor * sums[name].sum, totals[name])
             for name, factor in objective.loss_weights.items()
         ]
     ).sum()

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
@@ -14,7 +13,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.model.paths import num_params
 from albert_jax.runs.loop import LoopSettings
 from albert_jax.training import distributed
-from albert_jax.training.job import TrainingJob
+from albert_jax.training.job import HostBatch, TrainingJob
 from albert_jax.training.sharding import batch_sharding, choose_fsdp, make_mesh, with_shardings
 from albert_jax.training.step import TrainState, TrainStep, init_state, state_shardings
 
@@ -146,7 +145,7 @@ def fewest_that_fit(compile_with: Callable[[int], Any], rows: int) -> int | None
 def choose_microbatches(
     settings: LoopSettings,
     placement: Placement,
-    example: Mapping[str, np.ndarray],
+    longest_example: Callable[[], HostBatch],
     step_in: Callable[[int], TrainStep],
 ) -> int:
     """The microbatches of the settings, or the fewest that fit where those are 0.
@@ -154,7 +153,7 @@ def choose_microbatches(
     Args:
       settings: of the loop.
       placement: of the job.
-      example: a row of the longest batch.
+      longest_example: makes a row of the longest batch.
       step_in: the step in so many microbatches.
 
     Raises:
@@ -171,7 +170,7 @@ def choose_microbatches(
         name: jax.ShapeDtypeStruct(
             (settings.batch_size * len(x), *x.shape[1:]), x.dtype, sharding=sharding
         )
-        for name, x in example.items()
+        for name, x in longest_example().items()
     }
     number = fewest_that_fit(
         lambda number: step_in(number).lower(placement.abstract_state, batch).compile(), rows

@@ -1,0 +1,60 @@
+"""What a run is, in one number: whether a stage that has begun is still the same run."""
+
+import dataclasses
+from typing import Any
+
+from albert_jax.cli.settings import Settings, declared
+from albert_jax.data.dataset import fingerprint
+from albert_jax.runs.runs import FinetuneRun, PretrainRun
+
+# Fields that configs did not have when version 0.1.0 wrote the records of its stages.
+_NEW_PRETRAIN_FIELDS = (('loop', 'patience'),)
+_NEW_FINETUNE_FIELDS = (
+    ('loop', 'max_skipped_in_a_row'),
+    ('optimizer', 'l1'),
+    ('optimizer', 'power'),
+    ('optimizer', 'num_cycles'),
+)
+
+
+def run_digest(run: Settings, **more: str) -> str:
+    """The digest of a run's differences from the defaults, which a new field does not change.
+
+    Args:
+      run: of a stage.
+      more: what else decides its result.
+    """
+    return fingerprint({'differences': differences(run), **more})
+
+
+def differences(settings: Settings) -> dict[str, Any]:
+    """The fields that differ from their defaults, those of sections included."""
+    result: dict[str, Any] = {}
+    for field in declared(type(settings)):
+        value = getattr(settings, field.name)
+        if isinstance(value, Settings):
+            inner = differences(value)
+            if inner:
+                result[field.name] = inner
+        elif value != field.default:
+            result[field.name] = value
+    return result
+
+
+def pretrain_digest_before(run: PretrainRun, **more: str) -> str:
+    """The digest that version 0.1.0 gave a pretraining: of every field that it had."""
+    return fingerprint(_without(run, _NEW_PRETRAIN_FIELDS) | more)
+
+
+def finetune_digest_before(run: FinetuneRun) -> str:
+    """The digest that version 0.1.0 gave a fine-tuning."""
+    content = _without(run, _NEW_FINETUNE_FIELDS)
+    content['robust'] = content.pop('finetuning')
+    return fingerprint(content)
+
+
+def _without(run: Settings, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    content = dataclasses.asdict(run)
+    for section, name in fields:
+        del content[section][name]
+    return content
