@@ -13,7 +13,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.data.normalization import Aligned, Normalization
 
 _SPACE = '▁'
@@ -86,7 +86,7 @@ class Tokenizer:
         try:
             model = Path(path).read_bytes()
         except OSError as error:
-            raise UserError(f'Vocabulary {path} cannot be read: {error.strerror}.') from error
+            raise UserError(f'Vocabulary {path} cannot be read: {reason(error)}.') from error
         return cls(model, normalization, origin=str(path))
 
     @functools.cached_property

@@ -7,7 +7,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f'Vocabulary {file} cannot be read: {error.strerror}.') from error
+        raise UserError(f'Vocabulary {file} cannot be read: {reason(error)}.') from error
     keep_case = not settings.get('do_lower_case', True)
     if content.lstrip()[:1] == b'{':
         return HubTokenizer(_normalised(_text(file), settings, str(file)), str(file))

@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
@@ -57,7 +57,7 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f'{error.filename or source} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{error.filename or source} cannot be read: {reason(error)}.') from error
     except Exception as error:  # JSON that holds anything; libraries that raise anything
         raise UserError(
             f'{source} cannot be read as a model ({type(error).__name__}: {first_line(error)}).'

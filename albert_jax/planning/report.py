@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.model.flops import train_flops
 from albert_jax.planning.estimate import Compiled, OnPaper, TooBig
 from albert_jax.planning.topologies import Slice
@@ -161,7 +161,7 @@ def write(
     try:
         path.write_text(json.dumps(content, indent=2) + '\n')
     except OSError as error:
-        raise UserError(f'--json={path} cannot be written: {error.strerror}.') from error
+        raise UserError(f'--json={path} cannot be written: {reason(error)}.') from error
 
 
 def _size(num_bytes: float) -> str:

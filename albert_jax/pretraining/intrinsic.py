@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.report import print_metrics
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
@@ -81,7 +81,7 @@ def report(model: Pretrained, directory: str, batch_size: int, output: Path | No
             output.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(metrics, indent=2) + '\n')
         except OSError as error:
-            raise UserError(f'{file} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{file} cannot be written: {reason(error)}.') from error
         print(f'Wrote {file}.')
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
 from albert_jax.data.unigram import unigram_baseline
@@ -21,7 +22,7 @@ from albert_jax.pretraining import warm_start
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
-from albert_jax.training.job import HeldOutBatches, HostBatch, Outcome, TrainingJob
+from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.loop import train
 from albert_jax.training.optimizer import make_optimizer, schedule
 from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
