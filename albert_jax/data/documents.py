@@ -1,4 +1,4 @@
-"""A document on its way into a corpus: cleaned, cut into sentences, packed into chunks."""
+"""Documents of a corpus: cleaned, cut into sentences, packed into chunks."""
 
 import collections
 import re

@@ -48,9 +48,9 @@ def read_scores(folder: Path) -> dict[int, float]:
     """The scores of all evaluated checkpoints of a folder, by step."""
     options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
-    late = {step: score for step, score in read_late_scores(folder).items() if step in found}
-    return {step: score for step, score in found.items() if score is not None} | late
+        at_save = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
+    late = {step: score for step, score in read_late_scores(folder).items() if step in at_save}
+    return {step: score for step, score in at_save.items() if score is not None} | late
 
 
 class BestPolicy(checkpoint_managers.PreservationPolicy):
@@ -70,8 +70,8 @@ class BestPolicy(checkpoint_managers.PreservationPolicy):
     ) -> Sequence[bool]:
         """Which of the checkpoints, in their order, to preserve."""
         del context
-        found = {info.step: score_of(info.metrics) for info in checkpoints}
-        late = {step: score for step, score in self._late_scores.items() if step in found}
-        scores = {step: score for step, score in found.items() if score is not None} | late
+        at_save = {info.step: score_of(info.metrics) for info in checkpoints}
+        late = {step: score for step, score in self._late_scores.items() if step in at_save}
+        scores = {step: score for step, score in at_save.items() if score is not None} | late
         best = best_step(scores, self._is_lower_better)
         return [info.step == best for info in checkpoints]

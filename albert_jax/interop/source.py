@@ -40,10 +40,10 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: if it is none of these, or cannot be read whole.
     """
-    found = native.complete(read(source, vocabulary))
-    for note in found.notes:
+    pretrained = native.complete(read(source, vocabulary))
+    for note in pretrained.notes:
         print(f'note: {source}: {note}', file=sys.stderr)
-    return found
+    return pretrained
 
 
 def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained:
@@ -95,18 +95,18 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         'Hugging Face': huggingface.is_directory(path),
         'TensorFlow': bool(checkpoints),
     }
-    found = [name for name, is_there in formats.items() if is_there]
-    if len(found) > 1:
+    present = [name for name, is_there in formats.items() if is_there]
+    if len(present) > 1:
         raise UserError(
-            f'{path} holds models in two formats ({" and ".join(found)}); give a directory with '
+            f'{path} holds models in two formats ({" and ".join(present)}); give a directory with '
             f'one of them.'
         )
-    if not found:
+    if not present:
         children = [child for child in path.iterdir() if child.is_dir()]
         if len(children) == 1:
             return _read_directory(children[0], vocabulary)
         raise UserError(f'{path} holds no model; give {_FORMATS}.')
-    if found == ['albert_jax']:
+    if present == ['albert_jax']:
         model = native.read(path)
         if vocabulary is None:
             return model
@@ -117,7 +117,7 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         }
         words = huggingface_tokenizer.from_file(vocabulary, settings)
         return native.with_tokenizer(model, words, str(path))
-    if found == ['Hugging Face']:
+    if present == ['Hugging Face']:
         return huggingface.read(path, vocabulary)
     if len(checkpoints) != 1:
         raise UserError(

@@ -64,7 +64,7 @@ class Batches:
         return self._phase(step).data.batch(step, rows)
 
     def sequence(self, step: int) -> tuple[int, int]:
-        """Tokens and places for predictions of a sequence of a step."""
+        """Tokens and masked positions of a sequence of a step."""
         settings = self._phase(step).settings
         return settings.sequence_length, settings.max_predictions_per_sequence
 

@@ -219,15 +219,15 @@ class FillMask(_OfPretrained):
         for number, value in enumerate(given):
             pieces = tokenizer.encode_with_masks(self._text(value, number))
             ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
-            places = [place for place, piece in enumerate(ids) if piece == tokenizer.mask_id]
-            if not 0 < len(places) <= MOST_MASKS:
+            masks = [index for index, piece in enumerate(ids) if piece == tokenizer.mask_id]
+            if not 0 < len(masks) <= MOST_MASKS:
                 raise UserError(
-                    f'input {number} has {len(places)} [MASK]s; there must be 1 to {MOST_MASKS}.'
+                    f'input {number} has {len(masks)} [MASK]s; there must be 1 to {MOST_MASKS}.'
                 )
             positions = np.zeros((1, MOST_MASKS), np.int32)
-            positions[0, : len(places)] = places
+            positions[0, : len(masks)] = masks
             rows.append(self._row(ids, number, masked_positions=positions))
-            counts.append(len(places))
+            counts.append(len(masks))
 
         def answers(outputs: Sequence[Arrays]) -> list[Any]:
             return [
@@ -251,8 +251,8 @@ class FillMask(_OfPretrained):
 
     def example(self, length: int) -> Row:
         """Any row of a length."""
-        places = np.zeros((1, MOST_MASKS), np.int32)
-        return self._row([1] * length, 0, masked_positions=places)
+        positions = np.zeros((1, MOST_MASKS), np.int32)
+        return self._row([1] * length, 0, masked_positions=positions)
 
 
 class Embed(_OfPretrained):
