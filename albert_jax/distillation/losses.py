@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import DISTILLATION_PARAMS
@@ -356,7 +356,7 @@ class Distillation:
     # What the student's word embeddings start from; None for its own.
     word_embeddings: Float[np.ndarray, 'vocab embedding'] | None = None
 
-    def extend_init(self, init: Callable[..., Any]) -> Callable[..., Any]:
+    def extend_init(self, init: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """An initialisation that also makes the parameters that only the distillation needs.
 
         Args:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.huggingface_config import parse
@@ -195,7 +196,7 @@ def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) 
         raise UserError(f'{origin}: {error}') from error
 
 
-def _tokenizer_of(directory: Path, vocabulary: Path | None) -> Any:
+def _tokenizer_of(directory: Path, vocabulary: Path | None) -> AnyTokenizer | None:
     if vocabulary is not None:
         return huggingface_tokenizer.from_file(vocabulary, {})
     # The Chinese models have WordPiece vocabularies.

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError, first_line
 from albert_jax.data.batch import batch_shapes
@@ -159,7 +160,7 @@ def compile_step(run: PretrainRun, where: Slice) -> Compiled | TooBig:
     return tried
 
 
-def _param_shapes(run: PretrainRun) -> Any:
+def _param_shapes(run: PretrainRun) -> PyTree:
 
     return jax.eval_shape(functools.partial(init_params, run.albert), jax.random.key(0))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
@@ -139,6 +140,12 @@ def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
     return Batches(phases, data(corpus, 'validation', pretraining), fingerprints)
 
 
+def _work(prepared: Prepared, step: int) -> Work:
+    """What an example of a step takes."""
+    length, num_predictions = prepared.batches.sequence(step)
+    return Work(length, train_flops(prepared.run.albert, length, num_predictions))
+
+
 def make_job(
     prepared: Prepared, distillation: objectives.AuxiliaryTraining | None = None
 ) -> TrainingJob:
@@ -151,10 +158,6 @@ def make_job(
     run, start = prepared.run, prepared.start
     model, pretraining = run.albert, run.pretraining
 
-    def work(step: int) -> Work:
-        length, num_predictions = prepared.batches.sequence(step)
-        return Work(length, train_flops(model, length, num_predictions))
-
     fingerprint = {
         'model': model.resume_fingerprint,
         'data': dict(prepared.batches.fingerprints),
@@ -162,7 +165,7 @@ def make_job(
         'optimizer': run.optimizer.to_dict(),
         'loop': {name: getattr(run.loop, name) for name in RESUME_FIELDS},
     }
-    init: Callable[..., Any] = functools.partial(init_params, model)
+    init: Callable[..., PyTree] = functools.partial(init_params, model)
     if start is not None:
         init = functools.partial(warm_start.init_with, model)
         fingerprint['start'] = {'weights': digest_of_all(start)}
@@ -184,7 +187,7 @@ def make_job(
         evaluation=HeldOutBatches(prepared.batches.held_out.eval_batch, prepared.num_eval_batches),
         best_metric=run.loop.best_metric,
         is_lower_better=run.loop.is_lower_better,
-        work=work,
+        work=functools.partial(_work, prepared),
         metadata=CheckpointMetadata(
             run=run.to_dict(),
             model=model,

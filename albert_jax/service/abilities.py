@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import Pretrained, complete
@@ -116,7 +117,7 @@ class _Mapped:
     """A function of parameters and a batch, its rows split over the devices."""
 
     def __init__(
-        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: Any, mesh: Mesh
+        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: PyTree, mesh: Mesh
     ) -> None:
         self._mesh, self._params = mesh, jax.device_put(params, replicated(mesh))
         mapped = jax.shard_map(
@@ -167,7 +168,7 @@ def _fill(
     model: PretrainingModel,
     num_pieces: int,
     num_candidates: int,
-    params: Any,
+    params: PyTree,
     batch: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """The likeliest pieces at each masked position, and their probabilities."""
@@ -180,7 +181,7 @@ def _fill(
 
 
 def _embed(
-    model: PretrainingModel, params: Any, batch: Mapping[str, jax.Array]
+    model: PretrainingModel, params: PyTree, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
     """The mean of each text's last layer, and its [CLS]."""
     encoded: Any = model.apply(

@@ -66,7 +66,7 @@ class Served:
             'heads': config.num_attention_heads,
         }
 
-    def shapes(self) -> list[tuple[str, Callable[[], Any]]]:
+    def shapes(self) -> list[tuple[str, Callable[[], None]]]:
         """All that there is to compile: for each shape its name, and what compiles it."""
         of_abilities = [
             (

@@ -294,7 +294,7 @@ def _train_seed(
 
 
 def _predict(
-    prepared: Prepared, predictor: Predictor, params: Any, folder: Path
+    prepared: Prepared, predictor: Predictor, params: PyTree, folder: Path
 ) -> dict[str, float]:
     """Writes the predictions for validation and test; the metrics of the validation."""
     task, head = prepared.task, prepared.head

@@ -122,11 +122,11 @@ def candidate_microbatches(rows: int) -> list[int]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the compiler found that a program does not fit."""
+    """Whether the compiler says that a program does not fit."""
     return 'RESOURCE_EXHAUSTED' in str(error)
 
 
-def fewest_that_fit(compile_with: Callable[[int], Any], rows: int) -> int | None:
+def fewest_that_fit(compile_with: Callable[[int], object], rows: int) -> int | None:
     """The first number of microbatches that compiles, or None if none of them does.
 
     Args:

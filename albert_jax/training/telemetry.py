@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
@@ -56,8 +57,6 @@ class Telemetry:
         work: Callable[[int], Work],
         num_devices: int,
     ) -> None:
-        from tensorboardX import SummaryWriter  # slow to import
-
         self._num_steps, self._first_step = num_steps, first_step
         self._examples_per_step = examples_per_step
         self._work = work
