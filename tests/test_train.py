@@ -330,7 +330,7 @@ class Board(tensorboardX.SummaryWriter):
 
 
 def test_the_end_of_the_patience_closes_the_writer(corpus_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboardX, 'SummaryWriter', Board)
+    monkeypatch.setattr(telemetry, 'SummaryWriter', Board)
     monkeypatch.setattr(Board, 'made', [])
     # No evaluation is better than the first.
     monkeypatch.setattr(History, 'score', lambda history, metrics: 1.0)
