@@ -13,7 +13,7 @@ input.
 """
 _EPILOG = """\
 examples:
-  python -m albert_jax.explain --checkpoint=runs/sst2 --output=inspector.html 'A dull, loud film.'
+  python -m albert_jax.explain --checkpoint=runs/sst2 --output=explained.html 'A dull, loud film.'
   python -m albert_jax.explain --checkpoint=runs/base --output=inspector.png 'The [MASK] barked.'
   python -m albert_jax.explain --checkpoint=runs/mrpc --output=pair.html 'One text.' 'Another.'
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from albert_jax.cli import command
 
 _DESCRIPTION = """\
-Write a model, fine-tuned or pretrained, for places where this package is not: any batch, any length
+Write a model, fine-tuned or pretrained, for machines without this package: any batch, any length
 up to its positions (eight pieces at least: pad shorter texts), every head.
 """
 _EPILOG = """\

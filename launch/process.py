@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from launch.record import LOG_FILE, last_line
 from launch.stages import Stage, python_line
 
@@ -112,7 +112,7 @@ def sweep_lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open('w')
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be written: {reason(error)}.') from error
     with file:
         if not can_lock(file):
             raise UserError(f'Another process runs the sweep in {path.parent}.')

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.files import new_file
 from launch.stages import Member, Stage
 
 PLAN_FILE, STAGE_FILE, LOG_FILE = 'sweep.json', 'stage.json', 'log.txt'
@@ -38,14 +37,12 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    # Machines that share a bucket do not share a name.
-    partial = path.with_name(f'{path.name}.{socket.gethostname()}.{os.getpid()}.partial')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=2) + '\n')
-        partial.replace(path)
+        with new_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=2) + '\n')
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be written: {reason(error)}.') from error
 
 
 def read_json(path: Path) -> Any:
@@ -57,7 +54,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be read: {reason(error)}.') from error
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}).') from error
 

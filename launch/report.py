@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from albert_jax.cli import command
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from launch.record import FINISHED
 from launch.results import Results, Row
 from launch.results import read as read_results
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             path.write_text(text, encoding='utf-8')
         except OSError as error:
-            raise UserError(f'{path} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{path} cannot be written: {reason(error)}.') from error
         print(f'Wrote {path}.')
     return 0
 

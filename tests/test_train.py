@@ -15,6 +15,7 @@ from albert_jax.pretraining import job
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import loop as training_loop
+from albert_jax.training import telemetry
 from albert_jax.training.optimizer import schedule
 from albert_jax.training.patience import History
 from albert_jax.training.step import TrainStep
@@ -200,7 +201,6 @@ def test_a_workdir_of_another_run_is_refused_and_untouched(corpus_directory, tmp
 def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
     from albert_jax.model.config import SIZES
     from albert_jax.model.flops import peak_flops, train_flops
-    from albert_jax.training import telemetry
 
     assert peak_flops('TPU v4') == 275e12 and peak_flops('cpu') is None
     # Six FLOPs a weight and token, plus attention: base at 512 tokens.
@@ -330,7 +330,7 @@ class Board(tensorboardX.SummaryWriter):
 
 
 def test_the_end_of_the_patience_closes_the_writer(corpus_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboardX, 'SummaryWriter', Board)
+    monkeypatch.setattr(telemetry, 'SummaryWriter', Board)
     monkeypatch.setattr(Board, 'made', [])
     # No evaluation is better than the first.
     monkeypatch.setattr(History, 'score', lambda history, metrics: 1.0)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import Settings, all_fields
 
@@ -16,8 +18,6 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command and exits: 0 if it did its work, 2 with one sentence for a user's mistake."""
     # What the compiler and the checkpoint library tell is no business of the person who waits.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    from absl import logging
-
     logging.set_verbosity(logging.ERROR)
     try:
         status = main(sys.argv[1:])

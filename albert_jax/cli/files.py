@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +42,10 @@ def check_is_free(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which is renamed to `path` at the end, or removed on an error.
 
-    A file that is there already is replaced. Processes that write the same file do not disturb each
-    other.
+    A file that is there already is replaced. Processes that write the same file, on machines that
+    share a bucket too, do not disturb each other.
     """
-    partial = path.with_name(f'{path.name}.{os.getpid()}.incomplete')
+    partial = path.with_name(f'{path.name}.{socket.gethostname()}.{os.getpid()}.incomplete')
     try:
         yield partial
         partial.replace(path)

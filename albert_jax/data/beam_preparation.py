@@ -220,7 +220,7 @@ class _Scan(beam.DoFn):
 
 
 def _repeated(item: tuple[bytes, Iterable[tuple[int, int]]]) -> Iterable[tuple[int, int]]:
-    """All places of a text but the first."""
+    """All occurrences of a text but the first."""
     return sorted(item[1])[1:]
 
 

@@ -1,4 +1,4 @@
-"""A document on its way into a corpus: cleaned, cut into sentences, packed into chunks."""
+"""Documents of a corpus: cleaned, cut into sentences, packed into chunks."""
 
 import collections
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Bool
+from selectolax.lexbor import LexborHTMLParser
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -37,8 +38,6 @@ def split_sentences(text: str) -> list[str]:
 def clean(text: str, settings: PreparationSettings, counts: collections.Counter[str]) -> str:
     """The document's text after the optional cleaning, or '' if it is left out."""
     if settings.html:
-        from selectolax.lexbor import LexborHTMLParser
-
         tree = LexborHTMLParser(text)
         tree.strip_tags(['script', 'style', 'template', 'noscript'])
         body = tree.body

@@ -58,8 +58,8 @@ class HubTokenizer:
         self.pieces.append(by_id.get(len(self.pieces), ''))
         self.vocab_size = len(self.pieces)
         for name, candidates in _SPECIAL.items():
-            found = [self._backend.token_to_id(piece) for piece in candidates]
-            ids = [index for index in found if index is not None]
+            candidate_ids = [self._backend.token_to_id(piece) for piece in candidates]
+            ids = [index for index in candidate_ids if index is not None]
             if not ids:
                 raise UserError(f'{origin} has no piece {" or ".join(candidates)}.')
             setattr(self, name, ids[0])
@@ -79,7 +79,7 @@ class HubTokenizer:
         Args:
           vocabulary: the file's content.
           keep_case: do not lower.
-          keep_accents: keep combining marks; None for BERT's way, which is as with the case.
+          keep_accents: keep combining marks; None for BERT's rule, which is as with the case.
           splits_chinese: every Chinese character is a word.
           origin: what to call it in messages.
 

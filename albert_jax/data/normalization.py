@@ -77,8 +77,8 @@ class Normalization:
 def _collapse(text: str) -> Aligned:
     collapsed = ' '.join(text.split())
     if collapsed == text:
-        places = np.arange(len(text) + 1, dtype=np.int32)
-        return Aligned(text, places[:-1], places[1:])
+        offsets = np.arange(len(text) + 1, dtype=np.int32)
+        return Aligned(text, offsets[:-1], offsets[1:])
     starts, ends, end = [], [], 0
     for word in re.finditer(r'\S+', text):
         if starts:
@@ -90,7 +90,7 @@ def _collapse(text: str) -> Aligned:
     return Aligned(collapsed, _flat(starts), _flat(ends))
 
 
-def _flat(parts: list[range | list[int]]) -> Int32[np.ndarray, 'places']:
+def _flat(parts: list[range | list[int]]) -> Int32[np.ndarray, 'offsets']:
     return np.array([place for part in parts for place in part], np.int32)
 
 

@@ -32,13 +32,13 @@ def shuffled_indices(
       num_items: how many things there are.
       seed: chooses the orders; any int of 64 bits.
     """
-    epochs, places = np.divmod(positions.astype(np.int64), num_items)
+    epochs, offsets = np.divmod(positions.astype(np.int64), num_items)
     half_bits = max(1, (int(num_items - 1).bit_length() + 1) // 2)
     mask = _U64((1 << half_bits) - 1)
     shift = _U64(half_bits)
     with np.errstate(over='ignore'):
         epoch_keys = _mix(_mix(np.full(1, seed & (2**64 - 1), _U64)) + epochs.astype(_U64))
-        values = places.astype(_U64)
+        values = offsets.astype(_U64)
         outside = np.arange(values.size)
         while outside.size:
             left, right = values[outside] >> shift, values[outside] & mask

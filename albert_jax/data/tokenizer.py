@@ -13,7 +13,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.data.normalization import Aligned, Normalization
 
 _SPACE = '▁'
@@ -86,7 +86,7 @@ class Tokenizer:
         try:
             model = Path(path).read_bytes()
         except OSError as error:
-            raise UserError(f'Vocabulary {path} cannot be read: {error.strerror}.') from error
+            raise UserError(f'Vocabulary {path} cannot be read: {reason(error)}.') from error
         return cls(model, normalization, origin=str(path))
 
     @functools.cached_property
@@ -166,12 +166,7 @@ class Tokenizer:
 
         Those that begin with ▁ or <, are punctuation, or hold a character outside a–z.
         """
-
-        def starts(piece: str) -> bool:
-            is_plain = all('a' <= letter <= 'z' for letter in piece.lower())
-            return piece[0] in f'{_SPACE}<' or piece in _PUNCTUATION or not is_plain
-
-        return np.array([starts(piece) for piece in self.pieces])
+        return np.array([_starts_word(piece) for piece in self.pieces])
 
     @functools.cached_property
     def ordinary_ids(self) -> Int32[np.ndarray, 'ordinary']:
@@ -203,3 +198,8 @@ class Tokenizer:
 
     def _recut_ids(self, ids: list[int]) -> list[int]:
         return [part for index in ids for part in self._recut.get(index, (index,))]
+
+
+def _starts_word(piece: str) -> bool:
+    is_plain = all('a' <= letter <= 'z' for letter in piece.lower())
+    return piece[0] in f'{_SPACE}<' or piece in _PUNCTUATION or not is_plain

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import DISTILLATION_PARAMS
@@ -103,14 +103,14 @@ def attention_vectors(
       states: what the layer is given.
       layer: from 0.
     """
-    copies = config.num_unique_attention_layers
-    copy = config.unique_layer_indices(copies)[layer][0]
+    num_unique = config.num_unique_attention_layers
+    index = config.unique_layer_indices(num_unique)[layer][0]
     attention = params['encoder']['layer']['attention']
     dtype = jnp.dtype(config.compute_dtype)
     vectors = []
     for name in ('query', 'key', 'value'):
         kernel, bias = (
-            attention[name][part][copy] if copies > 1 else attention[name][part]
+            attention[name][part][index] if num_unique > 1 else attention[name][part]
             for part in ('kernel', 'bias')
         )
         product = matmul.dense(states.astype(dtype), kernel, dtype)
@@ -356,7 +356,7 @@ class Distillation:
     # What the student's word embeddings start from; None for its own.
     word_embeddings: Float[np.ndarray, 'vocab embedding'] | None = None
 
-    def extend_init(self, init: Callable[..., Any]) -> Callable[..., Any]:
+    def extend_init(self, init: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """An initialisation that also makes the parameters that only the distillation needs.
 
         Args:

@@ -13,24 +13,24 @@ from jaxtyping import Array, PyTree
 from albert_jax.model.paths import flatten
 
 
-def _digest(leaves: list[Array]) -> list[Array]:
-    """A number of each array that changes with any of its bits and with their order.
+def _digest(array: Array) -> Array:
+    """A number that changes with any bit of an array and with their order.
 
     Storage does not notice a flipped bit in an uncompressed array. Whole numbers add up to the
     same on any mesh.
     """
+    bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
+    bits = bits.astype(jnp.uint32)
+    # The index in memory, without a reshape: that would bring all shards to one device.
+    indices = jnp.zeros(bits.shape, jnp.uint32)
+    for axis in range(bits.ndim):
+        size = jnp.uint32(bits.shape[axis])
+        indices = indices * size + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    return (bits * (indices * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
 
-    def digest(array: Array) -> Array:
-        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f'uint{8 * array.dtype.itemsize}'))
-        bits = bits.astype(jnp.uint32)
-        # The place in memory, without a reshape: that would bring all shards to one device.
-        places = jnp.zeros(bits.shape, jnp.uint32)
-        for axis in range(bits.ndim):
-            size = jnp.uint32(bits.shape[axis])
-            places = places * size + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-        return (bits * (places * jnp.uint32(0x9E3779B9) | 1)).sum(dtype=jnp.uint32)
 
-    return [digest(leaf) for leaf in leaves]
+def _digest_all(arrays: list[Array]) -> list[Array]:
+    return [_digest(array) for array in arrays]
 
 
 def digests(tree: PyTree) -> dict[str, int]:
@@ -39,7 +39,7 @@ def digests(tree: PyTree) -> dict[str, int]:
     leaves = list(named.values())
     sharding = getattr(leaves[0], 'sharding', None)
     everywhere = NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else None
-    numbers = jax.device_get(jax.jit(_digest, out_shardings=everywhere)(leaves))
+    numbers = jax.device_get(jax.jit(_digest_all, out_shardings=everywhere)(leaves))
     return {path: int(number) for path, number in zip(named, numbers, strict=True)}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.huggingface_config import parse
@@ -22,6 +23,8 @@ _SKIPS = (
     Skip(r'(^|/)(adam|lamb)_[mv]$', "the optimizer's moments"),
     Skip(r'^global_step$', 'a counter'),
 )
+# A norm that Keras has numbered: scope, number and parameter.
+_KERAS_NORM = re.compile(r'^(.*/)layer_normalization(?:_(\d+))?/(.*)$')
 _PROJECTION = 'bert/encoder/embedding_hidden_mapping_in'
 # Their word for the tanh form, which is the only one that they have, is 'gelu'.
 _ACTIVATIONS = {'gelu': 'gelu_tanh', 'relu': 'relu'}
@@ -58,14 +61,14 @@ _SHARED_FIELDS = (
 )
 
 
-def _dense(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
-    yield Entry(f'{theirs}/kernel', f'{ours}/kernel', copy)
-    yield Entry(f'{theirs}/bias', f'{ours}/bias', copy)
+def _dense(theirs: str, ours: str, index: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}/kernel', f'{ours}/kernel', index)
+    yield Entry(f'{theirs}/bias', f'{ours}/bias', index)
 
 
-def _norm(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
-    yield Entry(f'{theirs}/gamma', f'{ours}/scale', copy)
-    yield Entry(f'{theirs}/beta', f'{ours}/bias', copy)
+def _norm(theirs: str, ours: str, index: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}/gamma', f'{ours}/scale', index)
+    yield Entry(f'{theirs}/beta', f'{ours}/bias', index)
 
 
 def _classifier(prefix: str, ours: str) -> Iterator[Entry]:
@@ -84,20 +87,20 @@ def table(config: AlbertConfig) -> Iterator[Entry]:
     for group in range(config.num_hidden_groups):
         for inner in range(config.inner_group_num):
             theirs = f'bert/encoder/transformer/group_{group}/inner_group_{inner}'
-            copy = group * config.inner_group_num + inner if is_stacked else None
+            index = group * config.inner_group_num + inner if is_stacked else None
             ours = 'encoder/layer'
             for name in ('query', 'key', 'value'):
                 yield from _dense(
-                    f'{theirs}/attention_1/self/{name}', f'{ours}/attention/{name}', copy
+                    f'{theirs}/attention_1/self/{name}', f'{ours}/attention/{name}', index
                 )
             yield from _dense(
-                f'{theirs}/attention_1/output/dense', f'{ours}/attention/output', copy
+                f'{theirs}/attention_1/output/dense', f'{ours}/attention/output', index
             )
-            yield from _norm(f'{theirs}/LayerNorm', f'{ours}/attention/layer_norm', copy)
+            yield from _norm(f'{theirs}/LayerNorm', f'{ours}/attention/layer_norm', index)
             ffn = f'{theirs}/ffn_1/intermediate'
-            yield from _dense(f'{ffn}/dense', f'{ours}/ffn/intermediate', copy)
-            yield from _dense(f'{ffn}/output/dense', f'{ours}/ffn/output', copy)
-            yield from _norm(f'{theirs}/LayerNorm_1', f'{ours}/ffn/layer_norm', copy)
+            yield from _dense(f'{ffn}/dense', f'{ours}/ffn/intermediate', index)
+            yield from _dense(f'{ffn}/output/dense', f'{ours}/ffn/output', index)
+            yield from _norm(f'{theirs}/LayerNorm_1', f'{ours}/ffn/layer_norm', index)
     yield from _dense('bert/pooler/dense', 'pooler')
     yield from _dense('cls/predictions/transform/dense', 'mlm/transform')
     yield from _norm('cls/predictions/transform/LayerNorm', 'mlm/layer_norm')
@@ -107,8 +110,8 @@ def table(config: AlbertConfig) -> Iterator[Entry]:
 
 def checkpoints(path: Path) -> list[Path]:
     """The TensorFlow checkpoints in a directory, without the ending `.index`."""
-    found = [*path.glob('*.index'), *path.glob('variables/variables.index')]
-    prefixes = sorted(file.with_suffix('') for file in found)
+    indices = [*path.glob('*.index'), *path.glob('variables/variables.index')]
+    prefixes = sorted(file.with_suffix('') for file in indices)
     return [p for p in prefixes if any(p.parent.glob(f'{glob.escape(p.name)}.data-*'))]
 
 
@@ -150,13 +153,13 @@ def _config_of(directory: Path) -> tuple[dict[str, Any], Path]:
     for file in sorted(files):
         if file.is_file() and '"num_hidden_layers"' in file.read_text('utf-8', 'replace'):
             parsed[file] = parse(file.read_text('utf-8', 'replace'), str(file))
-    found = list(parsed)
-    if len(found) != 1:
+    configs = list(parsed)
+    if len(configs) != 1:
         raise UserError(
-            f'{directory} has {len(found)} JSON files that describe a model; put the '
+            f'{directory} has {len(configs)} JSON files that describe a model; put the '
             f'albert_config.json of the checkpoint there, and no other.'
         )
-    return parsed[found[0]], found[0]
+    return parsed[configs[0]], configs[0]
 
 
 def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) -> AlbertConfig:
@@ -193,7 +196,7 @@ def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) 
         raise UserError(f'{origin}: {error}') from error
 
 
-def _tokenizer_of(directory: Path, vocabulary: Path | None) -> Any:
+def _tokenizer_of(directory: Path, vocabulary: Path | None) -> AnyTokenizer | None:
     if vocabulary is not None:
         return huggingface_tokenizer.from_file(vocabulary, {})
     # The Chinese models have WordPiece vocabularies.
@@ -229,18 +232,22 @@ def _open(prefix: Path) -> dict[str, Tensor]:
             f'{prefix} cannot be read as a TensorFlow checkpoint: {first_line(error)}.'
         ) from error
 
-    def read_tensor(name: str) -> np.ndarray:
-        try:
-            return np.asarray(reader.get_tensor(name))
-        except Exception as error:
-            raise UserError(
-                f'{prefix}: the tensor {name} cannot be read: {first_line(error)}.'
-            ) from error
-
     return {
-        name: Tensor(tuple(shape), dtypes[name].name, functools.partial(read_tensor, name))
+        name: Tensor(
+            tuple(shape), dtypes[name].name, functools.partial(_read_tensor, reader, name, prefix)
+        )
         for name, shape in shapes.items()
     }
+
+
+def _read_tensor(reader: Any, name: str, prefix: Path) -> np.ndarray:
+    """One tensor of TensorFlow's reader of a checkpoint."""
+    try:
+        return np.asarray(reader.get_tensor(name))
+    except Exception as error:  # TensorFlow has many kinds
+        raise UserError(
+            f'{prefix}: the tensor {name} cannot be read: {first_line(error)}.'
+        ) from error
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -252,16 +259,21 @@ def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     names = {name.removeprefix('module/'): tensor for name, tensor in tensors.items()}
     norms: dict[str, set[int]] = {}
-    pattern = re.compile(r'^(.*/)layer_normalization(?:_(\d+))?/(.*)$')
     for name in names:
-        if match := pattern.match(name):
+        if match := _KERAS_NORM.match(name):
             norms.setdefault(match[1], set()).add(int(match[2] or 0))
+    return {_rename_norm(name, norms): tensor for name, tensor in names.items()}
 
-    def rename(name: str) -> str:
-        match = pattern.match(name)
-        if match is None:
-            return name
-        order = sorted(norms[match[1]]).index(int(match[2] or 0))
-        return f'{match[1]}LayerNorm{f"_{order}" if order else ""}/{match[3]}'
 
-    return {rename(name): tensor for name, tensor in names.items()}
+def _rename_norm(name: str, norms: Mapping[str, set[int]]) -> str:
+    """The release's name of a Keras norm; any other name as it is.
+
+    Args:
+      name: of a tensor.
+      norms: numbers of the norms of each block.
+    """
+    match = _KERAS_NORM.match(name)
+    if match is None:
+        return name
+    order = sorted(norms[match[1]]).index(int(match[2] or 0))
+    return f'{match[1]}LayerNorm{f"_{order}" if order else ""}/{match[3]}'

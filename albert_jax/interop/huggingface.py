@@ -1,4 +1,4 @@
-"""Directories of Hugging Face transformers: config.json, safetensors, tokenizer; both ways."""
+"""Directories of Hugging Face transformers, read and written: config, safetensors, tokenizer."""
 
 import functools
 import json
@@ -29,14 +29,14 @@ _SKIPS = (
 _PROJECTION = 'encoder.embedding_hidden_mapping_in'
 
 
-def _dense(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
-    yield Entry(f'{theirs}.weight', f'{ours}/kernel', copy, is_transposed=True)
-    yield Entry(f'{theirs}.bias', f'{ours}/bias', copy)
+def _dense(theirs: str, ours: str, index: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}.weight', f'{ours}/kernel', index, is_transposed=True)
+    yield Entry(f'{theirs}.bias', f'{ours}/bias', index)
 
 
-def _norm(theirs: str, ours: str, copy: int | None = None) -> Iterator[Entry]:
-    yield Entry(f'{theirs}.weight', f'{ours}/scale', copy)
-    yield Entry(f'{theirs}.bias', f'{ours}/bias', copy)
+def _norm(theirs: str, ours: str, index: int | None = None) -> Iterator[Entry]:
+    yield Entry(f'{theirs}.weight', f'{ours}/scale', index)
+    yield Entry(f'{theirs}.bias', f'{ours}/bias', index)
 
 
 def _embeddings() -> Iterator[Entry]:
@@ -45,8 +45,8 @@ def _embeddings() -> Iterator[Entry]:
     yield from _norm('embeddings.LayerNorm', 'embeddings/layer_norm')
 
 
-def _copies(config: AlbertConfig) -> Iterator[tuple[int, int, int | None, int | None]]:
-    """Their group and inner group, and our copies of attention and feed-forward there."""
+def _unique_layers(config: AlbertConfig) -> Iterator[tuple[int, int, int | None, int | None]]:
+    """Their group and inner group, and the index of our attention and feed-forward there."""
     groups = configs.num_groups(config)
     first_layers = [-(-group * config.num_hidden_layers // groups) for group in range(groups)]
     attention = config.unique_layer_indices(config.num_unique_attention_layers)
@@ -66,7 +66,7 @@ def albert_table(config: AlbertConfig) -> Iterator[Entry]:
     yield from _embeddings()
     if config.use_embedding_projection:
         yield from _dense(_PROJECTION, 'embeddings/projection')
-    for group, inner, attention, ffn in _copies(config):
+    for group, inner, attention, ffn in _unique_layers(config):
         theirs = f'encoder.albert_layer_groups.{group}.albert_layers.{inner}'
         ours = 'encoder/layer'
         for name in ('query', 'key', 'value'):
@@ -88,16 +88,19 @@ def bert_table(config: AlbertConfig) -> Iterator[Entry]:
     yield from _embeddings()
     for layer in range(config.num_hidden_layers):
         theirs = f'encoder.layer.{layer}'
-        ours, copy = 'encoder/layer', layer if config.num_unique_attention_layers > 1 else None
-        for name in ('query', 'key', 'value'):
-            yield from _dense(f'{theirs}.attention.self.{name}', f'{ours}/attention/{name}', copy)
-        yield from _dense(f'{theirs}.attention.output.dense', f'{ours}/attention/output', copy)
-        yield from _norm(
-            f'{theirs}.attention.output.LayerNorm', f'{ours}/attention/layer_norm', copy
+        ours, index = (
+            'encoder/layer',
+            layer if config.num_unique_attention_layers > 1 else None,
         )
-        yield from _dense(f'{theirs}.intermediate.dense', f'{ours}/ffn/intermediate', copy)
-        yield from _dense(f'{theirs}.output.dense', f'{ours}/ffn/output', copy)
-        yield from _norm(f'{theirs}.output.LayerNorm', f'{ours}/ffn/layer_norm', copy)
+        for name in ('query', 'key', 'value'):
+            yield from _dense(f'{theirs}.attention.self.{name}', f'{ours}/attention/{name}', index)
+        yield from _dense(f'{theirs}.attention.output.dense', f'{ours}/attention/output', index)
+        yield from _norm(
+            f'{theirs}.attention.output.LayerNorm', f'{ours}/attention/layer_norm', index
+        )
+        yield from _dense(f'{theirs}.intermediate.dense', f'{ours}/ffn/intermediate', index)
+        yield from _dense(f'{theirs}.output.dense', f'{ours}/ffn/output', index)
+        yield from _norm(f'{theirs}.output.LayerNorm', f'{ours}/ffn/layer_norm', index)
     yield from _dense('pooler.dense', 'pooler')
     yield from _dense('cls.predictions.transform.dense', 'mlm/transform')
     yield from _norm('cls.predictions.transform.LayerNorm', 'mlm/layer_norm')

@@ -7,7 +7,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
@@ -47,13 +47,13 @@ def read(path: Path, vocabulary: Path | None = None) -> AnyTokenizer | None:
             f'{path} wants the tokenizer {settings["tokenizer_class"]}, which cuts words with a '
             f'dictionary; give another vocabulary, or text that is cut already.'
         )
-    found: AnyTokenizer | None = None
+    tokenizer: AnyTokenizer | None = None
     for name in (_SENTENCEPIECE, _TOKENIZERS, _WORDPIECE):
-        if found is None and (path / name).is_file():
-            found = from_file(path / name, settings)
+        if tokenizer is None and (path / name).is_file():
+            tokenizer = from_file(path / name, settings)
             if name == _SENTENCEPIECE and (path / _TOKENIZERS).is_file():
-                found = _with_added_pieces(found, path / _TOKENIZERS)
-    return found
+                tokenizer = _with_added_pieces(tokenizer, path / _TOKENIZERS)
+    return tokenizer
 
 
 def _with_added_pieces(tokenizer: AnyTokenizer, file: Path) -> AnyTokenizer:
@@ -77,7 +77,7 @@ def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f'Vocabulary {file} cannot be read: {error.strerror}.') from error
+        raise UserError(f'Vocabulary {file} cannot be read: {reason(error)}.') from error
     keep_case = not settings.get('do_lower_case', True)
     if content.lstrip()[:1] == b'{':
         return HubTokenizer(_normalised(_text(file), settings, str(file)), str(file))
@@ -187,12 +187,6 @@ def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
                tokenizer.mask_id]  # fmt: skip
     cls, sep = tokenizer.pieces[tokenizer.cls_id], tokenizer.pieces[tokenizer.sep_id]
 
-    def template(*parts: tuple[str, int]) -> list[dict[str, Any]]:
-        return [
-            {'Sequence' if name in 'AB' else 'SpecialToken': {'id': name, 'type_id': segment}}
-            for name, segment in parts
-        ]
-
     return {
         'version': '1.0',
         'truncation': None,
@@ -216,8 +210,8 @@ def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
         },
         'post_processor': {
             'type': 'TemplateProcessing',
-            'single': template((cls, 0), ('A', 0), (sep, 0)),
-            'pair': template((cls, 0), ('A', 0), (sep, 0), ('B', 1), (sep, 1)),
+            'single': _template((cls, 0), ('A', 0), (sep, 0)),
+            'pair': _template((cls, 0), ('A', 0), (sep, 0), ('B', 1), (sep, 1)),
             'special_tokens': {
                 piece: {'id': piece, 'ids': [index], 'tokens': [piece]}
                 for piece, index in ((cls, tokenizer.cls_id), (sep, tokenizer.sep_id))
@@ -231,3 +225,11 @@ def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
             'byte_fallback': False,
         },
     }
+
+
+def _template(*parts: tuple[str, int]) -> list[dict[str, Any]]:
+    """The post-processor's form of texts (A, B) and special tokens with their segments."""
+    return [
+        {'Sequence' if name in 'AB' else 'SpecialToken': {'id': name, 'type_id': segment}}
+        for name, segment in parts
+    ]

@@ -17,6 +17,7 @@ from albert_jax.interop import onnx_graph
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.finetuned import FinetunedModel
+from albert_jax.model.paths import num_params
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 # The beams of the end-conditioned head need so many positions.
@@ -50,7 +51,7 @@ def portable(model: Pretrained) -> Portable:
       UserError: if the model is too large for a file.
     """
     params = complete(model).params if model.head is None else model.params
-    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = 4 * num_params(params)
     if size > _MOST_BYTES:
         raise UserError(
             f'The model has {size / 1e9:.1f} GB in float32; a file of any of these formats holds '

@@ -64,12 +64,12 @@ def read_scores(folder: Path) -> dict[int, float]:
     logging.set_verbosity(logging.ERROR)
     try:
         with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-            found = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
+            at_save = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
     finally:
         logging.set_verbosity(verbosity)
     # A score of Orbax's is that of the checkpoint itself.
-    late = {step: score for step, score in read_late_scores(folder).items() if step in found}
-    return late | {step: score for step, score in found.items() if score is not None}
+    late = {step: score for step, score in read_late_scores(folder).items() if step in at_save}
+    return late | {step: score for step, score in at_save.items() if score is not None}
 
 
 class BestPolicy(checkpoint_managers.PreservationPolicy):
@@ -89,8 +89,8 @@ class BestPolicy(checkpoint_managers.PreservationPolicy):
     ) -> Sequence[bool]:
         """Which of the checkpoints, in their order, to preserve."""
         del context
-        found = {info.step: score_of(info.metrics) for info in checkpoints}
-        late = {step: score for step, score in self._late_scores.items() if step in found}
-        scores = late | {step: score for step, score in found.items() if score is not None}
+        at_save = {info.step: score_of(info.metrics) for info in checkpoints}
+        late = {step: score for step, score in self._late_scores.items() if step in at_save}
+        scores = late | {step: score for step, score in at_save.items() if score is not None}
         best = best_step(scores, self._is_lower_better)
         return [info.step == best for info in checkpoints]

@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
@@ -40,10 +40,10 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: if it is none of these, or cannot be read whole.
     """
-    found = native.complete(read(source, vocabulary))
-    for note in found.notes:
+    pretrained = native.complete(read(source, vocabulary))
+    for note in pretrained.notes:
         print(f'note: {source}: {note}', file=sys.stderr)
-    return found
+    return pretrained
 
 
 def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained:
@@ -57,7 +57,7 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f'{error.filename or source} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{error.filename or source} cannot be read: {reason(error)}.') from error
     except Exception as error:  # JSON that holds anything; libraries that raise anything
         raise UserError(
             f'{source} cannot be read as a model ({type(error).__name__}: {first_line(error)}).'
@@ -95,18 +95,18 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         'Hugging Face': huggingface.is_directory(path),
         'TensorFlow': bool(checkpoints),
     }
-    found = [name for name, is_there in formats.items() if is_there]
-    if len(found) > 1:
+    present = [name for name, is_there in formats.items() if is_there]
+    if len(present) > 1:
         raise UserError(
-            f'{path} holds models in two formats ({" and ".join(found)}); give a directory with '
+            f'{path} holds models in two formats ({" and ".join(present)}); give a directory with '
             f'one of them.'
         )
-    if not found:
+    if not present:
         children = [child for child in path.iterdir() if child.is_dir()]
         if len(children) == 1:
             return _read_directory(children[0], vocabulary)
         raise UserError(f'{path} holds no model; give {_FORMATS}.')
-    if found == ['albert_jax']:
+    if present == ['albert_jax']:
         model = native.read(path)
         if vocabulary is None:
             return model
@@ -117,7 +117,7 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         }
         words = huggingface_tokenizer.from_file(vocabulary, settings)
         return native.with_tokenizer(model, words, str(path))
-    if found == ['Hugging Face']:
+    if present == ['Hugging Face']:
         return huggingface.read(path, vocabulary)
     if len(checkpoints) != 1:
         raise UserError(

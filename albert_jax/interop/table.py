@@ -14,12 +14,12 @@ from albert_jax.model.paths import flatten
 
 
 class Entry(NamedTuple):
-    """One of their tensors and the parameter, or the copy of a stacked parameter, that it is."""
+    """One of their tensors and the parameter, or the slice of a stacked parameter, that it is."""
 
     theirs: str
     ours: str
-    # Index along our leading axis of copies; None where ours has none.
-    copy: int | None = None
+    # Index along our leading axis of unique layers; None where ours has none.
+    layer_index: int | None = None
     is_transposed: bool = False
 
 
@@ -63,7 +63,7 @@ def to_ours(
     by_path: dict[str, list[Entry]] = {}
     for entry in table:
         by_path.setdefault(entry.ours, []).append(entry)
-    found = {
+    parts_there = {
         path.partition('/')[0]
         for path, entries in by_path.items()
         if any(entry.theirs in tensors for entry in entries)
@@ -77,7 +77,7 @@ def to_ours(
     params: dict[str, Any] = {}
     for path, entries in by_path.items():
         part, *_ = path.split('/')
-        if part in (*OPTIONAL_PARTS, 'head') and part not in found:
+        if part in (*OPTIONAL_PARTS, 'head') and part not in parts_there:
             continue
         leaf = _leaf(entries, tensors, shapes[path], origin)
         *parents, name = path.split('/')
@@ -106,10 +106,10 @@ def _leaf(
     shape: tuple[int, ...],
     origin: str,
 ) -> np.ndarray:
-    is_stacked = entries[0].copy is not None
-    copies: dict[int | None, np.ndarray] = {}
+    is_stacked = entries[0].layer_index is not None
+    arrays: dict[int | None, np.ndarray] = {}
     first: dict[int | None, str] = {}
-    for theirs, ours, copy, is_transposed in entries:
+    for theirs, ours, index, is_transposed in entries:
         if theirs not in tensors:
             raise UserError(f'{origin} has no tensor {theirs}, which its config needs.')
         tensor = tensors[theirs]
@@ -124,25 +124,26 @@ def _leaf(
             raise UserError(f'{origin}: the tensor {theirs} is of type {tensor.dtype}, not float.')
         array = tensor.read()
         array = np.ascontiguousarray(array.T if is_transposed else array, np.float32)
-        if copy in copies and not np.array_equal(copies[copy], array, equal_nan=True):
+        if index in arrays and not np.array_equal(arrays[index], array, equal_nan=True):
             raise UserError(
-                f'{origin}: {ours} is shared by its config, but {first[copy]} and {theirs} differ; '
-                f'delete the key albert_jax from config.json to read them as different layers.'
+                f'{origin}: {ours} is shared by its config, but {first[index]} and {theirs} '
+                f'differ; delete the key albert_jax from config.json to read them as different '
+                f'layers.'
             )
-        copies[copy] = array
-        first.setdefault(copy, theirs)
+        arrays[index] = array
+        first.setdefault(index, theirs)
     if not is_stacked:
-        return copies[None]
-    return np.stack([copies[copy] for copy in range(len(copies))])
+        return arrays[None]
+    return np.stack([arrays[index] for index in range(len(arrays))])
 
 
 def to_theirs(table: Iterable[Entry], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Their tensors of our parameters; entries of parts that are not there are left out."""
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     tensors = {}
-    for theirs, ours, copy, is_transposed in table:
+    for theirs, ours, index, is_transposed in table:
         if ours not in leaves:
             continue
-        array = leaves[ours] if copy is None else leaves[ours][copy]
+        array = leaves[ours] if index is None else leaves[ours][index]
         tensors[theirs] = np.ascontiguousarray(array.T if is_transposed else array)
     return tensors

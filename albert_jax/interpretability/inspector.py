@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import Pretrained, complete
@@ -247,7 +247,7 @@ class Inspector:
 
     def _outputs(
         self,
-        params: Any,
+        params: PyTree,
         inputs: _Inputs,
         difference: Float[Array, 'length embedding'],
         alphas: Float[Array, 'points'],
@@ -258,7 +258,7 @@ class Inspector:
 
     def _perturbed(
         self,
-        params: Any,
+        params: PyTree,
         inputs: _Inputs,
         perturbation: Float[Array, 'points length embedding'],
         position: Int[Array, ''],
@@ -279,7 +279,7 @@ class Inspector:
 
     def _gradients(
         self,
-        params: Any,
+        params: PyTree,
         inputs: _Inputs,
         difference: Float[Array, 'length embedding'],
         alphas: Float[Array, 'points'],
@@ -293,7 +293,7 @@ class Inspector:
     def _total(
         self,
         perturbation: Float[Array, 'points length embedding'],
-        params: Any,
+        params: PyTree,
         inputs: _Inputs,
         position: Int[Array, ''],
         index: Int[Array, ''],

@@ -198,7 +198,7 @@ class Attention(_Weights):
 def _split_heads(
     hidden: Float[Array, 'batch length hidden'], num_heads: int
 ) -> Float[Array, 'batch heads length head']:
-    """Heads before tokens: XLA for CPU is slow where a product has them the other way round."""
+    """Heads before tokens: XLA for CPU is slow where a product has them after the tokens."""
     batch, length, width = hidden.shape
     return hidden.reshape(batch, length, num_heads, width // num_heads).swapaxes(1, 2)
 

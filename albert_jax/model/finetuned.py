@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
@@ -43,7 +43,7 @@ class FinetunedModel:
 
     def __call__(
         self,
-        params: Any,
+        params: PyTree,
         batch: Batch,
         *,
         is_training: bool = False,

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError, first_line
 from albert_jax.data.batch import batch_shapes
@@ -120,8 +121,8 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
     if num_fsdp > 1:
         # Kernels gathered in bfloat16, gradients scattered in float32, then summed over `data`.
         sent = (2 + 4) * num_params * (num_fsdp - 1) / num_fsdp
-        copies = num_devices // num_fsdp
-        sent += 2 * 4 * num_params / num_fsdp * (copies - 1) / copies
+        num_replicas = num_devices // num_fsdp
+        sent += 2 * 4 * num_params / num_fsdp * (num_replicas - 1) / num_replicas
     else:
         sent = 2 * 4 * num_params * (num_devices - 1) / num_devices
     return OnPaper(
@@ -159,7 +160,7 @@ def compile_step(run: PretrainRun, where: Slice) -> Compiled | TooBig:
     return tried
 
 
-def _param_shapes(run: PretrainRun) -> Any:
+def _param_shapes(run: PretrainRun) -> PyTree:
 
     return jax.eval_shape(functools.partial(init_params, run.albert), jax.random.key(0))
 
@@ -226,12 +227,12 @@ def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Comp
 
 def _reduced_types(program: 'Program') -> tuple[str, ...]:
     """Element types of all reductions of more than a number here and there."""
-    found = {
+    element_types = {
         element_type
         for (kind, element_type), size in program.bytes_by_type.items()
         if kind in ('all-reduce', 'reduce-scatter') and size > 1024
     }
-    return tuple(sorted(found))
+    return tuple(sorted(element_types))
 
 
 def _kernel_seconds(run: PretrainRun, where: Slice) -> float:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%(?P<name>[\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%[\w.\-]+ = (?P<rest>.*)$')
@@ -35,7 +36,7 @@ _NO_ESTIMATE = 2**63
 class Program:
     """Totals of one execution on one device."""
 
-    # By kind: how many times, and the bytes of the whole arrays that they gather or reduce.
+    # By kind: how many times, and the bytes of the full arrays that they gather or reduce.
     num_collectives: dict[str, int]
     collective_bytes: dict[str, int]
     # By kind and element type, as in ('all-reduce', 'f32').
@@ -59,55 +60,71 @@ def analyse(text: str) -> Program:
     computations, entry = _computations(text)
     if entry is None:
         raise ValueError('The text is no compiled program: it has no ENTRY.')
-    counts: Counter[str] = Counter()
-    sizes: Counter[tuple[str, str]] = Counter()
-    cycles = kernels = 0
-    trips: list[int] = []
-
-    def visit(name: str, times: int, is_fused: bool) -> None:
-        nonlocal cycles, kernels
-        for rest in computations.get(name, ()):
-            operation = _operation(rest)
-            kind = operation.removesuffix('-start')
-            estimate = _CYCLES.search(rest)
-            if estimate and not is_fused and int(estimate[1]) < _NO_ESTIMATE:
-                cycles += times * int(estimate[1])
-            if kind in COLLECTIVES:
-                counts[kind] += times
-                for element_type, size in _whole_arrays(rest, kind):
-                    sizes[kind, element_type] += times * size
-            if _KERNEL in rest:
-                kernels += times
-            if operation == 'while':
-                trip_count = _trip_count(rest, computations)
-                trips.append(trip_count)
-                for called in _called(rest):
-                    visit(called, times * trip_count, is_fused)
-            elif kind not in COLLECTIVES and 'reduce' not in operation:
-                for called in _called(rest):
-                    visit(called, times, is_fused or operation == 'fusion')
-
-    visit(entry, 1, False)
+    totals = _Totals(computations)
+    totals.add(entry, times=1, is_fused=False)
     by_kind: Counter[str] = Counter()
-    for (kind, _), size in sizes.items():
+    for (kind, _), size in totals.sizes.items():
         by_kind[kind] += size
-    return Program(dict(counts), dict(by_kind), dict(sizes), cycles, kernels, tuple(trips))
+    return Program(
+        dict(totals.counts), dict(by_kind), dict(totals.sizes),
+        totals.cycles, totals.num_kernel_calls, tuple(totals.trip_counts),
+    )  # fmt: skip
+
+
+class _Totals:
+    """What the computations of a program add up to, each as often as it runs."""
+
+    def __init__(self, computations: Mapping[str, list[str]]) -> None:
+        self._computations = computations
+        self.counts: Counter[str] = Counter()
+        self.sizes: Counter[tuple[str, str]] = Counter()
+        self.cycles = self.num_kernel_calls = 0
+        self.trip_counts: list[int] = []
+
+    def add(self, name: str, times: int, is_fused: bool) -> None:
+        """Adds a computation and all that it calls.
+
+        Args:
+          name: of the computation.
+          times: how often it runs.
+          is_fused: whether it is inside a fusion, whose estimate includes it.
+        """
+        for line in self._computations.get(name, ()):
+            operation = _operation(line)
+            kind = operation.removesuffix('-start')
+            estimate = _CYCLES.search(line)
+            if estimate and not is_fused and int(estimate[1]) < _NO_ESTIMATE:
+                self.cycles += times * int(estimate[1])
+            if kind in COLLECTIVES:
+                self.counts[kind] += times
+                for element_type, size in _full_arrays(line, kind):
+                    self.sizes[kind, element_type] += times * size
+            if _KERNEL in line:
+                self.num_kernel_calls += times
+            if operation == 'while':
+                trip_count = _trip_count(line, self._computations)
+                self.trip_counts.append(trip_count)
+                for called in _called(line):
+                    self.add(called, times * trip_count, is_fused)
+            elif kind not in COLLECTIVES and 'reduce' not in operation:
+                for called in _called(line):
+                    self.add(called, times, is_fused or operation == 'fusion')
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str | None]:
-    found: dict[str, list[str]] = {}
+    computations: dict[str, list[str]] = {}
     entry = name = None
     for line in text.splitlines():
         start = _COMPUTATION.match(line)
         if start:
             name = start['name']
-            found[name] = []
+            computations[name] = []
             entry = name if line.startswith('ENTRY') else entry
         elif name is not None:
             instruction = _INSTRUCTION.match(line)
             if instruction:
-                found[name].append(line.strip())
-    return found, entry
+                computations[name].append(line.strip())
+    return computations, entry
 
 
 def _operation(line: str) -> str:
@@ -120,15 +137,15 @@ def _operation(line: str) -> str:
 
 def _closing(text: str) -> int:
     depth = 0
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         depth += (letter == '(') - (letter == ')')
         if depth == 0:
-            return place
+            return index
     return len(text) - 1
 
 
-def _whole_arrays(line: str, kind: str) -> list[tuple[str, int]]:
-    """Element type and bytes of every array that a collective gathers or reduces, whole."""
+def _full_arrays(line: str, kind: str) -> list[tuple[str, int]]:
+    """Element type and bytes of every full array that a collective gathers or reduces."""
     rest = line.partition(' = ')[2]
     shape = rest[: _closing(rest) + 1] if rest.startswith('(') else rest.partition(' ')[0]
     arrays = [
@@ -176,7 +193,7 @@ def _called(line: str) -> list[str]:
     return [name.removeprefix('%') for name in names]
 
 
-def _trip_count(line: str, computations: dict[str, list[str]]) -> int:
+def _trip_count(line: str, computations: Mapping[str, list[str]]) -> int:
     known = _TRIP_COUNT.search(line)
     if known:
         return int(known[1])

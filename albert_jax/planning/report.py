@@ -7,11 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.model.flops import train_flops
 from albert_jax.planning.estimate import Compiled, OnPaper, TooBig
 from albert_jax.planning.topologies import Slice
-from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 
 _DAY = 24 * 3600
@@ -32,7 +31,7 @@ def show(
       run: that is planned.
       where: the slice.
       paper: what follows from numbers alone.
-      compiled: what the compiler found, if it was asked.
+      compiled: what the compiler says, if it was asked.
       price: of a chip-hour, for the cost of the whole run; None for no cost.
       is_fast: whether it was compiled without optimisation.
     """
@@ -114,18 +113,17 @@ def full_steps(run: PretrainRun) -> float:
     num_short = pretraining.short_phase_steps
     if not num_short:
         return loop.num_steps
-    short = pretraining.short_phase
+    short_flops, full_flops = (
+        train_flops(model, settings.sequence_length, settings.max_predictions_per_sequence)
+        for settings in (pretraining.short_phase, pretraining)
+    )
+    return loop.num_steps - num_short * (1 - short_flops / full_flops)
 
-    def flops(settings: PretrainingSettings) -> float:
-        return train_flops(model, settings.sequence_length, settings.max_predictions_per_sequence)
 
-    return loop.num_steps - num_short * (1 - flops(short) / flops(pretraining))
-
-
-def _advice(run: PretrainRun, where: Slice, found: TooBig) -> str:
+def _advice(run: PretrainRun, where: Slice, too_big: TooBig) -> str:
     rows = run.loop.batch_size // where.num_devices
     hints = []
-    if found.num_microbatches < rows:
+    if too_big.num_microbatches < rows:
         hints.append('--config.loop.num_microbatches=0 (looks for the fewest that fit)')
     if run.albert.remat != 'full':
         hints.append('--config.model.remat=full')
@@ -161,7 +159,7 @@ def write(
     try:
         path.write_text(json.dumps(content, indent=2) + '\n')
     except OSError as error:
-        raise UserError(f'--json={path} cannot be written: {error.strerror}.') from error
+        raise UserError(f'--json={path} cannot be written: {reason(error)}.') from error
 
 
 def _size(num_bytes: float) -> str:

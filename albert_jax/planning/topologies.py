@@ -5,6 +5,7 @@ device is what JAX shows: half a chip up to v3 and in tpu7x, a chip otherwise.
 """
 
 import dataclasses
+import importlib.util
 import math
 from typing import Any
 
@@ -84,8 +85,6 @@ class Slice:
         Raises:
           UserError: if libtpu is not installed.
         """
-        import importlib.util
-
         if importlib.util.find_spec('libtpu') is None:
             raise UserError(
                 "To compile for a TPU needs libtpu; run pip install -e '.[plan]' (a few "

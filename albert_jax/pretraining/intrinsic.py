@@ -8,17 +8,16 @@ model trained without a sentence loss it is as it was drawn.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.report import print_metrics
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.interop.native import Pretrained, complete
-from albert_jax.model.losses import add, means
+from albert_jax.model.losses import Sum, add, means
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.training import objectives
 from albert_jax.training.sharding import make_mesh, put_batch
@@ -81,17 +80,18 @@ def report(model: Pretrained, directory: str, batch_size: int, output: Path | No
             output.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(metrics, indent=2) + '\n')
         except OSError as error:
-            raise UserError(f'{file} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{file} cannot be written: {reason(error)}.') from error
         print(f'Wrote {file}.')
 
 
 def _means(model: Pretrained, data: PretrainingData, task: str) -> dict[str, float]:
     mesh = make_mesh(1)
     step = make_eval_step(objectives.pretraining(model.config, task), mesh)
-    total: Any = None
+    total: dict[str, Sum] | None = None
     for number in track(
         range(data.num_eval_batches), f'evaluating {task}', disable=not Console().is_terminal
     ):
         sums = step(model.params, put_batch(mesh, data.eval_batch(number)))
         total = sums if total is None else add(total, sums)
+    assert total is not None
     return means(total)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
 from albert_jax.data.unigram import unigram_baseline
@@ -21,7 +23,7 @@ from albert_jax.pretraining import warm_start
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
-from albert_jax.training.job import HeldOutBatches, HostBatch, Outcome, TrainingJob
+from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.loop import train
 from albert_jax.training.optimizer import make_optimizer, schedule
 from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
@@ -63,7 +65,7 @@ class Batches:
         return self._phase(step).data.batch(step, rows)
 
     def sequence(self, step: int) -> tuple[int, int]:
-        """Tokens and places for predictions of a sequence of a step."""
+        """Tokens and masked positions of a sequence of a step."""
         settings = self._phase(step).settings
         return settings.sequence_length, settings.max_predictions_per_sequence
 
@@ -138,6 +140,12 @@ def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
     return Batches(phases, data(corpus, 'validation', pretraining), fingerprints)
 
 
+def _work(prepared: Prepared, step: int) -> Work:
+    """What an example of a step takes."""
+    length, num_predictions = prepared.batches.sequence(step)
+    return Work(length, train_flops(prepared.run.albert, length, num_predictions))
+
+
 def make_job(
     prepared: Prepared, distillation: objectives.AuxiliaryTraining | None = None
 ) -> TrainingJob:
@@ -150,10 +158,6 @@ def make_job(
     run, start = prepared.run, prepared.start
     model, pretraining = run.albert, run.pretraining
 
-    def work(step: int) -> Work:
-        length, num_predictions = prepared.batches.sequence(step)
-        return Work(length, train_flops(model, length, num_predictions))
-
     fingerprint = {
         'model': model.resume_fingerprint,
         'data': dict(prepared.batches.fingerprints),
@@ -161,7 +165,7 @@ def make_job(
         'optimizer': run.optimizer.to_dict(),
         'loop': {name: getattr(run.loop, name) for name in RESUME_FIELDS},
     }
-    init: Callable[..., Any] = functools.partial(init_params, model)
+    init: Callable[..., PyTree] = functools.partial(init_params, model)
     if start is not None:
         init = functools.partial(warm_start.init_with, model)
         fingerprint['start'] = {'weights': digest_of_all(start)}
@@ -183,7 +187,7 @@ def make_job(
         evaluation=HeldOutBatches(prepared.batches.held_out.eval_batch, prepared.num_eval_batches),
         best_metric=run.loop.best_metric,
         is_lower_better=run.loop.is_lower_better,
-        work=work,
+        work=functools.partial(_work, prepared),
         metadata=CheckpointMetadata(
             run=run.to_dict(),
             model=model,

@@ -9,7 +9,7 @@ from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings
 from albert_jax.model.config import SENTENCE_LOSSES
 
 SHORTEST_SEQUENCE = 8
-# Predictions come in whole words, so that a row may need a few places more than its share.
+# Predictions come in whole words, so that a row may need a few more positions than the mean.
 _PREDICTIONS_MULTIPLE = 8
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import Pretrained, complete
@@ -116,7 +117,7 @@ class _Mapped:
     """A function of parameters and a batch, its rows split over the devices."""
 
     def __init__(
-        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: Any, mesh: Mesh
+        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: PyTree, mesh: Mesh
     ) -> None:
         self._mesh, self._params = mesh, jax.device_put(params, replicated(mesh))
         mapped = jax.shard_map(
@@ -167,7 +168,7 @@ def _fill(
     model: PretrainingModel,
     num_pieces: int,
     num_candidates: int,
-    params: Any,
+    params: PyTree,
     batch: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """The likeliest pieces at each masked position, and their probabilities."""
@@ -180,7 +181,7 @@ def _fill(
 
 
 def _embed(
-    model: PretrainingModel, params: Any, batch: Mapping[str, jax.Array]
+    model: PretrainingModel, params: PyTree, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
     """The mean of each text's last layer, and its [CLS]."""
     encoded: Any = model.apply(
@@ -219,15 +220,15 @@ class FillMask(_OfPretrained):
         for number, value in enumerate(given):
             pieces = tokenizer.encode_with_masks(self._text(value, number))
             ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
-            places = [place for place, piece in enumerate(ids) if piece == tokenizer.mask_id]
-            if not 0 < len(places) <= MOST_MASKS:
+            masks = [index for index, piece in enumerate(ids) if piece == tokenizer.mask_id]
+            if not 0 < len(masks) <= MOST_MASKS:
                 raise UserError(
-                    f'input {number} has {len(places)} [MASK]s; there must be 1 to {MOST_MASKS}.'
+                    f'input {number} has {len(masks)} [MASK]s; there must be 1 to {MOST_MASKS}.'
                 )
             positions = np.zeros((1, MOST_MASKS), np.int32)
-            positions[0, : len(places)] = places
+            positions[0, : len(masks)] = masks
             rows.append(self._row(ids, number, masked_positions=positions))
-            counts.append(len(places))
+            counts.append(len(masks))
 
         def answers(outputs: Sequence[Arrays]) -> list[Any]:
             return [
@@ -251,8 +252,8 @@ class FillMask(_OfPretrained):
 
     def example(self, length: int) -> Row:
         """Any row of a length."""
-        places = np.zeros((1, MOST_MASKS), np.int32)
-        return self._row([1] * length, 0, masked_positions=places)
+        positions = np.zeros((1, MOST_MASKS), np.int32)
+        return self._row([1] * length, 0, masked_positions=positions)
 
 
 class Embed(_OfPretrained):

@@ -45,7 +45,7 @@ class Row:
 
 
 def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Which rows to compute next, and how many places.
+    """Which rows to compute next, and in a batch of which size.
 
     The first, because it has waited longest, and of the others those with which all that waits
     costs least: this batch, and what is left behind at its own length in batches of a usual size.
@@ -56,7 +56,7 @@ def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int
       sizes: that a batch may have, ascending.
 
     Returns:
-      Places in `waiting`, the first being 0, and the size.
+      Indices into `waiting`, the first being 0, and the size.
     """
     best: tuple[float, list[int], int] = (math.inf, [0], sizes[0])
     for length in sorted({each for each in waiting if each >= waiting[0]}):
@@ -147,7 +147,7 @@ class Batcher:
       start: called for every batch, in a thread of the device's.
       device: which all models share.
       max_waiting: rows; above it `Busy` is raised.
-      observe: told of every batch: rows, and places computed.
+      observe: told of every batch: rows, and its size.
       sizes: of batches.
     """
 
@@ -178,13 +178,13 @@ class Batcher:
         if len(self._waiting) + len(rows) > self._max_waiting:
             raise Busy
         loop = asyncio.get_running_loop()
-        places = [(row, loop.create_future()) for row in rows]
-        self._waiting.extend(places)
+        queued = [(row, loop.create_future()) for row in rows]
+        self._waiting.extend(queued)
         self._spawn_worker()
         try:
-            return [await future for _, future in places]
+            return [await future for _, future in queued]
         finally:
-            for _, future in places:
+            for _, future in queued:
                 future.cancel()
 
     def _spawn_worker(self) -> None:
@@ -220,7 +220,7 @@ class Batcher:
         if not waiting:
             return None
         considered = [row.length for row, _ in waiting[:_MAX_CONSIDERED]]
-        places, size = choose(considered, self.sizes)
-        chosen = set(places)
+        indices, size = choose(considered, self.sizes)
+        chosen = set(indices)
         self._waiting = collections.deque(x for n, x in enumerate(waiting) if n not in chosen)
-        return [waiting[place] for place in places], size
+        return [waiting[index] for index in indices], size

@@ -21,7 +21,7 @@ class Metrics:
             'albert_rows', 'Rows that went through a model.', ['model', 'ability'],
             registry=self.registry,
         )  # fmt: skip
-        self.places = Counter(
+        self.computed_rows = Counter(
             'albert_row_places', 'Rows computed, those that only fill a batch too.',
             ['model', 'ability'], registry=self.registry,
         )  # fmt: skip
@@ -37,8 +37,8 @@ class Metrics:
         )  # fmt: skip
         self.is_ready = Gauge('albert_ready', '1 once all is compiled.', registry=self.registry)
 
-    def batch(self, model: str, ability: str, rows: int, places: int) -> None:
+    def batch(self, model: str, ability: str, rows: int, size: int) -> None:
         """Counts a batch."""
         self.rows.labels(model, ability).inc(rows)
-        self.places.labels(model, ability).inc(places)
+        self.computed_rows.labels(model, ability).inc(size)
         self.batches.labels(model, ability).inc()

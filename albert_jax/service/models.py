@@ -66,7 +66,7 @@ class Served:
             'heads': config.num_attention_heads,
         }
 
-    def shapes(self) -> list[tuple[str, Callable[[], Any]]]:
+    def shapes(self) -> list[tuple[str, Callable[[], None]]]:
         """All that there is to compile: for each shape its name, and what compiles it."""
         of_abilities = [
             (
@@ -148,7 +148,7 @@ def load(
       device: that everything is computed on.
       max_waiting: rows for each ability.
       max_length: tokens; 0 for the task's or the model's.
-      observe: told of every batch: model, ability, rows, and places computed.
+      observe: told of every batch: model, ability, rows, and size.
 
     Raises:
       UserError: if one cannot be read, has no vocabulary, or two have one name.
@@ -179,7 +179,7 @@ def _load(
     if original.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()
-    # Placed once; what every ability places again stays where it is.
+    # On the devices once: an ability's own device_put copies nothing.
     model = rounded(original)
     model = dataclasses.replace(model, params=jax.device_put(model.params, replicated(mesh)))
     sizes = tuple(sorted({-(-size // mesh.size) * mesh.size for size in SIZES}))

@@ -128,12 +128,12 @@ def error_response(error: RequestValidationError) -> tuple[int, str]:
     first = error.errors()[0]
     if first['type'] == 'json_invalid':
         return 400, 'The body is not JSON.'
-    places = [str(part) for part in first['loc'] if part != 'body']
-    place = places[0] if places else 'the body'
-    if first['type'] == 'missing' and places:
-        return 422, f'{place} is missing.'
+    fields = [str(part) for part in first['loc'] if part != 'body']
+    field = fields[0] if fields else 'the body'
+    if first['type'] == 'missing' and fields:
+        return 422, f'{field} is missing.'
     if first['type'] == 'extra_forbidden':
         return 422, f'There is a field that nobody knows; this takes {first["ctx"]["names"]}.'
-    if not places:
+    if not fields:
         return 422, 'The body must be a JSON object, sent as application/json.'
-    return 422, f'{place} is not as it must be; see /openapi.json.'
+    return 422, f'{field} is not as it must be; see /openapi.json.'

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from albert_jax.cli.errors import reason
+from albert_jax.cli.files import new_file
+from albert_jax.data.batch import HostBatch
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.permutation import shuffled_indices
 
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Batches that are sorted by length together; the order of batches is shuffled.
 _BATCHES_A_POOL = 64
-
-HostBatch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,13 +297,12 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     try:
         _save(features, file)
     except OSError as error:
-        print(f'note: {path} keeps no encoded examples: {error.strerror}.', file=sys.stderr)
+        print(f'note: {path} keeps no encoded examples: {reason(error)}.', file=sys.stderr)
     return features
 
 
 def _save(features: Features, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f'.{id(features)}.partial')
     arrays: dict[str, Any] = {
         'ids': features.ids,
         'starts': features.starts,
@@ -311,9 +311,8 @@ def _save(features: Features, file: Path) -> None:
     }
     arrays |= {f'target:{name}': values for name, values in features.targets.items()}
     arrays |= {f'token:{name}': values for name, values in features.token_targets.items()}
-    with partial.open('wb') as stream:
+    with new_file(file) as partial, partial.open('wb') as stream:
         np.savez(stream, **arrays)
-    partial.rename(file)
 
 
 def _load(file: Path) -> Features:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.report import print_metrics
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
@@ -50,7 +50,7 @@ def predict_file(answerer: Answerer, source: str, output: Path | None, server: P
         try:
             output.write_text(json_lines(predictions), 'utf-8')
         except OSError as error:
-            raise UserError(f'{output} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{output} cannot be written: {reason(error)}.') from error
         print(f'Wrote {len(predictions)} answers to {output}.')
     if server:
         _print_written(write_predictions(answerer.task, examples, predictions, server))

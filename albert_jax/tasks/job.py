@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
@@ -207,7 +209,7 @@ def make_job(
         ),
         learning_rate=schedule(run.optimizer, run.loop.num_steps),
         train_batch=batches.batch,
-        evaluation=_make_evaluation(prepared, predictor),
+        evaluation=ValidationMetrics(prepared, predictor),
         best_metric=task.best_metric,
         is_lower_better=task.is_lower_better,
         work=lambda step: work,
@@ -217,20 +219,32 @@ def make_job(
     )
 
 
-def _make_evaluation(prepared: Prepared, predictor: Predictor) -> Callable[..., Any]:
-    def evaluate(params: Any, mesh: Any, is_stopped: Any) -> dict[str, float] | None:
-        del mesh
+@dataclasses.dataclass(frozen=True)
+class ValidationMetrics:
+    """The task's metrics on its validation splits, for the loop's evaluations.
+
+    Args:
+      prepared: the fine-tuning.
+      predictor: of its model.
+    """
+
+    prepared: Prepared
+    predictor: Predictor
+
+    def __call__(
+        self, params: Mapping[str, PyTree], mesh: Mesh, is_stopped: Callable[[], bool]
+    ) -> dict[str, float] | None:
+        """The metrics by name and split, or None where the run was told to stop first."""
+        del mesh  # that of the predictor
         params = {part: tree for part, tree in params.items() if part != DISTILLATION_PARAMS}
         metrics: dict[str, float] = {}
-        for suffix, (examples, features) in prepared.validation.items():
-            outputs = predictor(params, features, is_stopped)
+        for suffix, (examples, features) in self.prepared.validation.items():
+            outputs = self.predictor(params, features, is_stopped)
             if outputs is None:
                 return None
-            scores = prepared.task.metrics(examples, features, outputs, prepared.head)
+            scores = self.prepared.task.metrics(examples, features, outputs, self.prepared.head)
             metrics |= {f'{name}{suffix}': value for name, value in scores.items()}
         return metrics
-
-    return evaluate
 
 
 def _metadata(
@@ -280,7 +294,7 @@ def _train_seed(
 
 
 def _predict(
-    prepared: Prepared, predictor: Predictor, params: Any, folder: Path
+    prepared: Prepared, predictor: Predictor, params: PyTree, folder: Path
 ) -> dict[str, float]:
     """Writes the predictions for validation and test; the metrics of the validation."""
     task, head = prepared.task, prepared.head

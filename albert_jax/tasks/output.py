@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 from albert_jax.tasks.task import Task
 
 
@@ -28,4 +28,4 @@ def write_predictions(
         file.write_text(json_lines(predictions), encoding='utf-8')
         return [file, *task.write(examples, predictions, folder)]
     except OSError as error:
-        raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
+        raise UserError(f'{folder} cannot be written: {reason(error)}.') from error

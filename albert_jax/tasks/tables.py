@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{path} cannot be read: {reason(error)}.') from error
     try:
         text = content.decode('utf-8-sig')
     except UnicodeDecodeError as error:

@@ -41,7 +41,7 @@ class Example(Protocol):
 
     @property
     def group(self) -> str:
-        """What it shares with others that must fall on the same side when examples are held out."""
+        """The group, if any, that is kept together when examples are held out."""
         ...
 
 

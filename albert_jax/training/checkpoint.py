@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.interop import old_names, run_folder
 from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata
@@ -63,7 +63,7 @@ class Checkpoints:
             )
             self._manager = ocp.CheckpointManager(self._directory, options=self._options)
         except OSError as error:
-            raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{workdir} cannot be written: {reason(error)}.') from error
 
     def save(
         self, step: int, state: TrainState, metadata: CheckpointMetadata, score: float | None
@@ -110,7 +110,7 @@ class Checkpoints:
             if distributed.is_main():
                 run_folder.write_late_scores(self._directory, self._late_scores)
         except OSError as error:
-            raise UserError(f'{self._directory} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{self._directory} cannot be written: {reason(error)}.') from error
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -130,9 +130,8 @@ class Checkpoints:
         which = 'the last checkpoint' if step is None else f'the checkpoint of step {step}'
         kept = sorted(self._manager.all_steps())
         survivor = f'step {kept[-1]} is' if kept else 'none was'
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         return UserError(
-            f'{self._directory}: {which} cannot be written ({reason[0][:200]}); {survivor} on '
+            f'{self._directory}: {which} cannot be written ({first_line(error)}); {survivor} on '
             f'disk. Make room and start the same command again.'
         )
 
@@ -159,16 +158,15 @@ class Checkpoints:
         for step in steps:
             try:
                 restored = self._restore(step, abstract_state, metadata)
-                for other, reason in damaged.items():
-                    self._move_aside(other, reason)
+                for other, message in damaged.items():
+                    self._move_aside(other, message)
                 return restored
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # whatever the storage raises, this one is of no use
                 if _is_lost_process(error):
                     raise
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-                damaged[step] = reason
+                damaged[step] = first_line(error, 160)
         if damaged:
             raise UserError(
                 f'{self._directory}: no checkpoint can be read ({next(iter(damaged.values()))}); '
@@ -200,7 +198,7 @@ class Checkpoints:
             **old_names.todays_state(restored['training']),
         )
 
-    def _move_aside(self, step: int, reason: str) -> None:
+    def _move_aside(self, step: int, message: str) -> None:
         folder = self._directory.parent / 'damaged'
         self._manager.close()
         try:
@@ -209,12 +207,12 @@ class Checkpoints:
                 number = sum(1 for _ in folder.glob(f'{step}-*'))
                 (self._directory / str(step)).rename(folder / f'{step}-{number}')
         except OSError as error:
-            raise UserError(f'{folder} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{folder} cannot be written: {reason(error)}.') from error
         distributed.wait_for_all('moved aside')
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
         if distributed.is_main():
             print(
-                f'warning: the checkpoint of step {step} is damaged ({reason}); it was moved to '
+                f'warning: the checkpoint of step {step} is damaged ({message}); it was moved to '
                 f'{folder} and one before it is used.',
                 file=sys.stderr,
             )

@@ -4,16 +4,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from albert_jax.data.batch import HostBatch
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.training.objectives import Objective
 from albert_jax.training.telemetry import Work
-
-HostBatch = dict[str, np.ndarray]
 
 
 @runtime_checkable

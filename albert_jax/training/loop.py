@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
 from albert_jax.training import distributed
 from albert_jax.training.checkpoint import Checkpoints
 from albert_jax.training.evaluation import make_evaluate
-from albert_jax.training.job import HeldOutBatches, HostBatch, Outcome, TrainingJob
+from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.patience import History
 from albert_jax.training.placement import Placement, choose_microbatches, place
 from albert_jax.training.profile import Profile

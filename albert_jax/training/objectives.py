@@ -59,7 +59,7 @@ class AuxiliaryLoss(Protocol):
         """As in an Objective."""
         ...
 
-    def sums(self, params: Any, batch: Batch, outputs: ModelOutputs) -> dict[str, Sum]:
+    def sums(self, params: PyTree, batch: Batch, outputs: ModelOutputs) -> dict[str, Sum]:
         """As in an Objective, of what the model has made of the batch."""
         ...
 
@@ -125,7 +125,7 @@ def pretraining(
             weights[f'{sentence_loss}_loss'] = batch['sentence_weights'].sum()
         return weights if auxiliary is None else weights | auxiliary.totals(batch)
 
-    def sums(params: Any, batch: Batch, dropout_key: Key[Array, ''] | None) -> dict[str, Sum]:
+    def sums(params: PyTree, batch: Batch, dropout_key: Key[Array, ''] | None) -> dict[str, Sum]:
         output: Any = model.apply(
             {'params': params},
             batch['input_ids'],

@@ -85,7 +85,7 @@ def decays(params: PyTree) -> PyTree:
       ValueError: if no rule matches a parameter's path.
     """
 
-    def rule(path: tuple[Any, ...], _: Any) -> bool:
+    def rule(path: tuple[Any, ...], _: object) -> bool:
         name = path_name(path)
         for pattern, decay in _DECAY_RULES:
             if re.search(pattern, name):

@@ -98,14 +98,15 @@ def local_rows(settings: LoopSettings, mesh: Mesh) -> range:
     """The rows of the global batch that this process makes.
 
     Raises:
-      UserError: if the batch does not divide, or processes would have unequal shares.
+      UserError: if the batch does not divide, or processes would have unequal numbers of rows.
     """
     rows_per_device(settings, mesh.size)
     counts = Counter(device.process_index for device in mesh.devices.flat)
     if len(counts) != jax.process_count() or len(set(counts.values())) != 1:
         raise UserError(
             f'loop.num_devices is {settings.num_devices}, of which the {jax.process_count()} '
-            f'processes would have unequal shares; give a multiple of the processes, or 0 for all.'
+            f'processes would have unequal numbers of devices; give a multiple of the processes, '
+            f'or 0 for all.'
         )
     size = settings.batch_size // jax.process_count()
     return range(jax.process_index() * size, (jax.process_index() + 1) * size)
@@ -120,11 +121,11 @@ def candidate_microbatches(rows: int) -> list[int]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the compiler found that a program does not fit."""
+    """Whether the compiler says that a program does not fit."""
     return 'RESOURCE_EXHAUSTED' in str(error)
 
 
-def fewest_that_fit(compile_with: Callable[[int], Any], rows: int) -> int | None:
+def fewest_that_fit(compile_with: Callable[[int], object], rows: int) -> int | None:
     """The first number of microbatches that compiles, or None if none of them does.
 
     Args:

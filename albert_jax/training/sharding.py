@@ -24,7 +24,8 @@ BATCH = PartitionSpec(AXES)
 REPLICATED = PartitionSpec()
 
 # First match wins: (path, axes to split, the first one that divides). Axes count from the end: a
-# sublayer with several copies has one more before them. A path that nothing matches is an error.
+# sublayer with several unique layers has one more before them. A path that nothing matches is an
+# error.
 _RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r'(^|/)(bias|scale|count)$', ()),
     (r'(^|/)embedding$', (-2, -1)),

@@ -157,7 +157,7 @@ def make_train_step(
       num_microbatches: parts that each device takes its rows in, one after the other.
       log_every: steps that the sums of metrics span.
       seed: of the dropout masks.
-      compute_dtype: of the kernels on their way between devices; that of the model's products.
+      compute_dtype: that kernels are gathered in, which is that of the model's products.
       frozen: weights that the objective finds beside the parameters and that stay as they are,
         placed as `shardings` says, or their shapes.
     """

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, Self
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.files import new_file
 from albert_jax.model.flops import peak_flops
 
 METRICS_FILE = 'metrics.jsonl'
@@ -55,8 +57,6 @@ class Telemetry:
         work: Callable[[int], Work],
         num_devices: int,
     ) -> None:
-        from tensorboardX import SummaryWriter  # slow to import
-
         self._num_steps, self._first_step = num_steps, first_step
         self._examples_per_step = examples_per_step
         self._work = work
@@ -79,7 +79,7 @@ class Telemetry:
                 write_to_disk=self._is_main,
             )
         except OSError as error:
-            raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
+            raise UserError(f'{workdir} cannot be written: {reason(error)}.') from error
         self._progress = Progress(
             TextColumn('{task.description}'),
             BarColumn(),
@@ -175,7 +175,7 @@ class Telemetry:
                     self._board.add_scalar(f'{split}/{name}', value, step)
         except OSError as error:
             raise UserError(
-                f'{self._path} cannot be written ({error.strerror}); make room and start the '
+                f'{self._path} cannot be written ({reason(error)}); make room and start the '
                 f'same command again.'
             ) from error
         if not self._is_main:
@@ -211,9 +211,8 @@ def _truncate(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_lines(path) if line['step'] <= last_step]
-    partial = path.with_suffix('.partial')
-    partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
