@@ -6,6 +6,7 @@ compiler, round otherwise. Where the old code made them, they agree to 1e-6.
 
 import json
 import shutil
+from typing import NamedTuple
 
 import pytest
 
@@ -179,3 +180,17 @@ def test_each_old_part_of_a_checkpoint_has_its_new_name():
     assert old_names.todays_params({'scaffold': 3, 'encoder': 4}) == params
     assert old_names.stored_state(state, False) == old_names.todays_state(state) == state
     assert old_names.stored_params(params, False) == old_names.todays_params(params) == params
+
+
+def test_parts_of_the_parameters_have_their_old_names_in_the_optimizers_state_too():
+    class Moments(NamedTuple):
+        count: int
+        first: dict
+
+    params = {'encoder': 1, 'distillation': {'hidden': 2}}
+    state = {'metric_sums': 3, 'opt_state': (Moments(4, params), {'count': 5})}
+    stored = old_names.stored_state(state, is_stored_old=True)
+    old_params = {'encoder': 1, 'scaffold': {'hidden': 2}}
+    assert stored == {'window': 3, 'opt_state': (Moments(4, old_params), {'count': 5})}
+    assert old_names.todays_state(stored) == state
+    assert old_names.stored_state(state, is_stored_old=False) == state

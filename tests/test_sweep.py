@@ -340,3 +340,19 @@ def test_a_report_before_anything_ran_says_waiting(tmp_path):
         results.read(tmp_path)
     with pytest.raises(UserError, match='not the folder of a sweep'):
         results.read(tmp_path / 'other')
+
+
+def test_stages_that_version_0_1_0_has_begun_are_the_same_stages(tmp_path):
+    """The digests were written down with that version."""
+    sharing = make_members(read_sweep('configs/sweeps/sharing.py:mini'), {})
+    before = {'pretrain': 'c0e8853a5fb1352f', 'sst2': '117de5ddaa432d6f'}
+    for begun in sharing[0].stages:
+        if begun.name in before:
+            settings = record.settings_of(begun) | {'digest': before[begun.name]}
+            record.write_record(tmp_path, begun, record.Record(record.FINISHED, settings))
+    record.check_same(tmp_path, sharing)
+    other = make_members(
+        read_sweep('configs/sweeps/sharing.py:mini'), {'pretrain.loop.num_steps': '999'}
+    )
+    with pytest.raises(UserError, match='loop.num_steps'):
+        record.check_same(tmp_path, other)

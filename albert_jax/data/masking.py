@@ -1,7 +1,7 @@
 """N-gram masking: which words of a row the model predicts, and what it sees in their place.
 
-Section 3.1 of the paper, REFERENCE 2 for the details. All random bits are given, so that the masks
-are a pure function of them.
+Section 3.1 of the paper; details in docs/REFERENCE.md, 2. All random bits are given, so that the
+masks are a pure function of them.
 """
 
 from typing import NamedTuple

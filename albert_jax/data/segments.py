@@ -1,6 +1,6 @@
 """The one or two segments of each row: cut out of chunks, swapped or replaced, laid side by side.
 
-Section 3.1 of the paper, REFERENCE 2 for the details.
+Section 3.1 of the paper; details in docs/REFERENCE.md, 2.
 """
 
 import dataclasses

@@ -123,7 +123,7 @@ class RaceTask(Task[Question]):
     def encode(
         self, examples: Sequence[Question], tokenizer: AnyTokenizer, head: Head, is_training: bool
     ) -> Features:
-        """[CLS] passage [SEP] question with option [SEP], four times (REFERENCE, 4).
+        """[CLS] passage [SEP] question with option [SEP], four times (docs/REFERENCE.md, 4).
 
         A "_" is replaced by the option; of question and option the last tokens are kept, and of
         the passage what then fits.

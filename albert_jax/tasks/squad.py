@@ -64,7 +64,7 @@ class SquadTask(Task[Question]):
         super().__init__(settings)
         self.has_impossible = has_impossible
         self.best_metric = 'best_f1' if has_impossible else 'f1'
-        # For version 2.0 with answerability (REFERENCE, 4).
+        # For version 2.0 with answerability (docs/REFERENCE.md, 4).
         self.head_kind = (
             'conditional_question_answering' if has_impossible else 'question_answering'
         )

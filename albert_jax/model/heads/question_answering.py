@@ -12,7 +12,7 @@ from albert_jax.model.dropout import Dropout
 from albert_jax.model.heads.definition import HeadDefinition, Logits, Params, dense, init_dense
 from albert_jax.model.losses import Batch, Sum, cross_entropy, soft_target_loss
 
-# Beams of the end-conditioned head at evaluation (XLNet; REFERENCE, 4).
+# Beams of the end-conditioned head at evaluation (XLNet; docs/REFERENCE.md, 4).
 NUM_STARTS, NUM_ENDS = 5, 5
 _ANSWERABILITY_WEIGHT = 0.5
 
