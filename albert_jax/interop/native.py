@@ -7,13 +7,14 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.settings import Settings
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import old_names
 from albert_jax.interop.checksums import check_digests, digests
@@ -36,6 +37,9 @@ OPTIONAL_PARTS = {
 }
 
 
+SettingsT = TypeVar('SettingsT', bound=Settings)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A model that can be applied: what `albert_jax.load` gives.
@@ -53,10 +57,23 @@ class Pretrained:
     initialised: tuple[str, ...] = ()
     # Of the training that the weights come from; 0 where that is not known.
     step: int = 0
-    # The config of the run that trained it, as it was given; empty where there was none.
+    # The config of the run that trained it, as it was stored; empty where there was none. What
+    # needs a part of it asks `run_section`.
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What a person should know of how the source was read, a sentence each.
     notes: tuple[str, ...] = ()
+
+    def run_section(self, kind: type[SettingsT]) -> SettingsT | None:
+        """A section of the run's config, or None where the run had none.
+
+        Args:
+          kind: of the section.
+
+        Raises:
+          UserError: if what was stored is no such section.
+        """
+        fields = self.run.get(kind.SECTION)
+        return None if fields is None else kind.from_dict(fields)
 
     def own_params(self) -> dict[str, Any]:
         """The parameters without the parts that the source lacked."""

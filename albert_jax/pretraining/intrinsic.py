@@ -18,6 +18,7 @@ from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.losses import Sum, add, means
+from albert_jax.runs.loop import PretrainLoopSettings
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.training import objectives
 from albert_jax.training.sharding import make_mesh, put_batch
@@ -45,10 +46,11 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
     if model.tokenizer is not None and model.tokenizer.sha256 != corpus.tokenizer.sha256:
         raise UserError(f'{corpus.directory} has another vocabulary than the model.')
     completed = complete(model)
-    own = PretrainingSettings.from_dict(model.run.get('pretraining', {}))
+    own = model.run_section(PretrainingSettings) or PretrainingSettings()
     length = min(own.sequence_length, model.config.max_position_embeddings)
     own = dataclasses.replace(own, sequence_length=length, short_phase_steps=0)
-    seed = model.run.get('loop', {}).get('seed', 0)
+    loop = model.run_section(PretrainLoopSettings)
+    seed = loop.seed if loop else 0
     metrics: dict[str, float] = {}
     # Its own first, for that one's masks; two segments in order are what a run without a sentence
     # loss has seen.

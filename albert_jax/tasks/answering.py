@@ -1,5 +1,6 @@
 """A fine-tuned checkpoint ready to answer: what evaluation, prediction and services share."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,12 +127,13 @@ def _task_settings(
     model: Pretrained, head: Head, name: str | None, max_length: int
 ) -> TaskSettings:
     """The settings that the model was fine-tuned with, or those of its head's default task."""
-    fields: dict[str, Any] = dict(model.run.get('task', {}))
-    if not fields:
+    settings = model.run_section(TaskSettings)
+    if settings is None:
         longest = min(_DEFAULT_LENGTH, model.config.max_position_embeddings)
-        fields = {'name': default_task(head), 'max_length': longest}
+        settings = TaskSettings(name=default_task(head), max_length=longest)
     if name is not None:
-        fields['name'] = name
+        settings = dataclasses.replace(settings, name=name)
     if max_length:
-        fields['max_length'] = min(max_length, fields['max_length'])
-    return TaskSettings.from_dict(fields)
+        length = min(max_length, settings.max_length)
+        settings = dataclasses.replace(settings, max_length=length)
+    return settings
