@@ -38,6 +38,22 @@ def test_a_run_learns_keeps_the_best_and_writes_predictions(finetuned, mood_file
     }  # fmt: skip
 
 
+def test_a_checkpoint_is_fine_tuned_on_all_devices_as_on_one(checkpoint, mood_files, tmp_path):
+    """What a checkpoint was read to is no matter for where a run is."""
+    params = []
+    for num_devices in (1, 0):
+        more = (
+            f'--config.loop.num_devices={num_devices}', '--config.loop.num_steps=4',
+            '--config.loop.eval_every=4', '--config.loop.checkpoint_every=4',
+            '--config.optimizer.warmup_steps=1', '--config.model.hidden_dropout_prob=0',
+        )  # fmt: skip
+        flags = finetune_flags(checkpoint, mood_files, tmp_path / 'cache', *more)
+        workdir = tmp_path / f'devices-{num_devices}'
+        assert finetune.main([*flags, f'--workdir={workdir}']) == 0
+        params.append(native.read(workdir).params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
+
+
 def test_evaluate_and_predict_work_from_the_checkpoint(finetuned, mood_files, tmp_path, capsys):
     results = json.loads((finetuned / 'results.json').read_text())
     data = str(mood_files / 'dev.tsv')
