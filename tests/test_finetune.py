@@ -319,7 +319,7 @@ def test_a_run_that_was_cut_in_its_last_evaluation_still_gets_it(
     ]  # fmt: skip
     assert steps[0] == steps[1] == [10, 20, 30, 40]
     # Orbax has no score of the last one: it came after the save.
-    late = json.loads((tmp_path / 'checkpoints' / 'late_scores.json').read_text())
+    late = json.loads((tmp_path / 'late_scores.json').read_text())
     assert late == {'40': json.loads(two)['accuracy']}
     assert native.read(tmp_path).step == native.read(finetuned).step
 

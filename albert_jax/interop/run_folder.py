@@ -2,7 +2,7 @@
 
 Orbax keeps the score of a checkpoint that was evaluated before it was saved. Where a run was
 stopped during an evaluation, that is made up for when it resumes, and the score is in a file of
-our own beside the checkpoints.
+our own in the folder of the run, not in Orbax's.
 """
 
 import json
@@ -24,10 +24,13 @@ _LATE_SCORES_FILE = 'late_scores.json'
 def read_late_scores(folder: Path) -> dict[int, float]:
     """The scores that came after their checkpoints, by step.
 
+    Args:
+      folder: of the checkpoints, in that of the run.
+
     Raises:
       UserError: if their file is damaged.
     """
-    file = folder / _LATE_SCORES_FILE
+    file = folder.parent / _LATE_SCORES_FILE
     if not file.exists():
         return {}
     try:
@@ -41,7 +44,7 @@ def read_late_scores(folder: Path) -> dict[int, float]:
 
 def write_late_scores(folder: Path, scores: Mapping[int, float]) -> None:
     """Writes them, all or none."""
-    with new_file(folder / _LATE_SCORES_FILE) as file:
+    with new_file(folder.parent / _LATE_SCORES_FILE) as file:
         file.write_text(json.dumps({str(step): score for step, score in scores.items()}))
 
 
