@@ -47,8 +47,15 @@ import json
 import pydoc_data.topics
 import tarfile
 
+import hypothesis
 import jax
 import pytest
+
+# The same examples in every run; what fails becomes an explicit example of its test.
+hypothesis.settings.register_profile(
+    'tests', deadline=None, derandomize=True, max_examples=50, database=None
+)
+hypothesis.settings.load_profile('tests')
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')

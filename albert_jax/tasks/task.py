@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import parse_json
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
@@ -186,18 +186,6 @@ def digest_of(examples: Iterable[Any]) -> str:
         digest.update(repr(content).encode('utf-8', 'surrogatepass'))
         digest.update(b'\0')
     return digest.hexdigest()
-
-
-def parse_json(line: str, where: str) -> Any:
-    """The content of a line of JSON.
-
-    Raises:
-      UserError: if it is not JSON.
-    """
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise UserError(f'{where} is not JSON: {error}.') from error
 
 
 def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequence[str] = ()) -> Any:

@@ -1,0 +1,51 @@
+"""JSON and texts with one meaning."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text, parse_json
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_VALUES)
+def test_what_python_writes_is_read_back(value: object) -> None:
+    assert parse_json(json.dumps(value), 'x') == value
+
+
+@given(st.text(alphabet='{}[]",:0123456789.eE+-trufalsn\\ \n\ud83d'))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        parse_json(text, 'x.json, line 3')
+    except UserError as error:
+        assert 'x.json, line 3' in str(error)
+
+
+@pytest.mark.parametrize('text', ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "c": 2, "a": 1}}]'])
+def test_a_key_twice_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="x, line 1: a JSON object has the key 'a' twice"):
+        parse_json(text, 'x, line 1')
+
+
+def test_json_that_is_nested_too_deep_is_refused() -> None:
+    with pytest.raises(UserError, match='nested too deep'):
+        parse_json('[' * 100_000, 'x')
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    text = json.loads('"a \\ud83d b"')
+    with pytest.raises(UserError, match=r'x, line 2 has half a surrogate pair, \\ud83d'):
+        check_text(text, 'x, line 2')
+
+
+@given(st.text(st.characters(exclude_categories=['Cs'])))
+def test_a_text_of_characters_is_taken_as_it_is(text: str) -> None:
+    assert check_text(text, 'x') == text
