@@ -12,7 +12,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
-from albert_jax.tasks.features import Features, cached
+from albert_jax.tasks.features import Features, cached, note_cut
 from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
 from albert_jax.tasks.task import Task, digest_of
@@ -55,7 +55,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     if data.path.startswith('tfds:'):
         train, validation, test = tfds_source.read(data.path, task)
         if fraction:
-            train, held_out = hold_out(train, fraction)
+            train, held_out = hold_out(train, fraction, task.labels_of)
             validation = {'': held_out}
         if data.validation:
             validation = {'': task.read(Path(data.validation), False)}
@@ -78,7 +78,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
         suffix: task.read(file, False, is_labelled=False) for suffix, file in test_files.items()
     }
     if fraction:
-        train, held_out = hold_out(train, fraction)
+        train, held_out = hold_out(train, fraction, task.labels_of)
         return Examples(train, {'': held_out}, test)
     validation = {suffix: task.read(file, False) for suffix, file in validation_files.items()}
     return Examples(train, validation, test)
@@ -112,11 +112,13 @@ class Encoder:
             'normalization': normalization and dataclasses.asdict(normalization),
             'is_training': is_training,
         }
-        return cached(
+        features = cached(
             self.cache,
             key,
             functools.partial(self.task.encode, examples, self.tokenizer, self.head, is_training),
         )
+        note_cut(features, examples[0].where, self.task.settings.max_length)
+        return features
 
     def each(
         self, splits: Mapping[str, Sequence[Any]]
