@@ -1,5 +1,6 @@
 """Scores a fine-tuned model on a labelled file: `python -m albert_jax.evaluate --help`."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +9,16 @@ from albert_jax.cli.errors import UserError
 
 _DESCRIPTION = """\
 Score a fine-tuned model with the official metrics of its task, each example once; or a pretrained
-one on the held-out text of a corpus: masked pieces, sentence order and next sentence."""
+one on the held-out text of a corpus: masked pieces, sentence order and next sentence; or on pairs
+of sentences of which it should find the first likelier (BLiMP, CrowS-Pairs, your own)."""
 _EPILOG = """\
 examples:
   python -m albert_jax.evaluate --checkpoint=runs/sst2 --data=GLUE/SST-2/dev.tsv
   python -m albert_jax.evaluate --checkpoint=someone/albert-imdb --task=classification \\
       --data=reviews.csv --output=out
   python -m albert_jax.evaluate --checkpoint=runs/base --data=runs/corpus
+  python -m albert_jax.evaluate --checkpoint=runs/base --pairs=blimp.jsonl --limit_per_group=100
+  python -m albert_jax.evaluate --checkpoint=runs/base --pairs=my.csv --pair_columns=good,bad,topic
 """
 
 
@@ -22,18 +26,31 @@ def main(arguments: Sequence[str]) -> int:
     """Prints a table of metrics; writes the predictions if asked."""
     parser = command.parser('albert_jax.evaluate', _DESCRIPTION, _EPILOG)
     parser.add_argument('--checkpoint', required=True, help='a fine-tuned model, in any format')
+    parser.add_argument('--data', help="a labelled file or folder of the task's, or a corpus")
+    parser.add_argument('--pairs', type=Path, help='a file or folder of minimal pairs')
     parser.add_argument(
-        '--data', required=True, help="a labelled file or folder in the task's format, or a corpus"
+        '--pair_columns', help='BETTER,WORSE or BETTER,WORSE,GROUP, where they are not those of '
+        'BLiMP or CrowS-Pairs',
+    )  # fmt: skip
+    parser.add_argument(
+        '--limit_per_group', type=int, default=0, help='so many pairs of each group; 0 for all (0)'
     )
     parser.add_argument('--task', help='where the checkpoint does not say')
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
     parser.add_argument('--output', type=Path, help='folder for predictions or results')
-    parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
+    parser.add_argument(
+        '--batch_size', type=int, default=32, help='examples a batch (32); --pairs has its own'
+    )
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
         raise UserError(f'--batch_size is {flags.batch_size}; it must be 1 or above.')
+
+    if (flags.data is None) == (flags.pairs is None):
+        raise UserError('Give one of --data and --pairs.')
+    if flags.pairs:
+        return _evaluate_pairs(flags)
 
     from albert_jax.data.dataset import is_prepared
 
@@ -54,6 +71,25 @@ def main(arguments: Sequence[str]) -> int:
     labels = flags.labels.split(',') if flags.labels else None
     answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size, labels=labels)
     evaluate_file(answerer, Path(flags.data), flags.output)
+    return 0
+
+
+def _evaluate_pairs(flags: argparse.Namespace) -> int:
+    if flags.limit_per_group < 0:
+        raise UserError(f'--limit_per_group is {flags.limit_per_group}; it must be 0 or above.')
+    for name in ('task', 'labels'):
+        if getattr(flags, name):
+            raise UserError(f'--{name} is for fine-tuned models and not for --pairs.')
+    columns = flags.pair_columns.split(',') if flags.pair_columns else []
+    if len(columns) not in (0, 2, 3):
+        raise UserError(
+            f'--pair_columns is {flags.pair_columns!r}; write BETTER,WORSE or BETTER,WORSE,GROUP.'
+        )
+    from albert_jax.interop import source
+    from albert_jax.tasks.pairs_report import evaluate_pairs
+
+    model = source.read(flags.checkpoint)
+    evaluate_pairs(model, flags.pairs, columns, flags.limit_per_group, flags.output)
     return 0
 
 
