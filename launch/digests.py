@@ -8,12 +8,18 @@ from albert_jax.data.dataset import fingerprint
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 
 # Fields that configs did not have when version 0.1.0 wrote the records of its stages.
-_NEW_PRETRAIN_FIELDS = (('loop', 'patience'),)
+_NEW_OPTIMIZER_FIELDS = (
+    ('optimizer', 'muon_learning_rate'),
+    ('optimizer', 'muon_momentum'),
+    ('optimizer', 'muon_weight_decay'),
+)
+_NEW_PRETRAIN_FIELDS = (('loop', 'patience'), *_NEW_OPTIMIZER_FIELDS)
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    *_NEW_OPTIMIZER_FIELDS,
 )
 
 

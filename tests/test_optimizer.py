@@ -217,7 +217,9 @@ def test_impossible_settings_are_refused():
         UserError, match='warmup_steps is 10; it must be below loop.num_steps, which is 10'
     ):
         schedule(OptimizerSettings(warmup_steps=10), 10)
-    with pytest.raises(UserError, match='optimizer.name is .*; it must be one of lamb, adamw'):
+    with pytest.raises(
+        UserError, match='optimizer.name is .*; it must be one of lamb, adamw, muon'
+    ):
         OptimizerSettings(name='sgd')
     with pytest.raises(UserError, match='optimizer.learning_rate is 0.0; it must be above 0'):
         OptimizerSettings(learning_rate=0.0)

@@ -20,12 +20,22 @@ CONFIG = tiny.config(vocab_size=60, max_position_embeddings=16)
 NUM_STEPS = 10
 
 
-def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS, num_fsdp=1):
+LAMB = OptimizerSettings(learning_rate=0.01, warmup_steps=2)
+MUON = OptimizerSettings(name='muon', learning_rate=0.003, bias_correction=True, warmup_steps=2)
+
+
+def train(
+    config,
+    num_devices,
+    num_microbatches,
+    data=None,
+    log_every=NUM_STEPS,
+    num_fsdp=1,
+    settings=LAMB,
+):
     mesh = make_mesh(num_devices, num_fsdp)
     objective = objectives.pretraining(config)
-    optimizer = make_optimizer(
-        OptimizerSettings(learning_rate=0.01, warmup_steps=2), 2 * NUM_STEPS, config
-    )
+    optimizer = make_optimizer(settings, 2 * NUM_STEPS, config)
     data = list(tiny.pretraining_batches()) if data is None else data
 
     def make_state():
@@ -69,6 +79,16 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
                 other.metric_sums[name].sum, pair.sum, rtol=1e-5, err_msg=name
             )
             np.testing.assert_allclose(other.metric_sums[name].weight, pair.weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize('sharing', ['none', pytest.param('all', marks=pytest.mark.slow)])
+def test_muon_makes_the_same_updates_of_a_split_state(sharing):
+    """A shard of a kernel is not made orthogonal by itself."""
+    config = dataclasses.replace(CONFIG, sharing=sharing)
+    with jax.numpy_dtype_promotion('standard'):
+        one, _ = train(config, 1, 1, settings=MUON)
+        state, _ = train(config, 8, 2, num_fsdp=4, settings=MUON)
+    assert_same_params(state.params, one.params)
 
 
 def test_microbatches_are_summed_and_not_averaged():

@@ -64,3 +64,15 @@ def recomputed_flops(config: AlbertConfig, length: int) -> float:
         'full': dense + 2 * scores,
     }[config.remat]
     return float(length * config.num_hidden_layers * config.inner_group_num * per_token)
+
+
+def newton_schulz_flops(rows: int, columns: int, num_steps: int) -> float:
+    """FLOPs of Newton-Schulz steps X ← aX + (bA + cA²)X with A = XXᵀ, X no higher than wide.
+
+    Args:
+      rows: of the matrix.
+      columns: of the matrix; where there are fewer, its transpose is taken.
+      num_steps: how often.
+    """
+    low, high = sorted((rows, columns))
+    return num_steps * (4.0 * low**2 * high + 2.0 * low**3)

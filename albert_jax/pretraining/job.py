@@ -17,6 +17,7 @@ from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
 from albert_jax.data.unigram import unigram_baseline
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
+from albert_jax.interop.native import expected_shapes
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
 from albert_jax.pretraining import warm_start
@@ -25,7 +26,7 @@ from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.loop import train
-from albert_jax.training.optimizer import make_optimizer, schedule
+from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
 from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
 
 # Fields of the loop that decide what is computed, logged or called best.
@@ -141,9 +142,12 @@ def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
 
 
 def _work(prepared: Prepared, step: int) -> Work:
-    """What an example of a step takes."""
+    """What an example of a step takes, its share of the update included."""
+    run = prepared.run
     length, num_predictions = prepared.batches.sequence(step)
-    return Work(length, train_flops(prepared.run.albert, length, num_predictions))
+    flops = train_flops(run.albert, length, num_predictions)
+    updating = update_flops(run.optimizer, expected_shapes(run.albert))
+    return Work(length, flops + updating / run.loop.batch_size)
 
 
 def make_job(

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, one_of
 
-OPTIMIZERS = ('lamb', 'adamw')
+OPTIMIZERS = ('lamb', 'adamw', 'muon')
 SCHEDULES = ('linear', 'google_linear', 'polynomial', 'cosine', 'cosine_restarts', 'constant')
 
 
@@ -20,7 +20,12 @@ class OptimizerSettings(Settings):
 
     SECTION: ClassVar[str] = 'optimizer'
 
-    name: Annotated[str, one_of(*OPTIMIZERS), 'the update rule'] = 'lamb'
+    name: Annotated[
+        str,
+        one_of(*OPTIMIZERS),
+        "the update rule; 'muon' for the kernels of encoder, embedding projection and pooler, and "
+        'AdamW for the rest',
+    ] = 'lamb'
     learning_rate: Annotated[float, Positive, 'peak of the schedule'] = 0.00176
     schedule: Annotated[str, one_of(*SCHEDULES), 'the learning rate after the warm-up'] = 'linear'
     warmup_steps: Annotated[int, NonNegative, 'steps of a linear rise from 0; 0 for none'] = 3125
@@ -33,9 +38,14 @@ class OptimizerSettings(Settings):
     weight_decay: Annotated[float, NonNegative, 'decoupled; norms and biases are left out'] = 0.01
     l1: Annotated[float, NonNegative, 'decoupled: l1 · sign(p) is added to the update'] = 0.0
     clip_norm: Annotated[float, NonNegative, 'largest global norm of the gradient; 0: any'] = 1.0
-    bias_correction: Annotated[bool, "divide the moments by 1 − βᵗ, which Google's does not"] = (
-        False
-    )
+    bias_correction: Annotated[
+        bool, "divide Adam's moments by 1 − βᵗ, which Google's LAMB does not"
+    ] = False
+    muon_learning_rate: Annotated[
+        float, Positive, "peak of Muon's rate, which has the course of the other"
+    ] = 0.02
+    muon_momentum: Annotated[float, Probability, "decay of Muon's only moment"] = 0.95
+    muon_weight_decay: Annotated[float, NonNegative, "decoupled, of Muon's kernels"] = 0.0
 
     def check_warmup(self, num_steps: int) -> None:
         """Checks the warm-up against the length of the run.
