@@ -13,7 +13,12 @@ _NEW_OPTIMIZER_FIELDS = (
     ('optimizer', 'muon_momentum'),
     ('optimizer', 'muon_weight_decay'),
 )
-_NEW_PRETRAIN_FIELDS = (('loop', 'patience'), *_NEW_OPTIMIZER_FIELDS)
+_NEW_PRETRAIN_FIELDS = (
+    ('loop', 'patience'),
+    ('pretraining', 'final_masked_fraction'),
+    ('pretraining', 'eval_masked_fraction'),
+    *_NEW_OPTIMIZER_FIELDS,
+)
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
     ('optimizer', 'l1'),
@@ -62,5 +67,8 @@ def finetune_digest_before(run: FinetuneRun) -> str:
 def _without(run: Settings, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     content = dataclasses.asdict(run)
     for section, name in fields:
-        del content[section][name]
+        defaults = {field.name: field.default for field in declared(type(getattr(run, section)))}
+        # A run with another value is none of that version's.
+        if content[section][name] == defaults[name]:
+            del content[section][name]
     return content

@@ -122,7 +122,9 @@ def prepare(run: PretrainRun) -> Prepared:
 
 def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
     loop, pretraining = run.loop, run.pretraining
-    data = functools.partial(PretrainingData, batch_size=loop.batch_size, seed=loop.seed)
+    data = functools.partial(
+        PretrainingData, batch_size=loop.batch_size, seed=loop.seed, num_steps=loop.num_steps
+    )
     fingerprints: dict[str, Any] = {'fingerprint': corpus.fingerprint, 'version': DATA_VERSION}
     num_short, long = pretraining.short_phase_steps, data(corpus, 'train', pretraining)
     phases = {num_short: _Phase(long, pretraining)}
