@@ -12,6 +12,7 @@ _NEW_OPTIMIZER_FIELDS = (
     ('optimizer', 'muon_learning_rate'),
     ('optimizer', 'muon_momentum'),
     ('optimizer', 'muon_weight_decay'),
+    ('optimizer', 'num_decay_steps'),
 )
 _NEW_PRETRAIN_FIELDS = (
     ('loop', 'patience'),

@@ -36,7 +36,7 @@ class PretrainRun(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.optimizer.check_warmup(self.loop.num_steps)
+        self.optimizer.check_num_steps(self.loop.num_steps)
         length, positions = self.pretraining.sequence_length, self.albert.max_position_embeddings
         if length > positions:
             raise UserError(
@@ -76,7 +76,7 @@ class FinetuneRun(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.optimizer.check_warmup(self.loop.num_steps)
+        self.optimizer.check_num_steps(self.loop.num_steps)
         if self.init_from and self.model.size:
             raise UserError(
                 f'model.size is {self.model.size!r}, but the model of init_from has its own; leave '

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PyTree
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
@@ -37,12 +38,14 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
     """Learning rate by step: a linear warmup from 0, then what `settings.schedule` names.
 
     'google_linear' is google-research/albert's: its decay counts from step 0, so that the rate
-    jumps down at the end of the warmup. All the others start their decay at the peak.
+    jumps down at the end of the warmup. All the others start their decay at the peak. 'wsd' stays
+    there up to the last `num_decay_steps`, in which it falls as 1 − √t: the cooldown that was best
+    in arXiv 2405.18392 and is ModernBERT's (arXiv 2412.13663).
 
     Raises:
-      UserError: if the warmup does not end before `total_steps`.
+      UserError: if the warmup or the decay do not fit into `total_steps`.
     """
-    settings.check_warmup(total_steps)
+    settings.check_num_steps(total_steps)
     warmup, peak, end = settings.warmup_steps, settings.learning_rate, settings.end_learning_rate
     rest = total_steps - warmup
     match settings.schedule:
@@ -57,6 +60,10 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
             decay = optax.polynomial_schedule(peak, end, settings.power, rest)
         case 'cosine':
             decay = optax.cosine_decay_schedule(peak, rest, end / peak)
+        case 'wsd':
+            stable = optax.constant_schedule(peak)
+            num_stable = rest - settings.num_decay_steps
+            decay = optax.join_schedules([stable, _cooldown(settings)], [num_stable])
         case _:
             cycle = optax.cosine_decay_schedule(peak, -(-rest // settings.num_cycles), end / peak)
             steps = -(-rest // settings.num_cycles)
@@ -67,6 +74,18 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
     if warmup == 0:
         return decay
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+
+
+def _cooldown(settings: OptimizerSettings) -> optax.Schedule:
+    """The last steps of 'wsd', counted from the first of them."""
+    num_steps = max(settings.num_decay_steps, 1)
+
+    def rate(count: ArrayLike) -> Array:
+        done = jnp.clip(jnp.asarray(count) / num_steps, 0.0, 1.0)
+        fall = settings.learning_rate - settings.end_learning_rate
+        return settings.learning_rate - fall * jnp.sqrt(done)
+
+    return rate
 
 
 def make_optimizer(
