@@ -15,6 +15,7 @@ _NEW_OPTIMIZER_FIELDS = (
     ('optimizer', 'num_decay_steps'),
 )
 _NEW_PRETRAIN_FIELDS = (
+    ('', 'continue_training'),
     ('loop', 'patience'),
     ('pretraining', 'final_masked_fraction'),
     ('pretraining', 'eval_masked_fraction'),
@@ -68,8 +69,10 @@ def finetune_digest_before(run: FinetuneRun) -> str:
 def _without(run: Settings, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     content = dataclasses.asdict(run)
     for section, name in fields:
-        defaults = {field.name: field.default for field in declared(type(getattr(run, section)))}
+        settings = getattr(run, section) if section else run
+        values = content[section] if section else content
+        defaults = {field.name: field.default for field in declared(type(settings))}
         # A run with another value is none of that version's.
-        if content[section][name] == defaults[name]:
-            del content[section][name]
+        if values[name] == defaults[name]:
+            del values[name]
     return content

@@ -34,6 +34,7 @@ VALUES = {
 }  # fmt: skip
 # What another field must be for that value.
 BESIDE = {
+    'continue_training': ['--config.init_from=runs/trunk'],
     'optimizer.num_decay_steps': ['--config.optimizer.schedule=wsd'],
     'model.use_embedding_projection': ['--config.model.embedding_size=128'],
     'pretraining.short_phase_steps': ['--config.pretraining.short_phase_length=16'],

@@ -20,7 +20,8 @@ from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import expected_shapes
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
-from albert_jax.pretraining import warm_start
+from albert_jax.pretraining import continuation, warm_start
+from albert_jax.pretraining.continuation import Trunk, read_trunk
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
@@ -80,6 +81,8 @@ class Prepared:
     batches: Batches
     # Parts of the parameters, on the host; None for random ones.
     start: dict[str, Any] | None
+    # What it goes on with in place of them.
+    trunk: Trunk | None = None
 
     @property
     def num_eval_batches(self) -> int:
@@ -114,10 +117,12 @@ def prepare(run: PretrainRun) -> Prepared:
             f'model.vocab_size, which is {run.albert.vocab_size}; set '
             f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
         )
-    start = None
-    if run.init_from:
+    start = trunk = None
+    if run.continue_training:
+        trunk = read_trunk(run.init_from)
+    elif run.init_from:
         start = warm_start.start_params(run.init_from, run.albert, corpus.tokenizer)
-    return Prepared(run, corpus, _batches(run, corpus), start)
+    return Prepared(run, corpus, _batches(run, corpus), start, trunk)
 
 
 def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
@@ -160,6 +165,9 @@ def make_job(
     Args:
       prepared: the run.
       distillation: what a teacher adds to it, if there is one.
+
+    Raises:
+      UserError: if it cannot go on with the state of another run.
     """
     run, start = prepared.run, prepared.start
     model, pretraining = run.albert, run.pretraining
@@ -178,6 +186,9 @@ def make_job(
     if distillation is not None:
         init = distillation.extend_init(init)
         fingerprint |= distillation.resume_fingerprint
+    if prepared.trunk is not None:
+        continuation.check(prepared.trunk, run, fingerprint)
+        fingerprint['start'] = {'state': prepared.trunk.digest, 'step': prepared.trunk.step}
     return TrainingJob(
         objective=objectives.pretraining(
             model,
@@ -203,6 +214,7 @@ def make_job(
             is_lower_better=run.loop.is_lower_better,
         ),
         start_params=start,
+        start_checkpoint=prepared.trunk and prepared.trunk.checkpoint,
         frozen=distillation.frozen if distillation else {},
     )
 
