@@ -8,12 +8,20 @@ from albert_jax.data.dataset import fingerprint
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 
 # Fields that configs did not have when version 0.1.0 wrote the records of its stages.
-_NEW_PRETRAIN_FIELDS = (('loop', 'patience'),)
+_NEW_MODEL_FIELDS = (
+    ('model', 'embedding_initializer_range'),
+    ('model', 'is_gated'),
+    ('model', 'kernel_initializer'),
+    ('model', 'norm_placement'),
+    ('model', 'position_encoding'),
+)
+_NEW_PRETRAIN_FIELDS = (('loop', 'patience'), *_NEW_MODEL_FIELDS)
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    *_NEW_MODEL_FIELDS,
 )
 
 

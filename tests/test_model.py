@@ -18,6 +18,9 @@ SMALL = tiny.config(
 )  # fmt: skip
 
 
+MODERN = {'position_encoding': 'rope', 'norm_placement': 'pre', 'is_gated': True}
+
+
 def inputs(config: AlbertConfig, batch: int = 3, length: int = 9, seed: int = 1):
     rng = np.random.default_rng(seed)
     lengths = np.array([length, length - 4, 1])[:batch]
@@ -46,6 +49,12 @@ VARIANTS = [
     {'hidden_act': 'gelu_erf'},
     {'hidden_act': 'relu'},
     {'embedding_size': 16, 'use_embedding_projection': False, 'sharing': 'none'},
+    {'position_encoding': 'rope'},
+    {'norm_placement': 'pre'},
+    {'is_gated': True},
+    MODERN,
+    MODERN | {'sharing': 'none'},
+    MODERN | {'sharing': 'ffn', 'num_hidden_groups': 2, 'inner_group_num': 2, 'hidden_act': 'relu'},
 ]
 
 

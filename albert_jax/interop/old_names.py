@@ -16,6 +16,11 @@ _ABSENT = {
     'data.version': 1,
     'distillation.init_embeddings_from_teacher': False,
     'loop.patience': 0,
+    'model.embedding_initializer_range': None,
+    'model.is_gated': False,
+    'model.kernel_initializer': 'normal',
+    'model.norm_placement': 'post',
+    'model.position_encoding': 'learned',
 }
 # Parts of the stored state and of the parameters.
 _STATE = {'metric_sums': 'window'}
