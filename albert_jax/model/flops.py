@@ -62,13 +62,14 @@ def recomputed_flops(config: AlbertConfig, length: int) -> float:
       config: the model.
       length: tokens a sequence.
     """
-    hidden = config.hidden_size
-    dense = _dense_flops(config)
-    scores = 2 * length * hidden
-    per_token = {
-        'none': scores,
-        'dense': scores,
-        'attention': dense + scores,
-        'full': dense + 2 * scores,
-    }[config.remat]
-    return float(length * config.num_hidden_layers * config.inner_group_num * per_token)
+    dense, scores = _dense_flops(config), 2 * length * config.hidden_size
+    num_blocks = config.num_hidden_layers * config.inner_group_num
+    per_token = num_blocks * scores
+    if config.remat in ('attention', 'full'):
+        per_token += num_blocks * dense
+        if config.norm_placement == 'pre':
+            # The last map of a layer is only added to: no gradient needs its output.
+            per_token -= config.num_hidden_layers * 2 * config.hidden_size * config.ffn_size
+    if config.remat == 'full':
+        per_token += num_blocks * scores
+    return float(length * per_token)
