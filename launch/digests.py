@@ -8,6 +8,13 @@ from albert_jax.data.dataset import fingerprint
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 
 # Fields that configs did not have when version 0.1.0 wrote the records of its stages.
+_NEW_MODEL_FIELDS = (
+    ('model', 'embedding_initializer_range'),
+    ('model', 'is_gated'),
+    ('model', 'kernel_initializer'),
+    ('model', 'norm_placement'),
+    ('model', 'position_encoding'),
+)
 _NEW_OPTIMIZER_FIELDS = (
     ('optimizer', 'muon_learning_rate'),
     ('optimizer', 'muon_momentum'),
@@ -19,6 +26,7 @@ _NEW_PRETRAIN_FIELDS = (
     ('loop', 'patience'),
     ('pretraining', 'final_masked_fraction'),
     ('pretraining', 'eval_masked_fraction'),
+    *_NEW_MODEL_FIELDS,
     *_NEW_OPTIMIZER_FIELDS,
 )
 _NEW_FINETUNE_FIELDS = (
@@ -26,6 +34,7 @@ _NEW_FINETUNE_FIELDS = (
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    *_NEW_MODEL_FIELDS,
     *_NEW_OPTIMIZER_FIELDS,
 )
 

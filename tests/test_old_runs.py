@@ -155,6 +155,11 @@ def test_each_old_name_has_its_new_one():
     assert old_names.is_old(content)
     assert old_names.flatten_fingerprint(old_names.fingerprint_of(content)) == {
         'model.hidden_size': 16,
+        'model.embedding_initializer_range': None,
+        'model.is_gated': False,
+        'model.kernel_initializer': 'normal',
+        'model.norm_placement': 'post',
+        'model.position_encoding': 'learned',
         'data.fingerprint': 'f',
         'data.version': 1,
         'finetuning.layer_decay': 0.9,

@@ -112,9 +112,10 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
     again = recomputed_flops(model, length) * loop.batch_size
 
     # Every dense map reads its input and writes its output once a pass, in bfloat16.
-    hidden, inner = model.hidden_size, model.intermediate_size
+    hidden = model.hidden_size
     passes = 3 + (1 if model.remat in ('full', 'attention') else 0)
-    per_token = 2 * (4 * 2 * hidden + 2 * (hidden + inner)) * passes
+    ffn = model.num_ffn_kernels * (hidden + model.ffn_size)
+    per_token = 2 * (4 * 2 * hidden + ffn) * passes
     num_blocks = model.num_hidden_layers * model.inner_group_num
     traffic = loop.batch_size * length * num_blocks * per_token / num_devices
     # Read: weights, gradient, moments; written: weights, moments.
