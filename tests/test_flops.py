@@ -16,8 +16,6 @@ from albert_jax.runs.runs import PretrainRun
 from configs.pretrain import get_config
 from tests import tiny
 
-MODERN = {'position_encoding': 'rope', 'norm_placement': 'pre', 'is_gated': True}
-
 
 def _product_flops(jaxpr) -> float:
     """FLOPs of the products in a traced function: those of a scan as often as it turns."""
@@ -41,7 +39,7 @@ def _total(config, params, input_ids, masked_positions):
 
 @pytest.mark.parametrize('remat', ['none', 'dense', 'attention', 'full'])
 @pytest.mark.parametrize(
-    'changes', [{}, {'is_gated': True}, MODERN, MODERN | {'inner_group_num': 2}], ids=str
+    'changes', [{}, {'is_gated': True}, tiny.MODERN, tiny.MODERN | {'inner_group_num': 2}], ids=str
 )
 def test_flops_are_those_of_the_traced_model(changes, remat):
     """Every product, forward, backward and computed again, is counted, and nothing else is."""

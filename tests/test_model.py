@@ -19,9 +19,6 @@ SMALL = tiny.config(
 )  # fmt: skip
 
 
-MODERN = {'position_encoding': 'rope', 'norm_placement': 'pre', 'is_gated': True}
-
-
 def inputs(config: AlbertConfig, batch: int = 3, length: int = 9, seed: int = 1):
     rng = np.random.default_rng(seed)
     lengths = np.array([length, length - 4, 1])[:batch]
@@ -53,9 +50,10 @@ VARIANTS = [
     {'position_encoding': 'rope'},
     {'norm_placement': 'pre'},
     {'is_gated': True},
-    MODERN,
-    MODERN | {'sharing': 'none'},
-    MODERN | {'sharing': 'ffn', 'num_hidden_groups': 2, 'inner_group_num': 2, 'hidden_act': 'relu'},
+    tiny.MODERN,
+    tiny.MODERN | {'sharing': 'none'},
+    tiny.MODERN
+    | {'sharing': 'ffn', 'num_hidden_groups': 2, 'inner_group_num': 2, 'hidden_act': 'relu'},
 ]
 
 
@@ -86,7 +84,7 @@ def test_mlm_logits_everywhere_hold_those_of_the_masked_positions():
     np.testing.assert_allclose(gathered, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('variant', [{}, MODERN], ids=str)
+@pytest.mark.parametrize('variant', [{}, tiny.MODERN], ids=str)
 def test_padding_changes_nothing(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = tiny.random_params(config), inputs(config)
@@ -127,8 +125,7 @@ def assert_trees_close(actual, expected, tolerance=1e-5):
             for remat in ('full', 'attention')
             for sharing in ('all', 'attention', 'none')
         ),
-        (MODERN, 'full'),
-        (MODERN | {'sharing': 'attention'}, 'attention'),
+        (tiny.MODERN | {'sharing': 'attention'}, 'full'),
     ],
     ids=str,
 )
@@ -159,7 +156,7 @@ def test_remat_changes_neither_outputs_nor_gradients(variant, remat):
 @pytest.mark.parametrize(
     'variant',
     [
-        VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3}, MODERN | {'sharing': 'ffn'},
+        VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3}, tiny.MODERN | {'sharing': 'ffn'},
         pytest.param(VARIANTS[5], marks=pytest.mark.slow),
     ],
     ids=str,
@@ -223,7 +220,7 @@ def test_dropout_keeps_the_stated_share_and_the_mean():
     assert len(np.unique(np.asarray(dropped), axis=0)) == 64
 
 
-@pytest.mark.parametrize('variant', [{}, MODERN], ids=str)
+@pytest.mark.parametrize('variant', [{}, tiny.MODERN], ids=str)
 def test_bfloat16_is_as_close_as_its_precision(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = tiny.random_params(config), inputs(config)

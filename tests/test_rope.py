@@ -92,8 +92,8 @@ def test_the_splash_kernel_is_given_the_rotated_vectors(monkeypatch):
     make = functools.partial(getattr(splash_attention_kernel, name), interpret=True)
     monkeypatch.setattr(splash_attention_kernel, name, make)
     config = tiny.config(
-        position_encoding='rope', norm_placement='pre', is_gated=True, hidden_size=128,
-        num_hidden_layers=1, max_position_embeddings=128, attention='splash',
+        **tiny.MODERN, hidden_size=128, num_hidden_layers=1, max_position_embeddings=128,
+        attention='splash',
     )  # fmt: skip
     params, ids = tiny.random_params(config, scale=0.1), np.arange(256).reshape(2, 128) % 60
     mask = (np.arange(128) < np.array([[128], [50]])).astype(np.int32)

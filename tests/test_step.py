@@ -63,15 +63,25 @@ def assert_same_params(actual, expected, atol=1e-5):
         np.testing.assert_allclose(found, wanted, atol=atol, err_msg=name)
 
 
+# Devices, devices that share a copy of the state, microbatches.
+SPLITS = ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2))
+
+
 @pytest.mark.parametrize(
-    ('sharing', 'dropout'), [('all', 0.1), pytest.param('none', 0.0, marks=pytest.mark.slow)]
+    ('changes', 'dropout', 'splits'),
+    [
+        ({}, 0.1, SPLITS),
+        (tiny.MODERN | {'num_hidden_groups': 2}, 0.0, SPLITS[-1:]),
+        pytest.param({'sharing': 'none'}, 0.0, SPLITS, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
-def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
+def test_devices_and_microbatches_and_one_big_batch_agree(changes, dropout, splits):
     config = dataclasses.replace(
-        CONFIG, sharing=sharing, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+        CONFIG, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **changes
     )
     one, (*_, status) = train(config, 1, 1)
-    for num_devices, num_fsdp, num_microbatches in ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2)):
+    for num_devices, num_fsdp, num_microbatches in splits:
         state, (*_, other) = train(config, num_devices, num_microbatches, num_fsdp=num_fsdp)
         assert_same_params(state.params, one.params)
         for name, pair in status.metric_sums.items():

@@ -111,7 +111,8 @@ def attention_vectors(
     dtype = jnp.dtype(config.compute_dtype)
     if config.norm_placement == 'pre':
         norm = LayerNorm(config, num_unique)
-        states = norm.apply({'params': attention['layer_norm']}, states, jnp.asarray(index))
+        normed: Any = norm.apply({'params': attention['layer_norm']}, states, jnp.asarray(index))
+        states = normed
     vectors = []
     for name in ('query', 'key', 'value'):
         kernel, bias = (
