@@ -26,6 +26,8 @@ VALUES = {
     'model.num_hidden_groups': 2, 'model.inner_group_num': 2, 'model.max_position_embeddings': 1024,
     'model.hidden_act': 'relu', 'model.sharing': 'none', 'model.compute_dtype': 'bfloat16',
     'model.remat': 'dense', 'model.attention': 'einsum', 'model.embedding_size': 32,
+    'model.kernel_initializer': 'fan_in', 'model.norm_placement': 'pre',
+    'model.position_encoding': 'rope',
     'pretraining.sequence_length': 48, 'pretraining.sentence_loss': 'nsp',
     'pretraining.short_phase_steps': 7, 'pretraining.short_phase_length': 32,
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine',
