@@ -141,13 +141,14 @@ class Embeddings(_Weights):
         deterministic: bool,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
     ) -> Float[Array, 'batch length hidden']:
+        positions = jnp.arange(input_ids.shape[1])
         # Looked up in float32, so that the table's gradient is summed in float32 too.
         word_embeddings = self.word(input_ids)
         if perturbation is not None:
             word_embeddings = word_embeddings + perturbation
         embedded = word_embeddings
         if self.config.position_encoding == 'learned':
-            embedded = embedded + self.position(jnp.arange(input_ids.shape[1]))[None]
+            embedded = embedded + self.position(positions)[None]
         embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
         embedded = self.dropout(embedded, example_ids, deterministic)
         if self.config.use_embedding_projection:
