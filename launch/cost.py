@@ -17,6 +17,7 @@ from albert_jax.planning.estimate import on_paper
 from albert_jax.planning.report import full_steps
 from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
+from albert_jax.training.optimizer import update_flops
 from configs.changes import Sweep
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
@@ -97,7 +98,9 @@ def _cost(member: Member, where: Slice | None) -> _Cost | None:
             hours = on_paper(member.run, where).bound_seconds * num_steps / _SECONDS_PER_HOUR
         except UserError as error:
             raise UserError(f'{member.change.name}: {error}') from error
-    return _Cost(flops_per_sequence * member.run.loop.batch_size * num_steps, hours)
+    updating = update_flops(member.run.optimizer, expected_shapes(member.run.albert))
+    flops = flops_per_sequence * member.run.loop.batch_size * num_steps
+    return _Cost(flops + updating * member.run.loop.num_steps, hours)
 
 
 def _empty_table(title: str, where: Slice | None, price: float | None) -> Table:

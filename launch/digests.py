@@ -8,12 +8,34 @@ from albert_jax.data.dataset import fingerprint
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 
 # Fields that configs did not have when version 0.1.0 wrote the records of its stages.
-_NEW_PRETRAIN_FIELDS = (('loop', 'patience'),)
+_NEW_MODEL_FIELDS = (
+    ('model', 'embedding_initializer_range'),
+    ('model', 'is_gated'),
+    ('model', 'kernel_initializer'),
+    ('model', 'norm_placement'),
+    ('model', 'position_encoding'),
+)
+_NEW_OPTIMIZER_FIELDS = (
+    ('optimizer', 'muon_learning_rate'),
+    ('optimizer', 'muon_momentum'),
+    ('optimizer', 'muon_weight_decay'),
+    ('optimizer', 'num_decay_steps'),
+)
+_NEW_PRETRAIN_FIELDS = (
+    ('', 'continue_training'),
+    ('loop', 'patience'),
+    ('pretraining', 'final_masked_fraction'),
+    ('pretraining', 'eval_masked_fraction'),
+    *_NEW_MODEL_FIELDS,
+    *_NEW_OPTIMIZER_FIELDS,
+)
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    *_NEW_MODEL_FIELDS,
+    *_NEW_OPTIMIZER_FIELDS,
 )
 
 
@@ -56,5 +78,10 @@ def finetune_digest_before(run: FinetuneRun) -> str:
 def _without(run: Settings, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     content = dataclasses.asdict(run)
     for section, name in fields:
-        del content[section][name]
+        settings = getattr(run, section) if section else run
+        values = content[section] if section else content
+        defaults = {field.name: field.default for field in declared(type(settings))}
+        # A run with another value is none of that version's.
+        if values[name] == defaults[name]:
+            del values[name]
     return content

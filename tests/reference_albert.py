@@ -98,13 +98,16 @@ def select_unique_layer(tree: Params, index: int, num_unique: int) -> Params:
 def embed(
     params: Params, config: dict, input_ids: np.ndarray, token_type_ids: np.ndarray
 ) -> np.ndarray:
-    """Word + position + segment, LayerNorm, then the projection from E to H if there is one."""
-    positions = np.arange(input_ids.shape[1])
-    summed = (
-        params['word']['embedding'][input_ids]
-        + params['position']['embedding'][positions][None]
-        + params['token_type']['embedding'][token_type_ids]
-    )
+    """Word + position + segment, LayerNorm, then the projection from E to H if there is one.
+
+    With rotary positions nothing is added for the position.
+    """
+    summed = params['word']['embedding'][input_ids]
+    summed = summed + params['token_type']['embedding'][token_type_ids]
+    if config['position_encoding'] == 'learned':
+        summed = summed + params['position']['embedding'][: input_ids.shape[1]]
+    elif 'position' in params:
+        raise ValueError('a table of positions beside rotary ones')
     normed = layer_norm(params['layer_norm'], summed, config['layer_norm_eps'])
     if config['use_embedding_projection']:
         return dense(params['projection'], normed)
@@ -120,10 +123,34 @@ def attention_probabilities(
     return softmax(np.where(is_real_key, scores, np.finfo(np.float64).min))
 
 
+def rotary(vectors: np.ndarray) -> np.ndarray:
+    """Rotary positions (arXiv 2104.09864, section 3.2) of one head, `[batch, position, size]`.
+
+    Number i of the first half and number i of the second are one complex number, which is
+    multiplied by exp(1j * position * theta), theta = 10000 ** (-2i / size).
+    """
+    half = vectors.shape[-1] // 2
+    theta = 10000.0 ** (-2.0 * np.arange(half) / vectors.shape[-1])
+    turned = vectors[..., :half] + 1j * vectors[..., half:]
+    turned = turned * np.exp(1j * np.arange(vectors.shape[1])[:, None] * theta)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def residual(params: Params, config: dict, hidden: np.ndarray, sublayer: Any) -> np.ndarray:
+    """Adds a sublayer's output, with the norm after the sum, or before the sublayer."""
+
+    def norm(x: np.ndarray) -> np.ndarray:
+        return layer_norm(params['layer_norm'], x, config['layer_norm_eps'])
+
+    if config['norm_placement'] == 'pre':
+        return hidden + sublayer(norm(hidden))
+    return norm(hidden + sublayer(hidden))
+
+
 def attention_block(
     params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
 ) -> np.ndarray:
-    """Multi-head self-attention with its residual and post-norm."""
+    """Multi-head self-attention, without its residual and norm."""
     query = dense(params['query'], hidden)
     key = dense(params['key'], hidden)
     value = dense(params['value'], hidden)
@@ -131,17 +158,23 @@ def attention_block(
     contexts = []
     for head in range(config['num_attention_heads']):
         part = slice(head * head_size, (head + 1) * head_size)
-        weights = attention_probabilities(query[..., part], key[..., part], attention_mask)
+        head_query, head_key = query[..., part], key[..., part]
+        if config['position_encoding'] == 'rope':
+            head_query, head_key = rotary(head_query), rotary(head_key)
+        weights = attention_probabilities(head_query, head_key, attention_mask)
         contexts.append(weights @ value[..., part])
-    attended = dense(params['output'], np.concatenate(contexts, axis=-1))
-    return layer_norm(params['layer_norm'], hidden + attended, config['layer_norm_eps'])
+    return dense(params['output'], np.concatenate(contexts, axis=-1))
 
 
 def ffn_block(params: Params, config: dict, hidden: np.ndarray) -> np.ndarray:
-    """Feed-forward network with its residual and post-norm."""
+    """Feed-forward network, without its residual and norm (arXiv 2002.05202 with a gate)."""
     activation = ACTIVATIONS[config['hidden_act']]
-    transformed = dense(params['output'], activation(dense(params['intermediate'], hidden)))
-    return layer_norm(params['layer_norm'], hidden + transformed, config['layer_norm_eps'])
+    inner = dense(params['intermediate'], hidden)
+    if config['is_gated']:
+        inner = activation(dense(params['gate'], hidden)) * inner
+    else:
+        inner = activation(inner)
+    return dense(params['output'], inner)
 
 
 def encode(
@@ -155,11 +188,16 @@ def encode(
         for inner in range(config['inner_group_num']):
             attention_index = unique_layer_index('attention', layer, inner, config)
             attention = select_unique_layer(params['attention'], attention_index, num_attention)
-            hidden = attention_block(attention, config, hidden, attention_mask)
+            hidden = residual(
+                attention,
+                config,
+                hidden,
+                lambda x, p=attention: attention_block(p, config, x, attention_mask),
+            )
             ffn = select_unique_layer(
                 params['ffn'], unique_layer_index('ffn', layer, inner, config), num_ffn
             )
-            hidden = ffn_block(ffn, config, hidden)
+            hidden = residual(ffn, config, hidden, lambda x, p=ffn: ffn_block(p, config, x))
         hidden_states.append(hidden)
     return hidden_states
 
@@ -201,6 +239,12 @@ def albert_forward(
     embedded = embed(params['embeddings'], config, input_ids, token_type_ids)
     hidden_states = encode(params['encoder']['layer'], config, embedded, attention_mask)
     last_hidden_state = hidden_states[-1]
+    if config['norm_placement'] == 'pre':
+        last_hidden_state = layer_norm(
+            params['encoder']['layer_norm'], last_hidden_state, config['layer_norm_eps']
+        )
+    elif 'layer_norm' in params['encoder']:
+        raise ValueError('a final norm beside those after the sublayers')
     pooled_output = np.tanh(dense(params['pooler'], last_hidden_state[:, 0]))
 
     mlm_input = last_hidden_state

@@ -20,6 +20,7 @@ from albert_jax.distillation.losses import (
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.heads import HEADS
 from albert_jax.model.losses import soft_target_loss
+from albert_jax.model.rope import rotate
 from albert_jax.training.objectives import pretraining
 from tests import tiny
 from tests.distillation_models import ALL_LOSSES, STUDENT, TEACHER, normal, on_device
@@ -122,9 +123,16 @@ def test_relation_loss_is_minilms():
     np.testing.assert_allclose(again.sum, found.sum, rtol=1e-5)
 
 
-@pytest.mark.parametrize('sharing', ['all', 'ffn'])
-def test_queries_and_keys_give_the_models_attention(sharing):
-    config = dataclasses.replace(STUDENT, sharing=sharing)
+@pytest.mark.parametrize(
+    'changes',
+    [
+        *({'sharing': sharing} for sharing in ('all', 'ffn')),
+        *(tiny.MODERN | {'sharing': sharing} for sharing in ('all', 'ffn')),
+    ],
+    ids=str,
+)
+def test_queries_and_keys_give_the_models_attention(changes):
+    config = dataclasses.replace(STUDENT, **changes)
     params, batch = tiny.random_params(config), next(tiny.pretraining_batches(size=3))
     output = PretrainingModel(config).apply(
         {'params': params}, batch['input_ids'], batch['attention_mask'], batch['token_type_ids'],
@@ -135,6 +143,9 @@ def test_queries_and_keys_give_the_models_attention(sharing):
             x.reshape(3, 12, 2, 8)
             for x in attention_vectors(config, params, output.hidden_states[layer], layer)
         )
+        if config.position_encoding == 'rope':
+            # What is compared with a teacher is what the rotations are given.
+            query, key = (rotate(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (query, key))
         scores = np.einsum('bqhd,bkhd->bhqk', query, key) / np.sqrt(8)
         scores = np.where(batch['attention_mask'][:, None, None] > 0, scores, -1e30)
         np.testing.assert_allclose(
@@ -182,17 +193,19 @@ def test_a_student_starts_from_its_teachers_words():
     assert jax.tree.structure(own) == jax.tree.structure(given)
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn():
+@pytest.mark.parametrize('changes', [{}, tiny.MODERN], ids=str)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(changes):
+    config = dataclasses.replace(TEACHER, **changes)
     settings = dataclasses.replace(ALL_LOSSES, label_weight=0.0)
-    loss = DistillationLoss(settings, TEACHER, TEACHER, None)
-    params = tiny.random_params(TEACHER, scale=1.0)
+    loss = DistillationLoss(settings, config, config, None)
+    params = tiny.random_params(config, scale=1.0)
     scaffold = {'distillation': {'hidden': {'kernel': jnp.eye(32)}}}
-    objective = pretraining(TEACHER, auxiliary=loss)
+    objective = pretraining(config, auxiliary=loss)
     batch = jax.tree.map(jnp.asarray, next(tiny.pretraining_batches(size=4)))
     given = {**params, **scaffold, 'teacher': params}
     sums = objective.sums(given, batch, None)
     for name in ('soft_loss', 'hidden_loss', 'relation_loss'):
         assert abs(float(sums[name].sum)) < 1e-4
-    other = {**given, 'teacher': tiny.random_params(TEACHER, 1, scale=1.0)}
+    other = {**given, 'teacher': tiny.random_params(config, 1, scale=1.0)}
     sums = objective.sums(other, batch, None)
     assert min(float(sums[name].sum) for name in loss.loss_weights) > 0.01

@@ -163,6 +163,12 @@ def test_stablehlo(encoder, tmp_path):
     check(encoder, 'stablehlo', [_MOST], tmp_path)
 
 
+def test_stablehlo_of_a_modern_model(vocabulary, tmp_path):
+    """Positions of a length that is left open."""
+    modern = make_encoder(vocabulary, **tiny.MODERN)
+    check(modern, 'stablehlo', ['sequence_classification'], tmp_path)
+
+
 @pytest.mark.slow
 def test_stablehlo_of_every_head(encoder, tmp_path):
     check(encoder, 'stablehlo', [None, *HEADS], tmp_path)
@@ -202,11 +208,12 @@ _OTHERS = [
     {
         'sharing': 'ffn', 'hidden_act': 'relu', 'num_hidden_groups': 2, 'inner_group_num': 2,
     },
+    tiny.MODERN,
 ]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('changes', _OTHERS, ids=('bert', 'groups'))
+@pytest.mark.parametrize('changes', _OTHERS, ids=('bert', 'groups', 'modern'))
 def test_onnx_of_other_models(changes, vocabulary, tmp_path):
     pytest.importorskip('jax2onnx')
     check(make_encoder(vocabulary, **changes), 'onnx', ['sequence_classification'], tmp_path)

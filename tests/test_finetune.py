@@ -159,6 +159,14 @@ def test_seeds_give_a_median_and_a_spread(checkpoint, mood_files, tmp_path, caps
         (['--config.finetuning.layer_decay=0.9'], 'finetuning.layer_decay is 0.9, but'),
         (['--config.task.label=mood'], "train.tsv, line 2 has no column 'mood'"),
         (['--config.model.size=albert_base'], 'the model of init_from has its own'),
+        (
+            ['--config.model.norm_placement=pre', '--config.model.is_gated=True',
+             '--config.model.hidden_dropout_prob=0.1'],
+            'are of a model with is_gated=False, norm_placement=post, but the config says '
+            'is_gated=True, norm_placement=pre; leave that out',
+        ),
+        (['--config.model.position_encoding=rope'], 'of a model with position_encoding=learned'),
+        (['--config.model.max_position_embeddings=96'], 'says max_position_embeddings=96'),
     ],
 )  # fmt: skip
 def test_bad_runs_are_refused(changes, message, checkpoint, mood_files, tmp_path):

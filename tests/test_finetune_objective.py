@@ -116,7 +116,10 @@ def test_heads_and_layers_learn_at_their_own_rates():
     updates = {
         'head': {'kernel': jnp.ones((2, 2))},
         'embeddings': {'word': {'embedding': jnp.ones((4, 2))}},
-        'encoder': {'layer': {'ffn': {'output': {'kernel': jnp.ones((3, 2, 2))}}}},
+        'encoder': {
+            'layer': {'ffn': {'output': {'kernel': jnp.ones((3, 2, 2))}}},
+            'layer_norm': {'scale': jnp.ones(2)},
+        },
         'pooler': {'bias': jnp.ones(2)},
     }
     robust = FinetuningSettings(head_learning_rate_factor=5.0, layer_decay=0.5)
@@ -125,5 +128,6 @@ def test_heads_and_layers_learn_at_their_own_rates():
     assert (scaled['embeddings']['word']['embedding'] == 0.125).all()
     layers = scaled['encoder']['layer']['ffn']['output']['kernel']
     np.testing.assert_allclose(layers[:, 0, 0], [0.25, 0.5, 1.0])
+    assert (scaled['encoder']['layer_norm']['scale'] == 1).all()
     with pytest.raises(UserError, match='layers share weights .model.sharing is all.: set it to 1'):
         scale_learning_rates(robust, CONFIG)

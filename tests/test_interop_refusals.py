@@ -15,6 +15,7 @@ from albert_jax import convert
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import conversion
 from albert_jax.interop.native import Pretrained
+from tests import tiny
 from tests.huggingface_files import (
     WORD,
     assert_same_model,
@@ -231,3 +232,29 @@ def test_tensorflow_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     (tmp_path / 'albert_config.json').write_text('{"num_hidden_layers": 2, "embedding_size": 8}')
     with pytest.raises(UserError, match=r"needs the extra 'tensorflow': install it with pip"):
         albert_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'position_encoding': 'rope'}, 'no ALBERT or BERT with position_encoding=rope; convert'),
+        ({'norm_placement': 'pre', 'sharing': 'none'}, 'with norm_placement=pre; convert'),
+        ({'is_gated': True}, 'with is_gated=True; convert to albert_jax, or use albert_jax.export'),
+        (tiny.MODERN, 'with position_encoding=rope and norm_placement=pre and is_gated=True;'),
+    ],
+)
+def test_what_hugging_face_cannot_compute_is_refused(fields, message, vocabulary, tmp_path):
+    model = make_model(vocabulary, **fields)
+    with pytest.raises(UserError, match=message) as caught:
+        conversion.convert(model, tmp_path / 'out', 'huggingface')
+    assert '\n' not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    conversion.convert(model, tmp_path / 'ours', 'albert_jax')
+    assert_same_model(albert_jax.load(tmp_path / 'ours'), model)
+
+
+def test_how_weights_started_is_kept_in_hugging_faces_config(vocabulary, tmp_path):
+    fields = {'embedding_initializer_range': 0.05, 'kernel_initializer': 'fan_in'}
+    model = make_model(vocabulary, **fields)
+    conversion.convert(model, tmp_path / 'out', 'huggingface')
+    assert_same_model(albert_jax.load(tmp_path / 'out'), model)

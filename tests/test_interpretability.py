@@ -82,6 +82,22 @@ def logits(model, ids, types):
     )
 
 
+def test_a_modern_model_is_explained_by_its_own_attention(vocabulary):
+    config = tiny.wider_config(initializer_range=0.2, **tiny.MODERN)
+    model = tiny.pretrained(config, vocabulary)
+    encoded = encode(model, 'The [MASK] raises an exception.')
+    inspector = Inspector(model, [16])
+    found = inspector.activations(encoded)
+    # By the model itself, without padding.
+    output = PretrainingModel(config).apply(
+        {'params': model.params}, encoded.input_ids, return_attentions=True
+    )
+    np.testing.assert_allclose(found.attention, output.attention_probs[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.hidden, output.hidden_states[:, 0], atol=1e-5)
+    attribution = inspector.integrated_gradients(encoded, inspector.masked_output(encoded))
+    assert attribution.gap <= 1e-2 and np.abs(attribution.scores).max() > 1e-3
+
+
 def test_attributions_add_up_to_the_difference_from_masks(classifier):
     encoded = encode(classifier, TEXT)
     output = Inspector(classifier).class_output(encoded, 'good')

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.model.albert import Encoder, Layer, PretrainingModel, init_params
+from albert_jax.model.albert import Encoder, Layer, LayerNorm, PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.paths import flatten
 from tests import tiny
 from tests.reference_albert import albert_forward
 
@@ -46,6 +47,13 @@ VARIANTS = [
     {'hidden_act': 'gelu_erf'},
     {'hidden_act': 'relu'},
     {'embedding_size': 16, 'use_embedding_projection': False, 'sharing': 'none'},
+    {'position_encoding': 'rope'},
+    {'norm_placement': 'pre'},
+    {'is_gated': True},
+    tiny.MODERN,
+    tiny.MODERN | {'sharing': 'none'},
+    tiny.MODERN
+    | {'sharing': 'ffn', 'num_hidden_groups': 2, 'inner_group_num': 2, 'hidden_act': 'relu'},
 ]
 
 
@@ -76,18 +84,20 @@ def test_mlm_logits_everywhere_hold_those_of_the_masked_positions():
     np.testing.assert_allclose(gathered, expected, atol=1e-5)
 
 
-def test_padding_changes_nothing():
-    params, batch = tiny.random_params(SMALL), inputs(SMALL)
+@pytest.mark.parametrize('variant', [{}, tiny.MODERN], ids=str)
+def test_padding_changes_nothing(variant):
+    config = dataclasses.replace(SMALL, **variant)
+    params, batch = tiny.random_params(config), inputs(config)
     is_padding = batch['attention_mask'] == 0
     other = dict(batch, input_ids=np.where(is_padding, 7, batch['input_ids']).astype(np.int32))
     assert (other['input_ids'] != batch['input_ids']).any()
-    first, second = run(SMALL, params, batch), run(SMALL, params, other)
+    first, second = run(config, params, batch), run(config, params, other)
     np.testing.assert_array_equal(first.pooled_output, second.pooled_output)
     kept = ~is_padding
     np.testing.assert_array_equal(first.last_hidden_state[kept], second.last_hidden_state[kept])
     # The example with one token is the same as that token alone.
     alone = {name: rows[2:, :1] for name, rows in batch.items() if name != 'masked_positions'}
-    alone = run(SMALL, params, alone)
+    alone = run(config, params, alone)
     np.testing.assert_allclose(alone.pooled_output[0], first.pooled_output[2], atol=1e-6)
 
 
@@ -107,11 +117,21 @@ def assert_trees_close(actual, expected, tolerance=1e-5):
         )
 
 
-@pytest.mark.parametrize('sharing', ['all', 'attention', 'none'])
-@pytest.mark.parametrize('remat', ['full', 'attention'])
-def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
+@pytest.mark.parametrize(
+    ('variant', 'remat'),
+    [
+        *(
+            ({'sharing': sharing}, remat)
+            for remat in ('full', 'attention')
+            for sharing in ('all', 'attention', 'none')
+        ),
+        (tiny.MODERN | {'sharing': 'attention'}, 'full'),
+    ],
+    ids=str,
+)
+def test_remat_changes_neither_outputs_nor_gradients(variant, remat):
     config = dataclasses.replace(
-        SMALL, sharing=sharing, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2
+        SMALL, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2, **variant
     )
     rematerialised = dataclasses.replace(config, remat=remat)
     params, batch = tiny.random_params(config), inputs(config)
@@ -136,7 +156,7 @@ def test_remat_changes_neither_outputs_nor_gradients(sharing, remat):
 @pytest.mark.parametrize(
     'variant',
     [
-        VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3},
+        VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3}, tiny.MODERN | {'sharing': 'ffn'},
         pytest.param(VARIANTS[5], marks=pytest.mark.slow),
     ],
     ids=str,
@@ -149,25 +169,26 @@ def test_scan_equals_a_python_loop(variant):
     embedded = run(config, params, batch, return_attentions=True).hidden_states[0]
     mask, examples = jnp.asarray(batch['attention_mask']), jnp.arange(len(embedded))
 
-    def looped(layer_params, hidden):
+    def looped(encoder_params, hidden):
         for layer in range(config.num_hidden_layers):
             indices = jnp.asarray(attention[layer]), jnp.asarray(ffn[layer])
             hidden, _ = Layer(config).apply(
-                {'params': layer_params}, hidden, *indices, mask, examples
+                {'params': encoder_params['layer']}, hidden, *indices, mask, examples
             )
+        if config.norm_placement == 'pre':
+            hidden = LayerNorm(config).apply({'params': encoder_params['layer_norm']}, hidden)
         return hidden
 
-    def scanned(layer_params, hidden):
-        variables = {'params': {'layer': layer_params}}
+    def scanned(encoder_params, hidden):
+        variables = {'params': encoder_params}
         return Encoder(config).apply(variables, hidden, mask, examples, True, False)[0]
 
     def value_and_grad(function):
-        def total(layer_params):
-            hidden = function(layer_params, embedded)
+        def total(encoder_params):
+            hidden = function(encoder_params, embedded)
             return jnp.sin(hidden).sum(), hidden
 
-        layer_params = params['encoder']['layer']
-        return jax.jit(jax.value_and_grad(total, has_aux=True))(layer_params)
+        return jax.jit(jax.value_and_grad(total, has_aux=True))(params['encoder'])
 
     ((_, hidden), grads), ((_, wanted), wanted_grads) = map(value_and_grad, (scanned, looped))
     np.testing.assert_allclose(hidden, wanted, atol=1e-5)
@@ -199,10 +220,12 @@ def test_dropout_keeps_the_stated_share_and_the_mean():
     assert len(np.unique(np.asarray(dropped), axis=0)) == 64
 
 
-def test_bfloat16_is_as_close_as_its_precision():
-    params, batch = tiny.random_params(SMALL), inputs(SMALL)
-    exact = run(SMALL, params, batch)
-    rounded = run(dataclasses.replace(SMALL, compute_dtype='bfloat16'), params, batch)
+@pytest.mark.parametrize('variant', [{}, tiny.MODERN], ids=str)
+def test_bfloat16_is_as_close_as_its_precision(variant):
+    config = dataclasses.replace(SMALL, **variant)
+    params, batch = tiny.random_params(config), inputs(config)
+    exact = run(config, params, batch)
+    rounded = run(dataclasses.replace(config, compute_dtype='bfloat16'), params, batch)
     for name in ('last_hidden_state', 'pooled_output', 'mlm_logits', 'sop_logits'):
         assert getattr(rounded, name).dtype == jnp.float32
         scale = np.abs(getattr(exact, name)).max()
@@ -218,7 +241,26 @@ def test_fresh_weights_are_those_of_the_paper():
     assert (np.asarray(params['encoder']['layer']['ffn']['layer_norm']['scale']) == 1).all()
 
 
-def test_too_long_a_sequence_is_refused():
+def test_kernels_start_by_their_inputs_and_tables_by_their_own_range():
+    config = tiny.config(
+        vocab_size=4000, embedding_size=64, hidden_size=128, intermediate_size=512,
+        embedding_initializer_range=0.1, kernel_initializer='fan_in', sharing='attention',
+    )  # fmt: skip
+    params = flatten(jax.jit(lambda: init_params(config, jax.random.key(0)))())
+    for path, leaf in params.items():
+        if path.endswith('/embedding'):
+            assert np.abs(leaf).max() <= 0.2 + 1e-6
+            assert np.std(leaf) == pytest.approx(0.1 * 0.8796, rel=0.1), path
+        elif path.endswith('/kernel'):
+            # A variance of one over the inputs, of which the axis of layers is none.
+            assert np.std(leaf) == pytest.approx(leaf.shape[-2] ** -0.5, rel=0.1), path
+    assert params['encoder/layer/ffn/output/kernel'].shape == (2, 512, 128)
+    assert params['encoder/layer/attention/output/kernel'].shape == (128, 128)
+
+
+@pytest.mark.parametrize('position_encoding', ['learned', 'rope'])
+def test_too_long_a_sequence_is_refused(position_encoding):
+    config = dataclasses.replace(SMALL, position_encoding=position_encoding)
     ids = np.zeros((1, 13), np.int32)
     with pytest.raises(ValueError, match='13 tokens; the model has 12 positions'):
-        PretrainingModel(SMALL).apply({'params': tiny.random_params(SMALL)}, ids)
+        PretrainingModel(config).apply({'params': tiny.random_params(config)}, ids)

@@ -121,6 +121,17 @@ def test_a_pretraining_resumes(copy, capfd):
     assert albert_jax.load(copy / 'pretraining').step == 12
 
 
+def test_another_run_continues_the_training_of_an_old_one(copy, capfd):
+    config = pretraining_run() | {'init_from': 'pretraining', 'continue_training': True}
+    assert tiny.pretrain(config, copy / 'more') == 0
+    assert 'step 5 of 12' in capfd.readouterr().out
+    found, wanted = (
+        read_lines(copy / name)[-1] for name in ('more/metrics.jsonl', 'pretraining_expected.jsonl')
+    )
+    assert (found.pop('split'), found['step']) == (wanted.pop('split'), 12)
+    assert found == pytest.approx(wanted, rel=RTOL)
+
+
 def test_a_finetuning_resumes(copy, capfd):
     # It is refused where it started from other weights than these.
     with pytest.raises(UserError, match=r'start\.weights'):
@@ -155,6 +166,11 @@ def test_each_old_name_has_its_new_one():
     assert old_names.is_old(content)
     assert old_names.flatten_fingerprint(old_names.fingerprint_of(content)) == {
         'model.hidden_size': 16,
+        'model.embedding_initializer_range': None,
+        'model.is_gated': False,
+        'model.kernel_initializer': 'normal',
+        'model.norm_placement': 'post',
+        'model.position_encoding': 'learned',
         'data.fingerprint': 'f',
         'data.version': 1,
         'finetuning.layer_decay': 0.9,

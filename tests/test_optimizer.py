@@ -11,6 +11,7 @@ import pytest
 from albert_jax.cli.errors import UserError
 from albert_jax.model.config import AlbertConfig
 from albert_jax.runs.optimizer import OptimizerSettings
+from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from albert_jax.training.optimizer import (
     add_l1,
     decays,
@@ -200,6 +201,9 @@ def test_standard_schedule_has_no_jump():
     [
         ('constant', {}, lambda t: 1.0),
         ('polynomial', {'power': 2.0}, lambda t: (1 - t) ** 2),
+        ('wsd', {}, lambda t: 1.0),
+        ('wsd', {'num_decay_steps': 100}, lambda t: 1 - np.sqrt(np.maximum(4 * t - 3, 0))),
+        ('wsd', {'num_decay_steps': 400}, lambda t: 1 - np.sqrt(t)),
         ('cosine', {}, lambda t: (1 + np.cos(np.pi * t)) / 2),
         ('cosine_restarts', {'num_cycles': 4}, lambda t: (1 + np.cos(np.pi * (4 * t % 1))) / 2),
     ],
@@ -212,12 +216,30 @@ def test_other_schedules_follow_their_formulas(name, settings, formula):
     assert rates(name, [0, 5], 410, 10, learning_rate=0.5, **settings) == [0, 0.25]
 
 
+def test_wsd_ends_where_it_is_told_to():
+    decay = {'num_decay_steps': 4, 'end_learning_rate': 0.1, 'learning_rate': 0.5}
+    steps = range(8, 21)
+    expected = [0.5] * 9 + [0.5 - 0.4 * np.sqrt(t / 4) for t in range(1, 5)]
+    assert rates('wsd', steps, 20, 2, **decay) == pytest.approx(expected, abs=1e-6)
+
+
 def test_impossible_settings_are_refused():
+    too_long = 'num_decay_steps is 91; it must be at most 90, the steps of loop.num_steps'
+    with pytest.raises(UserError, match=too_long):
+        schedule(OptimizerSettings(schedule='wsd', warmup_steps=10, num_decay_steps=91), 100)
+    for run in (PretrainRun, FinetuneRun):
+        fields = {'schedule': 'wsd', 'warmup_steps': 10, 'num_decay_steps': 91}
+        with pytest.raises(UserError, match=too_long):
+            run.from_dict({'optimizer': fields, 'loop': {'num_steps': 100}})
+    with pytest.raises(UserError, match='num_decay_steps is 5, which is for optimizer.schedule=w'):
+        OptimizerSettings(num_decay_steps=5)
     with pytest.raises(
         UserError, match='warmup_steps is 10; it must be below loop.num_steps, which is 10'
     ):
         schedule(OptimizerSettings(warmup_steps=10), 10)
-    with pytest.raises(UserError, match='optimizer.name is .*; it must be one of lamb, adamw'):
+    with pytest.raises(
+        UserError, match='optimizer.name is .*; it must be one of lamb, adamw, muon'
+    ):
         OptimizerSettings(name='sgd')
     with pytest.raises(UserError, match='optimizer.learning_rate is 0.0; it must be above 0'):
         OptimizerSettings(learning_rate=0.0)

@@ -49,6 +49,26 @@ def test_bounds_by_hand():
     assert found.network_seconds == pytest.approx(sent / 200e9)
 
 
+def test_muons_products_are_counted_on_each_copy_of_the_state():
+    where = topologies.parse('v5e:4x4')
+    lamb = estimate.on_paper(sections('xxlarge'), where)
+    config = get_config('xxlarge')
+    config.optimizer.name = 'muon'
+    muon = estimate.on_paper(PretrainRun.from_dict(config.to_dict()), where)
+    # Four kernels of attention and the pooler, two of the feed-forward, the projection.
+    wide, tall = 6 * 4096**3, 4 * 4096**2 * 16384 + 2 * 4096**3
+    thin = 4 * 128**2 * 4096 + 2 * 128**3
+    assert muon.update_flops == pytest.approx(5 * (5 * wide + 2 * tall + thin))
+    assert lamb.update_flops == 0
+    assert muon.model_flops == lamb.model_flops
+    # Its kernels have one moment.
+    kernels = 5 * 4096**2 + 2 * 4096 * 16384 + 128 * 4096
+    assert lamb.optimizer_bytes == 8 * lamb.num_params
+    assert muon.optimizer_bytes == lamb.optimizer_bytes - 4 * kernels + 4 * 3
+    more = muon.flops_seconds - lamb.flops_seconds
+    assert more == pytest.approx(muon.update_flops / 16 / 197e12)
+
+
 def test_remat_recomputes_what_it_says():
     model = SIZES['albert_base']
     costs = [

@@ -26,6 +26,8 @@ VALUES = {
     'model.num_hidden_groups': 2, 'model.inner_group_num': 2, 'model.max_position_embeddings': 1024,
     'model.hidden_act': 'relu', 'model.sharing': 'none', 'model.compute_dtype': 'bfloat16',
     'model.remat': 'dense', 'model.attention': 'einsum', 'model.embedding_size': 32,
+    'model.kernel_initializer': 'fan_in', 'model.norm_placement': 'pre',
+    'model.position_encoding': 'rope',
     'pretraining.sequence_length': 48, 'pretraining.sentence_loss': 'nsp',
     'pretraining.short_phase_steps': 7, 'pretraining.short_phase_length': 32,
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine',
@@ -34,6 +36,8 @@ VALUES = {
 }  # fmt: skip
 # What another field must be for that value.
 BESIDE = {
+    'continue_training': ['--config.init_from=runs/trunk'],
+    'optimizer.num_decay_steps': ['--config.optimizer.schedule=wsd'],
     'model.use_embedding_projection': ['--config.model.embedding_size=128'],
     'pretraining.short_phase_steps': ['--config.pretraining.short_phase_length=16'],
     'model.num_hidden_groups': ['--config.model.num_hidden_layers=4'],

@@ -36,14 +36,21 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize('sharing', ['all', 'attention', 'ffn', 'none'])
-def test_rounded_kernels_change_nothing(sharing):
+@pytest.mark.parametrize(
+    'changes',
+    [
+        *({'sharing': sharing} for sharing in ('all', 'attention', 'ffn', 'none')),
+        tiny.MODERN | {'sharing': 'attention'},
+    ],
+    ids=str,
+)
+def test_rounded_kernels_change_nothing(changes):
     """Every product would round them; those of several layers travel as bits."""
-    config = dataclasses.replace(CONFIG, sharing=sharing, compute_dtype='bfloat16')
+    config = dataclasses.replace(CONFIG, compute_dtype='bfloat16', **changes)
     model = Pretrained(config, dict(init_params(config, jax.random.key(0))), None)
     small = rounded(model)
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(small.params)}
-    assert kinds == {'float32', 'bfloat16'} | ({'uint16'} if sharing != 'all' else set())
+    assert kinds == {'float32', 'bfloat16'} | (set() if config.sharing == 'all' else {'uint16'})
     ids = np.arange(24, dtype=np.int32).reshape(2, 12) + 5
     apply = jax.jit(PretrainingModel(config).apply)
     wanted, found = apply({'params': model.params}, ids), apply({'params': small.params}, ids)

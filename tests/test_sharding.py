@@ -25,6 +25,7 @@ def test_rules_by_path():
         ('0/first/encoder/layer/ffn/output/kernel', (32, 2)): PartitionSpec('fsdp', None),
         ('encoder/layer/ffn/output/bias', (16,)): PartitionSpec(),
         ('1/count', ()): PartitionSpec(),
+        ('1/inner_states/muon/inner_state/0/ns_coeffs', (3,)): PartitionSpec(),
     }
     for (path, shape), wanted in cases.items():
         assert spec_of(path, shape, mesh) == wanted, path

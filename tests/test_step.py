@@ -20,12 +20,22 @@ CONFIG = tiny.config(vocab_size=60, max_position_embeddings=16)
 NUM_STEPS = 10
 
 
-def train(config, num_devices, num_microbatches, data=None, log_every=NUM_STEPS, num_fsdp=1):
+LAMB = OptimizerSettings(learning_rate=0.01, warmup_steps=2)
+MUON = OptimizerSettings(name='muon', learning_rate=0.003, bias_correction=True, warmup_steps=2)
+
+
+def train(
+    config,
+    num_devices,
+    num_microbatches,
+    data=None,
+    log_every=NUM_STEPS,
+    num_fsdp=1,
+    settings=LAMB,
+):
     mesh = make_mesh(num_devices, num_fsdp)
     objective = objectives.pretraining(config)
-    optimizer = make_optimizer(
-        OptimizerSettings(learning_rate=0.01, warmup_steps=2), 2 * NUM_STEPS, config
-    )
+    optimizer = make_optimizer(settings, 2 * NUM_STEPS, config)
     data = list(tiny.pretraining_batches()) if data is None else data
 
     def make_state():
@@ -53,15 +63,25 @@ def assert_same_params(actual, expected, atol=1e-5):
         np.testing.assert_allclose(found, wanted, atol=atol, err_msg=name)
 
 
+# Devices, devices that share a copy of the state, microbatches.
+SPLITS = ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2))
+
+
 @pytest.mark.parametrize(
-    ('sharing', 'dropout'), [('all', 0.1), pytest.param('none', 0.0, marks=pytest.mark.slow)]
+    ('changes', 'dropout', 'splits'),
+    [
+        ({}, 0.1, SPLITS),
+        (tiny.MODERN | {'num_hidden_groups': 2}, 0.0, SPLITS[-1:]),
+        pytest.param({'sharing': 'none'}, 0.0, SPLITS, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
-def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
+def test_devices_and_microbatches_and_one_big_batch_agree(changes, dropout, splits):
     config = dataclasses.replace(
-        CONFIG, sharing=sharing, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+        CONFIG, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **changes
     )
     one, (*_, status) = train(config, 1, 1)
-    for num_devices, num_fsdp, num_microbatches in ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2)):
+    for num_devices, num_fsdp, num_microbatches in splits:
         state, (*_, other) = train(config, num_devices, num_microbatches, num_fsdp=num_fsdp)
         assert_same_params(state.params, one.params)
         for name, pair in status.metric_sums.items():
@@ -69,6 +89,16 @@ def test_devices_and_microbatches_and_one_big_batch_agree(sharing, dropout):
                 other.metric_sums[name].sum, pair.sum, rtol=1e-5, err_msg=name
             )
             np.testing.assert_allclose(other.metric_sums[name].weight, pair.weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize('sharing', ['none', pytest.param('all', marks=pytest.mark.slow)])
+def test_muon_makes_the_same_updates_of_a_split_state(sharing):
+    """A shard of a kernel is not made orthogonal by itself."""
+    config = dataclasses.replace(CONFIG, sharing=sharing)
+    with jax.numpy_dtype_promotion('standard'):
+        one, _ = train(config, 1, 1, settings=MUON)
+        state, _ = train(config, 8, 2, num_fsdp=4, settings=MUON)
+    assert_same_params(state.params, one.params)
 
 
 def test_microbatches_are_summed_and_not_averaged():

@@ -276,7 +276,7 @@ def test_batch_sizes_by_the_square_root_rule():
     short = get_config('base@8192+short')
     assert short.pretraining.short_phase_steps == 56_250
     assert short.pretraining.short_phase_length == 128
-    for name, message in (('base@many', 'no batch size'), ('base+long', r'there is \+short')):
+    for name, message in (('base@many', 'no batch size'), ('base+long', r'there are \+modern and')):
         with pytest.raises(ValueError, match=message):
             get_config(name)
     with pytest.raises(ValueError, match='fewer steps than the warmup'):

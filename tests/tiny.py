@@ -23,6 +23,8 @@ from albert_jax.tasks.registry import make_task
 
 # Models.
 
+# The model's fields of today's recipe.
+MODERN = {'position_encoding': 'rope', 'norm_placement': 'pre', 'is_gated': True}
 CLASSES = Head('sequence_classification', ('no', 'yes'))
 
 

@@ -75,7 +75,8 @@ def _list_of_fields(runs: Sequence[type[Settings]]) -> str:
     lines = ['fields of the config, with their defaults (the named config may have others):']
     fields = {field.address: field for run in runs for field in all_fields(run)}
     for field in fields.values():
-        default = "the size's" if field.default is None else repr(field.default)
+        is_of_size = field.default is None and field.address.startswith('model.')
+        default = "the size's" if is_of_size else repr(field.default)
         bounds = f'; {field.bounds}' if field.bounds else ''
         lines += [
             f'  --config.{field.address}={default}',

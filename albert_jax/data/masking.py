@@ -52,6 +52,7 @@ class NgramMasker:
         first_length: Int[np.ndarray, 'batch'],
         u_budget: Float64[np.ndarray, 'batch'],
         bits: UInt64[np.ndarray, 'batch words'],
+        masked_fraction: float | None = None,
     ) -> None:
         """Adds the predictions to a batch, and replaces their tokens in its `input_ids`.
 
@@ -60,7 +61,10 @@ class NgramMasker:
           first_length: tokens of the first segment.
           u_budget: uniform numbers that round the number of predictions.
           bits: at least `num_words` of each row.
+          masked_fraction: of the tokens to predict; the settings' where left out.
         """
+        if masked_fraction is None:
+            masked_fraction = self._settings.masked_fraction
         input_ids = batch['input_ids']
         num_rows, length = input_ids.shape
         num_predictions = self._settings.max_predictions_per_sequence
@@ -69,7 +73,7 @@ class NgramMasker:
         choice_bits = bits[:, length // 4 + length // 2 :][:, :num_predictions]
 
         ngrams = self._ngrams(input_ids, batch['attention_mask'], first_length, ngram_bits)
-        budget = self._settings.masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
+        budget = masked_fraction * batch['attention_mask'].sum(1, dtype=np.int64)
         is_chosen = choose_ngrams(ngrams.sizes, budget, num_predictions, u_budget, key_bits)
         # N-gram 0, of everything that cannot be masked, is never chosen.
         is_masked = np.take_along_axis(is_chosen, ngrams.ids, axis=1)

@@ -44,9 +44,10 @@ class PretrainingData:
     Args:
       corpus: where the text is.
       split: 'train' or 'validation'.
-      settings: what to make of it.
+      settings: what to make of it; of the validation split, what they say of held-out batches.
       batch_size: rows of the global batch.
       seed: of order, segments and masks.
+      num_steps: of the run; may be left out where the masked fraction does not change.
 
     Raises:
       UserError: if the split is empty, or was prepared for shorter sequences.
@@ -59,6 +60,7 @@ class PretrainingData:
         settings: PretrainingSettings,
         batch_size: int,
         seed: int,
+        num_steps: int | None = None,
     ) -> None:
         if settings.sequence_length > corpus.sequence_length:
             raise UserError(
@@ -75,10 +77,11 @@ class PretrainingData:
             )
         self._split = corpus.split(split)
         self._tokenizer = corpus.tokenizer
-        self._settings = settings
+        self._settings = settings.held_out if split == 'validation' else settings
         self._batch_size = batch_size
         self._seed = seed
-        self._masker = NgramMasker(self._tokenizer, settings)
+        self._num_steps = num_steps
+        self._masker = NgramMasker(self._tokenizer, self._settings)
 
     def __len__(self) -> int:
         """How many chunks there are."""
@@ -94,7 +97,7 @@ class PretrainingData:
         rows = rows or range(self._batch_size)
         positions = step * self._batch_size + np.arange(rows.start, rows.stop)
         indices = shuffled_indices(positions, len(self), self._seed)
-        return self._examples(indices, step, rows, _TRAIN_STREAM)
+        return self._examples(indices, step, rows, _TRAIN_STREAM, self._masked_fraction(step))
 
     def eval_batch(self, number: int, rows: range | None = None) -> HostBatch:
         """Rows of an evaluation batch: the same examples every time, each chunk once.
@@ -105,14 +108,27 @@ class PretrainingData:
         rows = rows or range(self._batch_size)
         positions = number * self._batch_size + np.arange(rows.start, rows.stop)
         indices = shuffled_indices(positions % len(self), len(self), self._seed)
-        batch = self._examples(indices, number, rows, _EVAL_STREAM)
+        fraction = self._settings.held_out.masked_fraction
+        batch = self._examples(indices, number, rows, _EVAL_STREAM, fraction)
         is_real = positions < len(self)
         batch['masked_weights'] *= is_real[:, None]
         batch['sentence_weights'] *= is_real
         return batch
 
+    def _masked_fraction(self, step: int) -> float:
+        if self._settings.final_masked_fraction is None:
+            return self._settings.masked_fraction
+        if self._num_steps is None:
+            raise ValueError('num_steps is needed where the masked fraction changes.')
+        return self._settings.masked_fraction_at(step, self._num_steps)
+
     def _examples(
-        self, indices: Int[np.ndarray, 'batch'], step: int, rows: range, stream: int
+        self,
+        indices: Int[np.ndarray, 'batch'],
+        step: int,
+        rows: range,
+        stream: int,
+        masked_fraction: float,
     ) -> HostBatch:
         settings = self._settings
         chunks = self._split.read(indices)
@@ -126,7 +142,13 @@ class PretrainingData:
             self._tokenizer,
             has_sentence_loss=settings.sentence_loss != 'none',
         )
-        self._masker.mask(batch, segments.first_length, uniforms[:, -1], bits[:, _NUM_UNIFORMS:])
+        self._masker.mask(
+            batch,
+            segments.first_length,
+            uniforms[:, -1],
+            bits[:, _NUM_UNIFORMS:],
+            masked_fraction,
+        )
         return batch
 
     def _bits(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import DISTILLATION_PARAMS
 from albert_jax.model import matmul
-from albert_jax.model.albert import PretrainingModel
+from albert_jax.model.albert import LayerNorm, PretrainingModel
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import Head
@@ -95,18 +95,24 @@ def attention_vectors(
     states: Float[Array, 'batch length hidden'],
     layer: int,
 ) -> list[Float[Array, 'batch length hidden']]:
-    """Queries, keys and values of a layer, all heads side by side.
+    """Queries, keys and values of a layer, all heads side by side, before rotations by position.
+
+    Rotations would not fit relation heads of another size than the model's own.
 
     Args:
       config: of the model; without inner groups.
       params: of the model.
-      states: what the layer is given.
+      states: what the layer is given, before its norm where that stands before the sublayer.
       layer: from 0.
     """
     num_unique = config.num_unique_attention_layers
     index = config.unique_layer_indices(num_unique)[layer][0]
     attention = params['encoder']['layer']['attention']
     dtype = jnp.dtype(config.compute_dtype)
+    if config.norm_placement == 'pre':
+        norm = LayerNorm(config, num_unique)
+        normed: Any = norm.apply({'params': attention['layer_norm']}, states, jnp.asarray(index))
+        states = normed
     vectors = []
     for name in ('query', 'key', 'value'):
         kernel, bias = (

@@ -55,10 +55,14 @@ _OURS_ONLY = (
     'num_hidden_groups',
     'inner_group_num',
     'use_embedding_projection',
+    'embedding_initializer_range',
+    'kernel_initializer',
     'compute_dtype',
     'remat',
     'attention',
 )
+# The only values of ours that their architectures can compute.
+_THEIRS = {'position_encoding': 'learned', 'norm_placement': 'post', 'is_gated': False}
 
 
 def read_config(content: Mapping[str, Any], origin: str) -> AlbertConfig:
@@ -127,8 +131,18 @@ def write_config(config: AlbertConfig, head: Head | None, parts: tuple[str, ...]
       parts: which of the pretraining model's optional parts there are.
 
     Raises:
-      UserError: if they would choose other groups for some layer.
+      UserError: if they have no such architecture, or would choose other groups for some layer.
     """
+    foreign = [
+        f'{name}={getattr(config, name)}'
+        for name, value in _THEIRS.items()
+        if getattr(config, name) != value
+    ]
+    if foreign:
+        raise UserError(
+            f'Hugging Face has no ALBERT or BERT with {" and ".join(foreign)}; convert to '
+            f'albert_jax, or use albert_jax.export.'
+        )
     _check_groups(config, 'the model')
     kind = model_type(config)
     ours = config.to_dict()

@@ -150,8 +150,8 @@ def read(path: str | Path) -> Pretrained:
       UserError: if there is no checkpoint, or it cannot be read.
     """
     try:
-        directory = _checkpoint_directory(Path(path).absolute())
-        content = _read_json(directory)
+        directory = _best_checkpoint(Path(path).absolute())
+        content = read_content(directory)
         metadata = CheckpointMetadata.from_json(content)
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         with ocp.StandardCheckpointer() as reader:
@@ -202,21 +202,35 @@ def _stands_alone(path: Path) -> bool:
     return (path / METADATA_ITEM).is_dir() and (path / 'params').is_dir()
 
 
-def _checkpoint_directory(path: Path) -> Path:
+def latest_checkpoint(path: Path) -> Path:
+    """The folder of a run's latest checkpoint; that of the checkpoint itself if `path` is one.
+
+    Raises:
+      UserError: if there is none.
+    """
     if not path.is_dir():
         raise UserError(f'{path} is not a directory; give a run (--workdir) or a checkpoint of it.')
     if _stands_alone(path):
         return path
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
     if not steps:
         raise UserError(f'{path} holds no checkpoint; give a run (--workdir) or a checkpoint.')
-    _, is_lower_better = read_selection(_read_json(folder / str(steps[-1])))
+    return folder / str(max(steps))
+
+
+def _best_checkpoint(path: Path) -> Path:
+    """As `latest_checkpoint`, but the best by the run's metric where any was evaluated."""
+    latest = latest_checkpoint(path)
+    if latest == path:
+        return path
+    folder = latest.parent
+    _, is_lower_better = read_selection(read_content(latest))
     best = best_step(read_scores(folder), is_lower_better)
-    return folder / str(steps[-1] if best is None else best)
+    return latest if best is None else folder / str(best)
 
 
-def _read_json(checkpoint: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint, as Orbax's handler for JSON writes it."""
+def read_content(checkpoint: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint with its step and the digests of its arrays, as stored."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(checkpoint / METADATA_ITEM)

@@ -16,6 +16,15 @@ _ABSENT = {
     'data.version': 1,
     'distillation.init_embeddings_from_teacher': False,
     'loop.patience': 0,
+    'model.embedding_initializer_range': None,
+    'model.is_gated': False,
+    'model.kernel_initializer': 'normal',
+    'model.norm_placement': 'post',
+    'model.position_encoding': 'learned',
+    'optimizer.muon_learning_rate': 0.02,
+    'optimizer.muon_momentum': 0.95,
+    'optimizer.muon_weight_decay': 0.0,
+    'optimizer.num_decay_steps': 0,
 }
 # Parts of the stored state and of the parameters.
 _STATE = {'metric_sums': 'window'}

@@ -17,10 +17,10 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from albert_jax.model import attention, matmul, remat
+from albert_jax.model import attention, matmul, remat, rope
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
-from albert_jax.model.elementwise import activate, normalize
+from albert_jax.model.elementwise import activate, activate_gated, normalize
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
 from albert_jax.model.rounding import from_bits
 
@@ -57,8 +57,11 @@ class _Weights(nn.Module):
         return jnp.dtype(self.config.compute_dtype)
 
     @property
-    def normal(self) -> Callable[..., Array]:
-        """The initializer of every kernel and embedding table."""
+    def kernel_init(self) -> Callable[..., Array]:
+        """The initializer of every kernel."""
+        if self.config.kernel_initializer == 'fan_in':
+            # The axis of unique layers is none of the inputs.
+            return nn.initializers.lecun_normal(batch_axis=() if self.num_unique == 1 else (0,))
         return nn.initializers.truncated_normal(self.config.initializer_range)
 
 
@@ -71,7 +74,7 @@ class Dense(_Weights):
     def __call__(
         self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
-        kernel = self.weight('kernel', self.normal, (inputs.shape[-1], self.features), index)
+        kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
         outputs = matmul.dense(inputs, kernel, self.dtype)
         outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
         return checkpoint_name(outputs.astype(self.dtype), remat.DENSE_OUTPUT_NAME)
@@ -107,15 +110,23 @@ class Dropout(nn.Module):
 
 
 class Embeddings(_Weights):
-    """Word, position and segment embeddings of width E, normed, then projected to H."""
+    """Word, position and segment embeddings of width E, normed, then projected to H.
+
+    Where positions are rotations of queries and keys, there is no table of them.
+    """
 
     def setup(self) -> None:
         config = self.config
         table = functools.partial(
-            nn.Embed, features=config.embedding_size, embedding_init=self.normal
+            nn.Embed,
+            features=config.embedding_size,
+            embedding_init=nn.initializers.truncated_normal(
+                config.embedding_initializer_range or config.initializer_range
+            ),
         )
         self.word = table(config.vocab_size)
-        self.position = table(config.max_position_embeddings)
+        if config.position_encoding == 'learned':
+            self.position = table(config.max_position_embeddings)
         self.token_type = table(config.type_vocab_size)
         self.layer_norm = LayerNorm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
@@ -135,7 +146,9 @@ class Embeddings(_Weights):
         word_embeddings = self.word(input_ids)
         if perturbation is not None:
             word_embeddings = word_embeddings + perturbation
-        embedded = word_embeddings + self.position(positions)[None]
+        embedded = word_embeddings
+        if self.config.position_encoding == 'learned':
+            embedded = embedded + self.position(positions)[None]
         embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
         embedded = self.dropout(embedded, example_ids, deterministic)
         if self.config.use_embedding_projection:
@@ -153,7 +166,7 @@ class Embeddings(_Weights):
 
 
 class Attention(_Weights):
-    """Multi-head self-attention, its output map, residual and norm."""
+    """Multi-head self-attention, its output map, residual, and a norm before or after."""
 
     return_attentions: bool = False
 
@@ -170,13 +183,18 @@ class Attention(_Weights):
     ]:
         config = self.config
         dense = functools.partial(Dense, config, self.num_unique, features=config.hidden_size)
+        norm = LayerNorm(config, self.num_unique, name='layer_norm')
+        is_pre_norm = config.norm_placement == 'pre'
+        inputs = norm(hidden, index).astype(self.dtype) if is_pre_norm else hidden
         rate, dropout = config.attention_probs_dropout_prob, None
         if rate and not deterministic:
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
         query, key, value = (
-            _split_heads(dense(name=name)(hidden, index), config.num_attention_heads)
+            _split_heads(dense(name=name)(inputs, index), config.num_attention_heads)
             for name in ('query', 'key', 'value')
         )
+        if config.position_encoding == 'rope':
+            query, key = rope.rotate(query), rope.rotate(key)
         implementation = attention.choose(
             config.attention, attention.backend(), hidden.shape[1], dropout is not None
         )
@@ -191,8 +209,8 @@ class Attention(_Weights):
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
-        norm = LayerNorm(config, self.num_unique, name='layer_norm')
-        return norm(hidden + output, index).astype(self.dtype), probs
+        output = hidden + output
+        return output if is_pre_norm else norm(output, index).astype(self.dtype), probs
 
 
 def _split_heads(
@@ -204,7 +222,7 @@ def _split_heads(
 
 
 class FeedForward(_Weights):
-    """The two dense maps with the activation between them, residual and norm."""
+    """The dense maps with the activation between them, residual, and a norm before or after."""
 
     @nn.compact
     def __call__(
@@ -214,15 +232,23 @@ class FeedForward(_Weights):
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
     ) -> Float[Array, 'batch length hidden']:
-        config, num_unique = self.config, self.num_unique
-        inner = Dense(config, num_unique, features=config.intermediate_size, name='intermediate')
-        outer = Dense(config, num_unique, features=config.hidden_size, name='output')
-        output = outer(activate(inner(hidden, index), config.hidden_act), index)
+        config = self.config
+        dense = functools.partial(Dense, config, self.num_unique)
+        norm = LayerNorm(config, self.num_unique, name='layer_norm')
+        is_pre_norm = config.norm_placement == 'pre'
+        inputs = norm(hidden, index).astype(self.dtype) if is_pre_norm else hidden
+        inner = dense(features=config.ffn_size, name='intermediate')(inputs, index)
+        if config.is_gated:
+            gate = dense(features=config.ffn_size, name='gate')(inputs, index)
+            inner = activate_gated(gate, inner, config.hidden_act)
+        else:
+            inner = activate(inner, config.hidden_act)
+        output = dense(features=config.hidden_size, name='output')(inner, index)
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
-        norm = LayerNorm(config, num_unique, name='layer_norm')
-        return norm(hidden + output, index).astype(self.dtype)
+        output = hidden + output
+        return output if is_pre_norm else norm(output, index).astype(self.dtype)
 
 
 class Layer(nn.Module):
@@ -284,8 +310,9 @@ class Encoder(nn.Module):
     """All layers, as one `nn.scan` over a layer whose parameters are the same at every depth.
 
     `variable_broadcast` keeps the weights tied; `variable_axes` would give each layer its own. It
-    returns the last layer's output, and those of all layers and the attention probabilities of all
-    blocks, None where not asked for.
+    returns the last layer's output, normed where the norms stand before the sublayers, and those of
+    all layers, as each layer gives them, and the attention probabilities of all blocks, None where
+    not asked for.
     """
 
     config: AlbertConfig
@@ -314,13 +341,16 @@ class Encoder(nn.Module):
             in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_hidden_layers,
         )(config, deterministic, return_attentions, return_hidden_states, name='layer')
-        return layers(
+        hidden, of_all_layers = layers(
             hidden,
             jnp.asarray(config.unique_layer_indices(config.num_unique_attention_layers)),
             jnp.asarray(config.unique_layer_indices(config.num_unique_ffn_layers)),
             attention_mask,
             example_ids,
         )
+        if config.norm_placement == 'pre':
+            hidden = LayerNorm(config, name='layer_norm')(hidden).astype(hidden.dtype)
+        return hidden, of_all_layers
 
 
 class PretrainingModel(nn.Module):
@@ -361,7 +391,7 @@ class PretrainingModel(nn.Module):
           return_hidden_states: also return every layer's hidden states.
 
         Raises:
-          ValueError: if the sequence is longer than the position table.
+          ValueError: if the sequence is longer than `max_position_embeddings`.
         """
         encoded = self.encode(
             input_ids,
@@ -415,7 +445,7 @@ class PretrainingModel(nn.Module):
           use_pooler: without it the pooled output is zeros, and its weights need not be there.
 
         Raises:
-          ValueError: if the sequence is longer than the position table.
+          ValueError: if the sequence is longer than `max_position_embeddings`.
         """
         input_ids = jnp.asarray(input_ids)
         batch, length = input_ids.shape

@@ -11,6 +11,9 @@ SHARINGS = ('all', 'attention', 'ffn', 'none')
 COMPUTE_DTYPES = ('float32', 'bfloat16')
 REMATS = ('none', 'dense', 'attention', 'full')
 ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash')
+POSITION_ENCODINGS = ('learned', 'rope')
+NORM_PLACEMENTS = ('post', 'pre')
+KERNEL_INITIALIZERS = ('normal', 'fan_in')
 # What the sentence head learns: the order of two segments, whether they belong together, nothing.
 SENTENCE_LOSSES = ('sop', 'nsp', 'none')
 
@@ -36,13 +39,41 @@ class AlbertConfig(Settings):
         one_of(*ACTIVATIONS),
         "'gelu_tanh' is Google's (Hugging Face's 'gelu_new'), 'gelu_erf' Hugging Face's 'gelu'",
     ] = 'gelu_tanh'
-    max_position_embeddings: Annotated[int, Positive, 'tokens of the longest sequence'] = 512
+    # As GEGLU of arXiv 2002.05202, where the activation is a GELU.
+    is_gated: Annotated[
+        bool,
+        'a gate in the feed-forward, activation(x·W) · (x·V), two thirds as wide inside as '
+        'intermediate_size says: as many parameters',
+    ] = False
+    norm_placement: Annotated[
+        str,
+        one_of(*NORM_PLACEMENTS),
+        "'post': after each sublayer and residual; 'pre': before each sublayer, and after the last",
+    ] = 'post'
+    position_encoding: Annotated[
+        str,
+        one_of(*POSITION_ENCODINGS),
+        "'learned': a table added to the embeddings; 'rope': rotations of queries and keys",
+    ] = 'learned'
+    max_position_embeddings: Annotated[
+        int,
+        Positive,
+        "tokens of the longest sequence; with 'rope' a limit without weights, which may be raised",
+    ] = 512
     type_vocab_size: Annotated[int, Positive, 'segments'] = 2
     hidden_dropout_prob: Annotated[float, Probability, 'of embeddings and sublayers'] = 0.0
     attention_probs_dropout_prob: Annotated[float, Probability, 'of attention'] = 0.0
     initializer_range: Annotated[
         float, Positive, 'standard deviation of the truncated normal of every weight'
     ] = 0.02
+    embedding_initializer_range: Annotated[
+        float | None, Positive, 'the same of the embedding tables; None: initializer_range'
+    ] = None
+    kernel_initializer: Annotated[
+        str,
+        one_of(*KERNEL_INITIALIZERS),
+        "'normal': by initializer_range; 'fan_in': of variance 1 / inputs",
+    ] = 'normal'
     layer_norm_eps: Annotated[float, Positive, 'added to the variance'] = 1e-12
     num_hidden_groups: Annotated[
         int, Positive, 'layer l has the weights of group int(l / num_hidden_layers · groups)'
@@ -85,6 +116,12 @@ class AlbertConfig(Settings):
                 f'model.num_hidden_groups {self.num_hidden_groups} exceeds num_hidden_layers '
                 f'{self.num_hidden_layers}; some groups would never be used.'
             )
+        if self.position_encoding == 'rope' and self.head_size % 2:
+            raise UserError(
+                f'model.position_encoding is rope, which rotates pairs of numbers, but heads are '
+                f'of {self.head_size} (hidden_size {self.hidden_size} / num_attention_heads '
+                f'{self.num_attention_heads}); choose both so that heads are of an even size.'
+            )
         if not self.use_embedding_projection and self.embedding_size != self.hidden_size:
             raise UserError(
                 f'model.use_embedding_projection is False, which needs embedding_size '
@@ -109,6 +146,23 @@ class AlbertConfig(Settings):
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def ffn_size(self) -> int:
+        """Inner width of the feed-forward.
+
+        `intermediate_size`; two thirds of it where there is a gate, whose third kernel takes the
+        rest, rounded to the matrix units of accelerators or, in small models, to vectors of CPUs.
+        """
+        if not self.is_gated:
+            return self.intermediate_size
+        multiple = 128 if self.intermediate_size >= 1024 else 8
+        return max(1, round(self.intermediate_size * 2 / 3 / multiple)) * multiple
+
+    @property
+    def num_ffn_kernels(self) -> int:
+        """Kernels of a feed-forward, each hidden_size × ffn_size or its transpose."""
+        return 3 if self.is_gated else 2
 
     @property
     def num_unique_attention_layers(self) -> int:

@@ -36,6 +36,14 @@ def activate(inputs: Float[Array, '*rows'], name: str) -> Float[Array, '*rows']:
     return _ACTIVATIONS[name](inputs.astype(jnp.float32))
 
 
+@functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
+def activate_gated(
+    gate: Float[Array, '*rows'], inputs: Float[Array, '*rows'], name: str
+) -> Float[Array, '*rows']:
+    """`activate(gate, name) · inputs`, in float32 (arXiv 2002.05202, equation 5)."""
+    return _ACTIVATIONS[name](gate.astype(jnp.float32)) * inputs.astype(jnp.float32)
+
+
 @_recomputed
 def normalize(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '... width']:
     """Zero mean and unit variance over the last axis, in float32; no scale and no bias.

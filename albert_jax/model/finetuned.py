@@ -65,7 +65,7 @@ class FinetunedModel:
           return_attentions: also return every layer's attention probabilities.
 
         Raises:
-          ValueError: if the sequence is longer than the position table.
+          ValueError: if the sequence is longer than `max_position_embeddings`.
         """
         example_ids = batch.get('example_ids')
         if example_ids is None:

@@ -28,13 +28,15 @@ def peak_flops(device_kind: str) -> float | None:
 def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
     """FLOPs of the matrix products of one sequence, forward and backward, without recomputation.
 
+    What is elementwise is not counted: norms, activations, gates, the rotations of RoPE.
+
     Args:
       config: the model.
       length: tokens a sequence.
       num_masked: positions at which the MLM head is computed.
     """
     hidden, embedding = config.hidden_size, config.embedding_size
-    per_token = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    per_token = _dense_flops(config)
     per_token += 4 * length * hidden  # scores, and their product with the values
     num_blocks = config.num_hidden_layers * config.inner_group_num
     forward = length * num_blocks * per_token
@@ -43,6 +45,12 @@ def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
     forward += num_masked * 2 * embedding * (hidden + config.vocab_size)
     forward += 2 * hidden * (hidden + 2)
     return 3.0 * forward
+
+
+def _dense_flops(config: AlbertConfig) -> int:
+    """FLOPs of the dense maps of one block for one token: attention's four and the feed-forward."""
+    hidden = config.hidden_size
+    return 2 * hidden * (4 * hidden + config.num_ffn_kernels * config.ffn_size)
 
 
 def recomputed_flops(config: AlbertConfig, length: int) -> float:
@@ -54,13 +62,26 @@ def recomputed_flops(config: AlbertConfig, length: int) -> float:
       config: the model.
       length: tokens a sequence.
     """
-    hidden = config.hidden_size
-    dense = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
-    scores = 2 * length * hidden
-    per_token = {
-        'none': scores,
-        'dense': scores,
-        'attention': dense + scores,
-        'full': dense + 2 * scores,
-    }[config.remat]
-    return float(length * config.num_hidden_layers * config.inner_group_num * per_token)
+    dense, scores = _dense_flops(config), 2 * length * config.hidden_size
+    num_blocks = config.num_hidden_layers * config.inner_group_num
+    per_token = num_blocks * scores
+    if config.remat in ('attention', 'full'):
+        per_token += num_blocks * dense
+        if config.norm_placement == 'pre':
+            # The last map of a layer is only added to: no gradient needs its output.
+            per_token -= config.num_hidden_layers * 2 * config.hidden_size * config.ffn_size
+    if config.remat == 'full':
+        per_token += num_blocks * scores
+    return float(length * per_token)
+
+
+def newton_schulz_flops(rows: int, columns: int, num_steps: int) -> float:
+    """FLOPs of Newton-Schulz steps X ← aX + (bA + cA²)X with A = XXᵀ, X no higher than wide.
+
+    Args:
+      rows: of the matrix.
+      columns: of the matrix; where there are fewer, its transpose is taken.
+      num_steps: how often.
+    """
+    low, high = sorted((rows, columns))
+    return num_steps * (4.0 * low**2 * high + 2.0 * low**3)

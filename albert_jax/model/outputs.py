@@ -16,7 +16,8 @@ class PretrainingOutput:
     pooled_output: Float[Array, 'batch hidden']
     mlm_logits: Float[Array, 'batch positions vocab']
     sop_logits: Float[Array, 'batch 2']
-    # The projected embeddings and then every layer's output; None unless asked for.
+    # The projected embeddings and then every layer's output, before the final norm of models whose
+    # norms stand before the sublayers; None unless asked for.
     hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None = None
     # None unless asked for; with inner groups, every inner block of every layer in turn.
     attention_probs: Float[Array, 'layers batch heads length length'] | None = None
@@ -30,8 +31,8 @@ class EncoderOutput:
     last_hidden_state: Float[Array, 'batch length hidden']
     # float32; zeros without the pooler.
     pooled_output: Float[Array, 'batch hidden']
-    # The projected embeddings and then every layer's output, in the compute dtype; None unless
-    # asked for.
+    # The projected embeddings and then every layer's output, before the final norm if there is one,
+    # in the compute dtype; None unless asked for.
     hidden_states: Float[Array, 'layers_and_one batch length hidden'] | None = None
     # None unless asked for; with inner groups, every inner block of every layer in turn.
     attention_probs: Float[Array, 'layers batch heads length length'] | None = None

@@ -14,13 +14,14 @@ from albert_jax.data.batch import batch_shapes
 from albert_jax.model import attention
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import recomputed_flops, train_flops
+from albert_jax.model.paths import flatten
 from albert_jax.model.paths import num_params as num_params_of
 from albert_jax.planning import hlo
 from albert_jax.planning.hlo import Program
 from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import objectives
-from albert_jax.training.optimizer import make_optimizer
+from albert_jax.training.optimizer import make_optimizer, update_flops
 from albert_jax.training.placement import (
     candidate_microbatches,
     is_out_of_memory,
@@ -30,10 +31,7 @@ from albert_jax.training.placement import (
 from albert_jax.training.sharding import batch_sharding, choose_fsdp, with_shardings
 from albert_jax.training.step import init_state, make_train_step, state_shardings
 
-_BYTES_PER_PARAM = 4
-_NUM_MOMENTS = 2
-# Read: weights, gradient, moments; written: weights, moments.
-_BYTES_OF_AN_UPDATE = 7 * 4
+_BYTES_PER_NUMBER = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +45,8 @@ class OnPaper:
     # Of one step over the whole batch: what the model needs, and what remat computes again.
     model_flops: float
     recomputed_flops: float
+    # Of one update, on each copy of the state.
+    update_flops: float
     # No step can be faster than any of these.
     flops_seconds: float
     memory_seconds: float
@@ -93,7 +93,8 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
 
     model, pretraining, loop = run.albert, run.pretraining, run.loop
     chip, num_devices = where.chip, where.num_devices
-    num_params = num_params_of(_param_shapes(run))
+    shapes = _param_shapes(run)
+    num_params, num_moments = num_params_of(shapes), _num_moments(run, shapes)
     num_fsdp = loop.num_fsdp or choose_fsdp(num_params, num_devices)
     if loop.num_devices not in (0, num_devices):
         raise UserError(
@@ -111,12 +112,15 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
     again = recomputed_flops(model, length) * loop.batch_size
 
     # Every dense map reads its input and writes its output once a pass, in bfloat16.
-    hidden, inner = model.hidden_size, model.intermediate_size
+    hidden = model.hidden_size
     passes = 3 + (1 if model.remat in ('full', 'attention') else 0)
-    per_token = 2 * (4 * 2 * hidden + 2 * (hidden + inner)) * passes
+    ffn = model.num_ffn_kernels * (hidden + model.ffn_size)
+    per_token = 2 * (4 * 2 * hidden + ffn) * passes
     num_blocks = model.num_hidden_layers * model.inner_group_num
     traffic = loop.batch_size * length * num_blocks * per_token / num_devices
-    traffic += _BYTES_OF_AN_UPDATE * num_params / num_fsdp
+    # Read: weights, gradient, moments; written: weights, moments.
+    traffic += _BYTES_PER_NUMBER * (3 * num_params + 2 * num_moments) / num_fsdp
+    updating = update_flops(run.optimizer, {path: x.shape for path, x in flatten(shapes).items()})
 
     if num_fsdp > 1:
         # Kernels gathered in bfloat16, gradients scattered in float32, then summed over `data`.
@@ -127,12 +131,13 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
         sent = 2 * 4 * num_params * (num_devices - 1) / num_devices
     return OnPaper(
         num_params=num_params,
-        params_bytes=_BYTES_PER_PARAM * num_params,
-        optimizer_bytes=_BYTES_PER_PARAM * _NUM_MOMENTS * num_params,
+        params_bytes=_BYTES_PER_NUMBER * num_params,
+        optimizer_bytes=_BYTES_PER_NUMBER * num_moments,
         num_fsdp=num_fsdp,
         model_flops=flops,
         recomputed_flops=again,
-        flops_seconds=(flops + again) / (chip.peak_flops * num_devices),
+        update_flops=updating,
+        flops_seconds=((flops + again) / num_devices + updating / num_fsdp) / chip.peak_flops,
         memory_seconds=traffic / chip.memory_bandwidth,
         network_seconds=sent / chip.link_bandwidth,
     )
@@ -163,6 +168,13 @@ def compile_step(run: PretrainRun, where: Slice) -> Compiled | TooBig:
 def _param_shapes(run: PretrainRun) -> PyTree:
 
     return jax.eval_shape(functools.partial(init_params, run.albert), jax.random.key(0))
+
+
+def _num_moments(run: PretrainRun, shapes: PyTree) -> int:
+    """Numbers that the optimizer keeps, its counters aside."""
+    optimizer = make_optimizer(run.optimizer, run.loop.num_steps, run.albert)
+    state = jax.eval_shape(optimizer.init, shapes)
+    return sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
 
 
 def lower_step(run: PretrainRun, devices: list[Any], num_microbatches: int) -> Any:

@@ -73,14 +73,23 @@ def _add_paper(table: Table, run: PretrainRun, paper: OnPaper) -> None:
     for row in (
         ('parameters', f'{paper.num_params / 1e6:,.1f} M',
          f'{_size(paper.params_bytes)} in float32'),
-        ('optimizer state', _size(paper.optimizer_bytes), f'two moments{split}'),
+        ('optimizer state', _size(paper.optimizer_bytes), f'moments{split}'),
         ('arithmetic a step', f'{paper.model_flops / 1e15:,.2f} PFLOP', 'of the model'),
         ('  again, by remat', again, run.albert.remat),
+        *_update_rows(run, paper),
         ('no step faster than', _time(paper.flops_seconds), 'by arithmetic'),
         ('', _time(paper.memory_seconds), 'by memory bandwidth'),
         ('', _time(paper.network_seconds), 'by the network between chips'),
     ):  # fmt: skip
         table.add_row(*row)
+
+
+def _update_rows(run: PretrainRun, paper: OnPaper) -> list[tuple[str, str, str]]:
+    """The products of an update, where the optimizer has any."""
+    if not paper.update_flops:
+        return []
+    note = f"{run.optimizer.name}'s, on each copy of the state"
+    return [('  of the update', f'{paper.update_flops / 1e15:,.2f} PFLOP', note)]
 
 
 def _add_compiled(

@@ -17,15 +17,17 @@ from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
 from albert_jax.data.unigram import unigram_baseline
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
+from albert_jax.interop.native import expected_shapes
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
-from albert_jax.pretraining import warm_start
+from albert_jax.pretraining import continuation, warm_start
+from albert_jax.pretraining.continuation import Trunk, read_trunk
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.loop import train
-from albert_jax.training.optimizer import make_optimizer, schedule
+from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
 from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
 
 # Fields of the loop that decide what is computed, logged or called best.
@@ -79,6 +81,8 @@ class Prepared:
     batches: Batches
     # Parts of the parameters, on the host; None for random ones.
     start: dict[str, Any] | None
+    # What it goes on with in place of them.
+    trunk: Trunk | None = None
 
     @property
     def num_eval_batches(self) -> int:
@@ -113,15 +117,19 @@ def prepare(run: PretrainRun) -> Prepared:
             f'model.vocab_size, which is {run.albert.vocab_size}; set '
             f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
         )
-    start = None
-    if run.init_from:
+    start = trunk = None
+    if run.continue_training:
+        trunk = read_trunk(run.init_from)
+    elif run.init_from:
         start = warm_start.start_params(run.init_from, run.albert, corpus.tokenizer)
-    return Prepared(run, corpus, _batches(run, corpus), start)
+    return Prepared(run, corpus, _batches(run, corpus), start, trunk)
 
 
 def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
     loop, pretraining = run.loop, run.pretraining
-    data = functools.partial(PretrainingData, batch_size=loop.batch_size, seed=loop.seed)
+    data = functools.partial(
+        PretrainingData, batch_size=loop.batch_size, seed=loop.seed, num_steps=loop.num_steps
+    )
     fingerprints: dict[str, Any] = {'fingerprint': corpus.fingerprint, 'version': DATA_VERSION}
     num_short, long = pretraining.short_phase_steps, data(corpus, 'train', pretraining)
     phases = {num_short: _Phase(long, pretraining)}
@@ -141,9 +149,12 @@ def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
 
 
 def _work(prepared: Prepared, step: int) -> Work:
-    """What an example of a step takes."""
+    """What an example of a step takes, its share of the update included."""
+    run = prepared.run
     length, num_predictions = prepared.batches.sequence(step)
-    return Work(length, train_flops(prepared.run.albert, length, num_predictions))
+    flops = train_flops(run.albert, length, num_predictions)
+    updating = update_flops(run.optimizer, expected_shapes(run.albert))
+    return Work(length, flops + updating / run.loop.batch_size)
 
 
 def make_job(
@@ -154,6 +165,9 @@ def make_job(
     Args:
       prepared: the run.
       distillation: what a teacher adds to it, if there is one.
+
+    Raises:
+      UserError: if it cannot go on with the state of another run.
     """
     run, start = prepared.run, prepared.start
     model, pretraining = run.albert, run.pretraining
@@ -172,6 +186,9 @@ def make_job(
     if distillation is not None:
         init = distillation.extend_init(init)
         fingerprint |= distillation.resume_fingerprint
+    if prepared.trunk is not None:
+        continuation.check(prepared.trunk, run, fingerprint)
+        fingerprint['start'] = {'state': prepared.trunk.digest, 'step': prepared.trunk.step}
     return TrainingJob(
         objective=objectives.pretraining(
             model,
@@ -197,6 +214,7 @@ def make_job(
             is_lower_better=run.loop.is_lower_better,
         ),
         start_params=start,
+        start_checkpoint=prepared.trunk and prepared.trunk.checkpoint,
         frozen=distillation.frozen if distillation else {},
     )
 

@@ -16,7 +16,14 @@ from albert_jax.model.config import AlbertConfig
 from albert_jax.model.paths import flatten
 
 # What decides how weights are used, and cannot be seen in their shapes.
-_SAME = ('num_attention_heads', 'hidden_act', 'sharing')
+_SAME = (
+    'num_attention_heads',
+    'hidden_act',
+    'sharing',
+    'position_encoding',
+    'norm_placement',
+    'is_gated',
+)
 
 
 def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -39,12 +46,13 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
             f'init_from={init_from} has another vocabulary than the corpus; prepare the corpus '
             f'with --vocabulary=FILE of that one.'
         )
-    for name in _SAME:
-        if getattr(start.config, name) != getattr(model, name):
-            raise UserError(
-                f'init_from={init_from} has {name}={getattr(start.config, name)}, the model of '
-                f'this run {getattr(model, name)}.'
-            )
+    differing = [
+        f'{name}={getattr(start.config, name)}, the model of this run {getattr(model, name)}'
+        for name in _SAME
+        if getattr(start.config, name) != getattr(model, name)
+    ]
+    if differing:
+        raise UserError(f'init_from={init_from} has {", and ".join(differing)}.')
     params = {part: tree for part, tree in start.params.items() if part != 'head'}
     wanted = expected_shapes(model)
     shapes = {path: leaf.shape for path, leaf in flatten(params).items()}

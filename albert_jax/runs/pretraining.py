@@ -36,6 +36,19 @@ class PretrainingSettings(Settings):
     masked_fraction: Annotated[
         float, Positive, Probability, 'share of the tokens that is predicted'
     ] = 0.15
+    final_masked_fraction: Annotated[
+        float | None,
+        Positive,
+        Probability,
+        'that share in the last step, to which it changes by the same amount in each step '
+        '(arXiv 2305.15096); None: the same in all',
+    ] = None
+    eval_masked_fraction: Annotated[
+        float | None,
+        Positive,
+        Probability,
+        'that share in held-out batches; None: as in the last step',
+    ] = None
     max_ngram: Annotated[int, Positive, 'whole words masked together at most, p(n) ∝ 1/n'] = 3
     short_fraction: Annotated[
         float, Probability, 'share of the sequences that is cut to a random length'
@@ -67,7 +80,32 @@ class PretrainingSettings(Settings):
         )
 
     @property
+    def held_out(self) -> 'PretrainingSettings':
+        """The settings of held-out batches, of which all have the same share of predictions."""
+        fraction = self.eval_masked_fraction or self.final_masked_fraction or self.masked_fraction
+        return dataclasses.replace(
+            self, masked_fraction=fraction, final_masked_fraction=None, eval_masked_fraction=None
+        )
+
+    def masked_fraction_at(self, step: int, num_steps: int) -> float:
+        """The share of the tokens that is predicted in a step.
+
+        Args:
+          step: from 0.
+          num_steps: of the run.
+        """
+        first, last = self.masked_fraction, self.final_masked_fraction
+        if last is None:
+            return first
+        done = min(step / max(num_steps - 1, 1), 1.0)
+        return (1 - done) * first + done * last
+
+    @property
     def max_predictions_per_sequence(self) -> int:
-        """Places for predictions in each row: those of a full one, up to a multiple of 8."""
-        full = self.masked_fraction * self.sequence_length
+        """Places for predictions in each row: those of a full one, up to a multiple of 8.
+
+        They are as many in every step: those of the step with the most predictions.
+        """
+        largest = max(self.masked_fraction, self.final_masked_fraction or 0.0)
+        full = largest * self.sequence_length
         return math.ceil((full + 1) / _PREDICTIONS_MULTIPLE) * _PREDICTIONS_MULTIPLE

@@ -54,7 +54,8 @@ def _section(address: str) -> str:
 
 
 def _row(field: Field, commands: list[str]) -> str:
-    default = '*size*' if field.default is None else f'`{field.default!r}`'
+    is_of_size = field.default is None and field.address.startswith('model.')
+    default = '*size*' if is_of_size else f'`{field.default!r}`'
     kind = f'{field.kind}, {field.bounds}' if field.bounds else field.kind
     return f'| `{field.address}` | {kind} | {default} | {field.doc} | {", ".join(commands)} |'
 

@@ -28,6 +28,11 @@ class PretrainRun(Settings):
     init_from: Annotated[
         str, 'weights to start from: anything that albert_jax.load takes; empty: random'
     ] = ''
+    continue_training: Annotated[
+        bool,
+        "go on at init_from's step with its moments, too: a run of pretrain with the same recipe "
+        'up to there',
+    ] = False
     model: ModelSettings = ModelSettings(size='albert_base', compute_dtype='bfloat16', remat='full')
     data: PretrainDataSettings = PretrainDataSettings()
     pretraining: PretrainingSettings = PretrainingSettings()
@@ -36,7 +41,12 @@ class PretrainRun(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.optimizer.check_warmup(self.loop.num_steps)
+        self.optimizer.check_num_steps(self.loop.num_steps)
+        if self.continue_training and not self.init_from:
+            raise UserError(
+                'continue_training is True, but init_from is empty; set it to the run that this '
+                'one goes on from.'
+            )
         length, positions = self.pretraining.sequence_length, self.albert.max_position_embeddings
         if length > positions:
             raise UserError(
@@ -76,7 +86,7 @@ class FinetuneRun(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.optimizer.check_warmup(self.loop.num_steps)
+        self.optimizer.check_num_steps(self.loop.num_steps)
         if self.init_from and self.model.size:
             raise UserError(
                 f'model.size is {self.model.size!r}, but the model of init_from has its own; leave '

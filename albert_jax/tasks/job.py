@@ -19,7 +19,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
-from albert_jax.interop.native import DISTILLATION_PARAMS, Pretrained, read
+from albert_jax.interop.native import DISTILLATION_PARAMS, Pretrained, expected_shapes, read
 from albert_jax.model.flops import train_flops
 from albert_jax.model.heads import Head
 from albert_jax.runs.runs import FinetuneRun
@@ -34,7 +34,7 @@ from albert_jax.tasks.task import Task, digest_of
 from albert_jax.training.job import TrainingJob
 from albert_jax.training.loop import train
 from albert_jax.training.objectives import AuxiliaryTraining
-from albert_jax.training.optimizer import make_optimizer, schedule
+from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
 from albert_jax.training.sharding import make_mesh, replicated
 from albert_jax.training.telemetry import Work
 
@@ -188,7 +188,8 @@ def make_job(
         prepared.train, run.loop.batch_size, task.settings.max_length, tokenizer.pad_id, seed
     )
     mean_length = int(prepared.train.lengths.mean() * prepared.train.num_choices)
-    work = Work(mean_length, train_flops(config, mean_length, 0))
+    updating = update_flops(run.optimizer, expected_shapes(config)) / run.loop.batch_size
+    work = Work(mean_length, train_flops(config, mean_length, 0) + updating)
     special_ids = (
         tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id,
     )  # fmt: skip

@@ -169,7 +169,7 @@ def _scaled_update(
     depth = config.num_hidden_layers
     if name.startswith('embeddings/'):
         return update * settings.layer_decay**depth
-    if name.startswith('encoder/') and settings.layer_decay != 1:
+    if name.startswith('encoder/layer/') and settings.layer_decay != 1:
         layers = jnp.arange(depth).repeat(config.inner_group_num)
         factors = settings.layer_decay ** (depth - 1 - layers.astype(jnp.float32))
         return update * factors.reshape(-1, *(1,) * (update.ndim - 1))

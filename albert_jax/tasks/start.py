@@ -11,7 +11,7 @@ import numpy as np
 from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer, source
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, expected_shapes
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES, AlbertConfig
 from albert_jax.model.paths import select
@@ -56,6 +56,7 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
     if run.from_scratch:
         return dataclasses.replace(start, config=model, params={}, head=None, run={})
     params = _encoder_of(start.params)
+    _check_weights(run, start.config, model)
     if 'pooler' not in params:
         params['pooler'] = jax.device_get(
             jax.jit(lambda: init_params(model, jax.random.key(0))['pooler'])()
@@ -64,6 +65,38 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
             f'note: {run.init_from} has no pooler; it is drawn at random and trained with the head.'
         )
     return dataclasses.replace(start, config=model, params=params)
+
+
+def _check_weights(run: FinetuneRun, source: AlbertConfig, model: AlbertConfig) -> None:
+    """Refuses changes of the model that the weights of `init_from` are not of.
+
+    Args:
+      run: of the fine-tuning.
+      source: the model of `init_from`.
+      model: the same with the config's changes.
+    """
+    if model == source or expected_shapes(model) == expected_shapes(source):
+        return
+    changed = {
+        name: value
+        for name, value in run.model.changes().items()
+        if value != getattr(source, name) and _changes_weights(source, name, value)
+    }
+    there = ', '.join(f'{name}={getattr(source, name)}' for name in changed)
+    here = ', '.join(f'{name}={value}' for name, value in changed.items())
+    raise UserError(
+        f'The weights of init_from={run.init_from} are of a model with {there}, but the config '
+        f'says {here}; leave that out, or set --config.from_scratch=True.'
+    )
+
+
+def _changes_weights(source: AlbertConfig, name: str, value: Any) -> bool:
+    """Whether a field alone asks for other weights, or is impossible alone."""
+    try:
+        changed = dataclasses.replace(source, **{name: value})
+    except UserError:
+        return True
+    return expected_shapes(changed) != expected_shapes(source)
 
 
 def random_params(config: AlbertConfig, seed: int) -> dict[str, Any]:

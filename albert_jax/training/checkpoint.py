@@ -23,12 +23,14 @@ from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.interop import old_names, run_folder
 from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata
-from albert_jax.interop.native import METADATA_ITEM
+from albert_jax.interop.native import METADATA_ITEM, read_content
 from albert_jax.interop.run_folder import FOLDER
 from albert_jax.training import distributed
 from albert_jax.training.step import TrainState
 
-_ITEMS = ('params', 'training')
+# The item with all of a state but its parameters.
+STATE_ITEM = 'training'
+_ITEMS = ('params', STATE_ITEM)
 
 
 class Checkpoints:
@@ -191,12 +193,7 @@ class Checkpoints:
             ),
         )
         restored = {name: composite[name] for name in _ITEMS}
-        check_digests(restored, content['digests'])
-        return dataclasses.replace(
-            abstract_state,
-            params=old_names.todays_params(restored['params']),
-            **old_names.todays_state(restored['training']),
-        )
+        return _state_of(restored, content, abstract_state)
 
     def _move_aside(self, step: int, message: str) -> None:
         folder = self._directory.parent / 'damaged'
@@ -272,8 +269,46 @@ def _items(state: TrainState, is_stored_old: bool = False) -> dict[str, PyTree]:
     }
     return {
         'params': old_names.stored_params(state.params, is_stored_old),
-        'training': old_names.stored_state(training, is_stored_old),
+        STATE_ITEM: old_names.stored_state(training, is_stored_old),
     }
+
+
+def _state_of(
+    restored: Mapping[str, PyTree], content: Mapping[str, Any], abstract_state: TrainState
+) -> TrainState:
+    """The state of a checkpoint's items, after a check of their digests."""
+    check_digests(restored, content['digests'])
+    return dataclasses.replace(
+        abstract_state,
+        params=old_names.todays_params(restored['params']),
+        **old_names.todays_state(restored[STATE_ITEM]),
+    )
+
+
+def read_state(checkpoint: Path, abstract_state: TrainState) -> TrainState:
+    """The state in a checkpoint of another run, which is only read.
+
+    Args:
+      checkpoint: its folder.
+      abstract_state: shapes, types and shardings of the state.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    try:
+        content = read_content(checkpoint)
+        items = _items(abstract_state, old_names.is_old(content))
+        with ocp.StandardCheckpointer() as reader:
+            restored = {
+                name: reader.restore(checkpoint.absolute() / name, items[name]) for name in _ITEMS
+            }
+        return _state_of(restored, content, abstract_state)
+    except Exception as error:  # whatever the storage raises
+        if _is_lost_process(error):
+            raise
+        raise UserError(
+            f'{checkpoint} cannot be read as the state of a training: {first_line(error, 160)}.'
+        ) from error
 
 
 def _check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:

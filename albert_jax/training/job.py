@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import optax
@@ -61,6 +62,8 @@ class TrainingJob:
     metadata: CheckpointMetadata
     # What the training starts from, on the host; None for nothing.
     start_params: PyTree | None = None
+    # The checkpoint of another run whose state the training goes on with; None for a new state.
+    start_checkpoint: Path | None = None
     # Weights that the objective finds beside the parameters and that stay as they are.
     frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

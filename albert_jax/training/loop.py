@@ -16,7 +16,7 @@ from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
 from albert_jax.training import distributed
-from albert_jax.training.checkpoint import Checkpoints
+from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.patience import History
@@ -61,7 +61,7 @@ def train(
         distributed.check_shared(workdir)
         state = checkpoints.restore(placement.abstract_state, job.metadata)
         if state is None:
-            state = placement.make_state(job.start_params)
+            state = _first_state(job, placement)
         first_step = int(state.step)
         history = History(job.best_metric, job.is_lower_better, settings.patience)
         history.read(workdir, first_step)
@@ -77,6 +77,13 @@ def train(
             print(f'Resuming from step {first_step} of {settings.num_steps}.')
         run = _Run(job, settings, workdir, placement, checkpoints, history, first_step)
         return run(state, lacks_evaluation, num_profiled)
+
+
+def _first_state(job: TrainingJob, placement: Placement) -> TrainState:
+    """The state that a training starts with."""
+    if job.start_checkpoint is not None:
+        return read_state(job.start_checkpoint, placement.abstract_state)
+    return placement.make_state(job.start_params)
 
 
 def _check_best_metric(job: TrainingJob, abstract_state: TrainState) -> None:
@@ -244,7 +251,9 @@ class _Run:
     def _make_up_for_evaluation(self, state: TrainState) -> None:
         """Evaluates the state of a checkpoint that was saved without metrics."""
         settings, step = self._settings, self._step
-        is_saved = step % settings.checkpoint_every == 0 or step == settings.num_steps
+        is_due = step % settings.checkpoint_every == 0 or step == settings.num_steps
+        # A state that the training started with is no checkpoint of it.
+        is_saved = is_due and self._checkpoints.latest_step() == step
         if self._evaluated(state) and is_saved:
             self._checkpoints.add_score(step, self._history.scores[-1])
 

@@ -1,37 +1,51 @@
-"""LAMB as ALBERT uses it and AdamW, as optax chains; what decays, what adapts; schedules.
+"""LAMB as ALBERT uses it, AdamW and Muon, as optax chains; what decays, what adapts; schedules.
 
 LAMB is arXiv 1904.00962, algorithm 2, in the form of google-research/albert: gradients clipped by
 their global norm, no bias correction, norms and biases outside both decay and trust ratio, and one
 trust ratio a layer where layers are stacked in one array. `optax.lamb` differs in all four.
+
+Muon (K. Jordan, 2024; arXiv 2502.16982) is optax.contrib's: momentum of Nesterov's kind, made
+orthogonal by five steps of a Newton-Schulz iteration, times √max(1, columns / rows). It updates the
+kernels between hidden layers, each layer by itself where layers are stacked; AdamW updates the
+embedding tables, heads, norms and biases.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PyTree
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.flops import newton_schulz_flops
 from albert_jax.model.paths import path_name
 from albert_jax.runs.optimizer import OptimizerSettings
 
 # First match wins: (path, does it decay and adapt?). A path that nothing matches is an error.
 _DECAY_RULES = ((r'(^|/)(bias|scale)$', False), (r'(^|/)(kernel|embedding)$', True))
+# What Muon updates: the kernels that take hidden activations to hidden activations.
+_MUON_KERNELS = re.compile(r'^(encoder/.*|embeddings/projection|pooler)/kernel$')
+_NUM_NEWTON_SCHULZ_STEPS = 5
 
 
 def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
     """Learning rate by step: a linear warmup from 0, then what `settings.schedule` names.
 
     'google_linear' is google-research/albert's: its decay counts from step 0, so that the rate
-    jumps down at the end of the warmup. All the others start their decay at the peak.
+    jumps down at the end of the warmup. All the others start their decay at the peak. 'wsd' stays
+    there up to the last `num_decay_steps`, in which it falls as 1 − √t: the cooldown that was best
+    in arXiv 2405.18392 and is ModernBERT's (arXiv 2412.13663).
 
     Raises:
-      UserError: if the warmup does not end before `total_steps`.
+      UserError: if the warmup or the decay do not fit into `total_steps`.
     """
-    settings.check_warmup(total_steps)
+    settings.check_num_steps(total_steps)
     warmup, peak, end = settings.warmup_steps, settings.learning_rate, settings.end_learning_rate
     rest = total_steps - warmup
     match settings.schedule:
@@ -46,6 +60,10 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
             decay = optax.polynomial_schedule(peak, end, settings.power, rest)
         case 'cosine':
             decay = optax.cosine_decay_schedule(peak, rest, end / peak)
+        case 'wsd':
+            stable = optax.constant_schedule(peak)
+            num_stable = rest - settings.num_decay_steps
+            decay = optax.join_schedules([stable, _cooldown(settings)], [num_stable])
         case _:
             cycle = optax.cosine_decay_schedule(peak, -(-rest // settings.num_cycles), end / peak)
             steps = -(-rest // settings.num_cycles)
@@ -58,24 +76,104 @@ def schedule(settings: OptimizerSettings, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
+def _cooldown(settings: OptimizerSettings) -> optax.Schedule:
+    """The last steps of 'wsd', counted from the first of them."""
+    num_steps = max(settings.num_decay_steps, 1)
+
+    def rate(count: ArrayLike) -> Array:
+        done = jnp.clip(jnp.asarray(count) / num_steps, 0.0, 1.0)
+        fall = settings.learning_rate - settings.end_learning_rate
+        return settings.learning_rate - fall * jnp.sqrt(done)
+
+    return rate
+
+
 def make_optimizer(
     settings: OptimizerSettings, total_steps: int, config: AlbertConfig
 ) -> optax.GradientTransformation:
     """The chain that `settings` describe, for the parameters of a model of this `config`."""
-    parts = []
+    rate = schedule(settings, total_steps)
+    rules = _moments_rules(settings, rate, config)
+    if settings.name == 'muon':
+        adamw = optax.chain(*rules)
+        rules = [optax.partition({'muon': _muon(settings, rate), 'adamw': adamw}, _muon_or_adamw)]
     if settings.clip_norm:
-        parts.append(optax.clip_by_global_norm(settings.clip_norm))
-    parts.append(
-        scale_by_moments(settings.beta1, settings.beta2, settings.eps, settings.bias_correction)
-    )
-    if settings.weight_decay:
-        parts.append(optax.add_decayed_weights(settings.weight_decay, mask=decays))
-    if settings.l1:
-        parts.append(add_l1(settings.l1))
+        rules = [optax.clip_by_global_norm(settings.clip_norm), *rules]
+    return optax.chain(*rules)
+
+
+def _moments_rules(
+    settings: OptimizerSettings, rate: optax.Schedule, config: AlbertConfig
+) -> list[optax.GradientTransformation]:
+    """LAMB or AdamW, without clipping."""
+    moments = settings.beta1, settings.beta2, settings.eps, settings.bias_correction
+    rules = [scale_by_moments(*moments), *_decay_rules(settings.weight_decay, settings.l1)]
     if settings.name == 'lamb':
-        parts.append(scale_by_trust_ratio(lambda path: is_stacked(path, config)))
-    parts.append(optax.scale_by_learning_rate(schedule(settings, total_steps)))
-    return optax.chain(*parts)
+        rules.append(scale_by_trust_ratio(lambda path: is_stacked(path, config)))
+    return [*rules, optax.scale_by_learning_rate(rate)]
+
+
+def _decay_rules(weight_decay: float, l1: float) -> list[optax.GradientTransformation]:
+    rules: list[optax.GradientTransformation] = []
+    if weight_decay:
+        rules.append(optax.add_decayed_weights(weight_decay, mask=decays))
+    if l1:
+        rules.append(add_l1(l1))
+    return rules
+
+
+def _muon(settings: OptimizerSettings, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon's rule, for its kernels alone."""
+    relative_rate = settings.muon_learning_rate / settings.learning_rate
+    return optax.chain(
+        scale_by_muon(
+            beta=settings.muon_momentum,
+            ns_steps=_NUM_NEWTON_SCHULZ_STEPS,
+            weight_dimension_numbers=_per_layer,
+        ),
+        optax.stateless(_scale_by_shape),
+        *_decay_rules(settings.muon_weight_decay, settings.l1),
+        optax.scale_by_learning_rate(lambda count: relative_rate * rate(count)),
+    )
+
+
+def _per_layer(kernels: PyTree) -> PyTree:
+    """The last two axes of each kernel are a matrix's; one before them counts layers."""
+    return jax.tree.map(lambda _: MuonDimensionNumbers(reduction_axis=-2, output_axis=-1), kernels)
+
+
+def _scale_by_shape(updates: PyTree, params: PyTree) -> PyTree:
+    """Scales updates so that they change a layer's outputs alike, whatever its shape."""
+    del params
+
+    def scaled(update: Array) -> Array:
+        rows, columns = update.shape[-2:]
+        return update * max(1.0, columns / rows) ** 0.5
+
+    return jax.tree.map(scaled, updates)
+
+
+def _muon_or_adamw(params: PyTree) -> PyTree:
+    """The rule of each parameter, by name."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: 'muon' if _MUON_KERNELS.search(path_name(path)) else 'adamw', params
+    )
+
+
+def update_flops(settings: OptimizerSettings, shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """FLOPs of the matrix products of one update; 0 for rules that have none.
+
+    Args:
+      settings: of the optimizer.
+      shapes: of the parameters, by path.
+    """
+    if settings.name != 'muon':
+        return 0.0
+    return sum(
+        math.prod(shape[:-2]) * newton_schulz_flops(shape[-2], shape[-1], _NUM_NEWTON_SCHULZ_STEPS)
+        for path, shape in shapes.items()
+        if _MUON_KERNELS.search(path)
+    )
 
 
 def decays(params: PyTree) -> PyTree:

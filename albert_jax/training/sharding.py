@@ -27,7 +27,7 @@ REPLICATED = PartitionSpec()
 # sublayer with several unique layers has one more before them. A path that nothing matches is an
 # error.
 _RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
-    (r'(^|/)(bias|scale|count)$', ()),
+    (r'(^|/)(bias|scale|count|ns_coeffs)$', ()),
     (r'(^|/)embedding$', (-2, -1)),
     (r'(^|/)kernel$', (-1, -2)),
 )
