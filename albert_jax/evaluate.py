@@ -5,6 +5,7 @@ from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Score a fine-tuned model with the official metrics of its task, each example once; or a pretrained
@@ -21,15 +22,18 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Prints a table of metrics; writes the predictions if asked."""
     parser = command.parser('albert_jax.evaluate', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--checkpoint', required=True, help='a fine-tuned model, in any format')
     parser.add_argument(
-        '--data', required=True, help="a labelled file or folder in the task's format, or a corpus"
+        '--checkpoint', required=True, type=expand, help='a fine-tuned model, in any format'
     )
+    parser.add_argument(
+        '--data', required=True, type=expand,
+        help="a labelled file or folder in the task's format, or a corpus",
+    )  # fmt: skip
     parser.add_argument('--task', help='where the checkpoint does not say')
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
-    parser.add_argument('--output', type=Path, help='folder for predictions or results')
+    parser.add_argument('--output', type=local_path, help='folder for predictions or results')
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:

@@ -32,6 +32,8 @@ import sys, logging
 import torch
 from flask import Flask, jsonify, request
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from albert_jax.cli.paths import local_path
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
@@ -122,7 +124,9 @@ def main() -> None:
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument('--checkpoint', required=True, help='a fine-tuned classifier')
-    parser.add_argument('--texts', required=True, type=Path, help='a TSV with a column sentence')
+    parser.add_argument(
+        '--texts', required=True, type=local_path, help='a TSV with a column sentence'
+    )
     parser.add_argument('--seconds', type=float, default=20, help='of each turn (20)')
     parser.add_argument('--turns', type=int, default=2, help='of each server (2)')
     flags = parser.parse_args()
