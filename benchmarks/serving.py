@@ -25,6 +25,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import NamedTuple
 
+from albert_jax.cli.paths import local_path
+
 NUM_CLIENTS = 32
 _THEIRS, _OURS = 'Flask, torch', 'albert_jax'
 _FLASK = """
@@ -32,8 +34,6 @@ import sys, logging
 import torch
 from flask import Flask, jsonify, request
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from albert_jax.cli.paths import local_path
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()

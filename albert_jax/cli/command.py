@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.cli.python_file import error_in_file, load_python_file
 from albert_jax.cli.sections import flatten_sections
@@ -26,6 +27,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     # What the compiler and the checkpoint library tell is no business of the person who waits.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.ERROR)
+    silence_without_chips()
     try:
         status = main(sys.argv[1:])
     except UserError as error:

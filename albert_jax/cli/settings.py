@@ -102,7 +102,7 @@ class Settings:
                 raise UserError(
                     f'{self.address(field.name)} is {value!r}; it must be a finite number.'
                 )
-            if field.is_path:
+            if field.is_path and isinstance(value, str):
                 object.__setattr__(self, field.name, expand(value))
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
+from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
 from albert_jax.tasks.task import Outputs, Task, check_fields, softmax
 
@@ -203,12 +203,7 @@ class TextTask(Task[TextExample]):
                 )
             return None
         if self.is_regression:
-            try:
-                is_number = math.isfinite(float(value))
-            except ValueError:
-                is_number = False
-            if not is_number:
-                raise UserError(f'{row.where}: the label {value!r} is not a number.')
+            parse_number(value, row.where)
         elif self.labels and value not in self.labels:
             raise UserError(
                 f'{row.where}: the label {value!r} is unknown; there are {", ".join(self.labels)}.'
@@ -282,7 +277,8 @@ class TextTask(Task[TextExample]):
 
     def _targets(self, examples: Sequence[TextExample], head: Head) -> np.ndarray:
         if self.is_regression:
-            return np.array([float(e.label or 0) for e in examples], np.float32)
+            numbers = [parse_number(e.label, e.where) if e.label else 0.0 for e in examples]
+            return np.array(numbers, np.float32)
         ids = {label: index for index, label in enumerate(head.labels)}
         for example in examples:
             if example.label is not None and example.label not in ids:
