@@ -1,7 +1,7 @@
 """SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
 
-import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,40 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.squad_file import Question, QuestionReader, question_id
 from albert_jax.tasks.task import Outputs, Task, check_fields
 
 # Of the odds that there is no answer, a logit: above it the answer is ''.
 _THRESHOLD = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """A question about a passage, and its answers: (text, first character) each."""
-
-    where: str
-    key: str
-    title: str
-    question: str
-    passage: str
-    # None where they are not known, none where there is no answer.
-    answers: tuple[tuple[str, int], ...] | None
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it is known what the answers are, or that there is none."""
-        return self.answers is not None
-
-    @property
-    def group(self) -> str:
-        """All passages of an article are held out together."""
-        return self.title or self.passage or str(self)
 
 
 class Candidate(NamedTuple):
@@ -77,69 +54,19 @@ class SquadTask(Task[Question]):
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
         """The question of an object."""
         fields = check_fields(content, where, self.fields)
-        return Question(
-            where, fields.get('id', key), '', fields['question'], fields['passage'], None
+        question, passage = (
+            check_text(fields[name], f'{where}: {name}') for name in ('question', 'passage')
         )
+        key = question_id(fields['id'], where) if 'id' in fields else key
+        return Question(where, key, '', question, passage, None)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
 
         Raises:
-          UserError: if it is of another layout, or an answer is not in its passage.
+          UserError: as `QuestionReader.read` does.
         """
-        text = read_text(path)
-        try:
-            questions = [
-                self._question(path, article, paragraph, asked, is_training, is_labelled)
-                for article in json.loads(text)['data']
-                for paragraph in article['paragraphs']
-                for asked in paragraph['qas']
-            ]
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is not of SQuAD's layout: JSON with data → paragraphs → qas ({error!r})."
-            ) from error
-        if not questions:
-            raise UserError(f'{path} has no questions.')
-        return questions
-
-    def _question(
-        self,
-        path: Path,
-        article: Mapping[str, Any],
-        paragraph: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        is_training: bool,
-        is_labelled: bool,
-    ) -> Question:
-        where, passage = f'{path}, question {asked["id"]}', paragraph['context']
-        answers = self._answers(asked, passage, where, is_training) if is_labelled else None
-        title = article.get('title', '')
-        if not isinstance(passage, str) or not isinstance(asked['question'], str):
-            raise TypeError(f'{where}: question and context must be texts')
-        return Question(where, asked['id'], title, asked['question'], passage, answers)
-
-    def _answers(
-        self, asked: Mapping[str, Any], passage: str, where: str, is_training: bool
-    ) -> tuple[tuple[str, int], ...] | None:
-        if asked.get('is_impossible') or asked.get('answers') == []:
-            if not self.has_impossible:
-                raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
-            return ()
-        if 'answers' not in asked:
-            if is_training:
-                raise UserError(f'{where} has no answers.')
-            return None
-        answers = tuple((a['text'], a['answer_start']) for a in asked['answers'])
-        for text, start in answers:
-            if passage[start : start + len(text)] != text:
-                raise UserError(
-                    f'{where}: the answer {text!r} is not in its passage at character {start}; '
-                    f'there is {passage[start : start + len(text)]!r}.'
-                )
-        return answers
+        return QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
 
     def head(self, examples: Sequence[Question]) -> Head:
         """Start and end; for version 2.0 with answerability."""
