@@ -1,7 +1,6 @@
 """SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,17 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.squad_file import Question, QuestionReader, question_id
-from albert_jax.tasks.task import Outputs, Task, check_fields
-
-# Of the odds that there is no answer, a logit: above it the answer is ''.
-_THRESHOLD = 0.0
+from albert_jax.tasks.squad_file import Question, QuestionReader
+from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
 
 
 class Candidate(NamedTuple):
@@ -37,10 +33,14 @@ class SquadTask(Task[Question]):
       has_impossible: some questions have no answer, as in version 2.0.
     """
 
+    writes_by_key = True
+
     def __init__(self, settings: TaskSettings, has_impossible: bool) -> None:
         super().__init__(settings)
         self.has_impossible = has_impossible
         self.best_metric = 'best_f1' if has_impossible else 'f1'
+        # Of the odds that there is no answer, a logit: above it the answer is ''.
+        self.no_answer_threshold = 0.0
         # For version 2.0 with answerability (docs/REFERENCE.md, 4).
         self.head_kind = (
             'conditional_question_answering' if has_impossible else 'question_answering'
@@ -54,11 +54,8 @@ class SquadTask(Task[Question]):
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
         """The question of an object."""
         fields = check_fields(content, where, self.fields)
-        question, passage = (
-            check_text(fields[name], f'{where}: {name}') for name in ('question', 'passage')
-        )
-        key = question_id(fields['id'], where) if 'id' in fields else key
-        return Question(where, key, '', question, passage, None)
+        question, passage = fields['question'], fields['passage']
+        return Question(where, key_of(fields, where, key), '', question, passage, None)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
@@ -120,6 +117,8 @@ class SquadTask(Task[Question]):
                     # Nothing of the question, nor of the last [SEP].
                     token_targets[name].append(np.pad(values, (before, 1)).astype(np.int32))
                 token_targets['can_answer'][-1][0] = self.has_impossible
+        if is_training:
+            self._note_lost(examples, targets)
         return writer.finish(
             {name: np.array(values, np.int32) for name, values in targets.items()},
             {
@@ -127,6 +126,19 @@ class SquadTask(Task[Question]):
                 for name, values in token_targets.items()
             },
         )
+
+    def _note_lost(self, examples: Sequence[Question], targets: Mapping[str, list[int]]) -> None:
+        """Tells how many answers are in no window, and what becomes of their questions."""
+        rows = zip(targets['example'], targets['is_impossible'], strict=True)
+        kept = {number for number, is_impossible in rows if not is_impossible}
+        lost = [e for number, e in enumerate(examples) if e.answers and number not in kept]
+        if lost:
+            effect = 'count as impossible' if self.has_impossible else 'are not trained on'
+            note(
+                f'{len(lost)} of {len(examples)} questions {effect}, as no window of '
+                f'task.max_length, {self.settings.max_length} tokens, has their answer; the first '
+                f'is {lost[0].where}.'
+            )
 
     def _answer_tokens(
         self, example: Question, offsets: Sequence[tuple[int, int]]
@@ -225,7 +237,7 @@ class SquadTask(Task[Question]):
         if not self.has_impossible:
             return metrics.squad1(answers, best)
         known_odds = {examples[i].key: odds[i] for i in known}
-        return metrics.squad2(answers, best, known_odds, _THRESHOLD)
+        return metrics.squad2(answers, best, known_odds, self.no_answer_threshold)
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
@@ -239,9 +251,12 @@ class SquadTask(Task[Question]):
             probabilities = np.exp(scores - scores.max())
             probabilities /= probabilities.sum()
             best = candidates[0].text if candidates else ''
+            has_none = self.has_impossible and odd > self.no_answer_threshold
             row: dict[str, Any] = {
                 'id': example.key,
-                'prediction': '' if self.has_impossible and odd > _THRESHOLD else best,
+                'prediction': ''
+                if self.has_impossible and odd > self.no_answer_threshold
+                else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
                     for candidate, probability in zip(candidates, probabilities, strict=False)

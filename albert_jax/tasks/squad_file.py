@@ -2,14 +2,15 @@
 
 import collections
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.notes import note
 from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.task import key_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,9 @@ class QuestionReader:
         places: dict[str, str] = {}
         ignored: collections.Counter[str] = collections.Counter()
         for place, asked, title, passage in _asked(content['data'], path):
-            key = question_id(_field(asked, 'id', place), place)
+            key = key_of(asked, place, '')
+            if asked.get('id') is None:
+                raise UserError(f"{place} has no id; in SQuAD's layout it must.")
             if key in places:
                 raise UserError(
                     f'{path} has the question id {key!r} twice, in {places[key]} and in '
@@ -78,7 +81,7 @@ class QuestionReader:
         if not questions:
             raise UserError(f'{path} has no questions.')
         for what, count in ignored.items():
-            print(f'note: {path}: {count} {what}.', file=sys.stderr)
+            note(f'{path}: {count} {what}.')
         return questions
 
     def _question(
@@ -105,7 +108,9 @@ class QuestionReader:
     ) -> tuple[tuple[str, int], ...] | None:
         is_impossible, answers = asked.get('is_impossible'), asked.get('answers')
         if isinstance(is_impossible, str) or is_impossible not in (None, False, True):
-            raise UserError(f'{where}: is_impossible is {is_impossible!r}; it must be true or false.')
+            raise UserError(
+                f'{where}: is_impossible is {is_impossible!r}; it must be true or false.'
+            )
         if is_impossible or answers == []:
             if not self.has_impossible:
                 raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
@@ -120,7 +125,9 @@ class QuestionReader:
             raise UserError(
                 f'{where}: answers must be a list of objects with text and answer_start.'
             )
-        read = [_answer(answer, passage, f'{where}, answers[{i}]') for i, answer in enumerate(answers)]
+        read = [
+            _answer(answer, passage, f'{where}, answers[{i}]') for i, answer in enumerate(answers)
+        ]
         known = tuple((text, start) for text, start in read if text.strip())
         if not known:
             raise UserError(
@@ -132,20 +139,7 @@ class QuestionReader:
         return known
 
 
-def question_id(value: Any, where: str) -> str:
-    """The id of a question: a text, or a number as a text.
-
-    Raises:
-      UserError: if it is neither.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f'{where}: the id is {value!r}; it must be a text or a number.')
-    return check_text(str(value), f'{where}: the id')
-
-
-def _asked(
-    articles: list[Any], path: Path
-) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
+def _asked(articles: list[Any], path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
     """Each question with its place ('FILE, data[0].paragraphs[1].qas[2]'), title and passage."""
     for i, article in enumerate(articles):
         place = f'{path}, data[{i}]'

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
@@ -90,6 +90,10 @@ class TaggingTask(Task[Sentence]):
         super().use_head(head, origin)
         self._known_tags.update(head.labels)
 
+    def labels_of(self, example: Sentence) -> tuple[str, ...]:
+        """The tags, where they are known."""
+        return example.tags or ()
+
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Sentence]:
         """The sentences of a file of columns, blank lines between them.
 
@@ -110,12 +114,9 @@ class TaggingTask(Task[Sentence]):
         else:
             blocks, num_comments = self._columns(blocks, is_labelled)
             if not is_labelled and not self._has_columns(path, blocks):
-                return list(parse_lines(self, conll.split_lines(text), str(path)))
+                return parse_lines(self, conll.split_lines(text), str(path))
             if num_comments:
-                print(
-                    f'note: {path}: {num_comments} line(s) that begin with # are comments.',
-                    file=sys.stderr,
-                )
+                note(f'{path}: {num_comments} line(s) that begin with # are comments.')
             sentences = self._column_rows(path, blocks, is_labelled)
         if not sentences:
             raise UserError(f'{path} has no sentences.')
