@@ -254,9 +254,7 @@ class SquadTask(Task[Question]):
             has_none = self.has_impossible and odd > self.no_answer_threshold
             row: dict[str, Any] = {
                 'id': example.key,
-                'prediction': ''
-                if self.has_impossible and odd > self.no_answer_threshold
-                else best,
+                'prediction': '' if has_none else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
                     for candidate, probability in zip(candidates, probabilities, strict=False)
