@@ -36,6 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
+    parser.add_argument(
+        '--null_score_diff_threshold', type=float,
+        help='SQuAD 2.0: the no_answer_odds above which there is no answer; evaluate prints the '
+        'best as best_f1_threshold (0)',
+    )  # fmt: skip
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
@@ -47,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.tasks.inference import predict_file
 
     labels = flags.labels.split(',') if flags.labels else None
-    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size, labels=labels)
+    answerer = Answerer(
+        flags.checkpoint, flags.task, flags.batch_size, labels=labels,
+        null_score_diff_threshold=flags.null_score_diff_threshold,
+    )  # fmt: skip
     predict_file(answerer, flags.input, flags.output, flags.server)
     return 0
 

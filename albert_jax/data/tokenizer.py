@@ -14,6 +14,7 @@ import sentencepiece
 from jaxtyping import Bool, Int32
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_text import check_texts
 from albert_jax.data.normalization import Aligned, Normalization
 
 _SPACE = '▁'
@@ -95,10 +96,18 @@ class Tokenizer:
         return hashlib.sha256(self.model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The piece ids of each text, without special pieces."""
-        encoded = self._processor.encode(
-            [self.normalization(text) for text in texts], num_threads=1
-        )
+        """The piece ids of each text, without special pieces.
+
+        Raises:
+          UserError: if a text has half a surrogate pair.
+        """
+        try:
+            encoded = self._processor.encode(
+                [self.normalization(text) for text in texts], num_threads=1
+            )
+        except TypeError:
+            check_texts(texts)
+            raise
         if not self._recut:
             return encoded
         return [
@@ -112,9 +121,13 @@ class Tokenizer:
         deletes; that of a lone ▁ is empty.
         """
         aligned = [self.normalization.align(text) for text in texts]
-        encoded = self._processor.encode(
-            [text for text, _, _ in aligned], num_threads=1, return_type='offset_mapping'
-        )
+        try:
+            encoded = self._processor.encode(
+                [text for text, _, _ in aligned], num_threads=1, return_type='offset_mapping'
+            )
+        except TypeError:
+            check_texts(texts)
+            raise
         return [
             self._in_original(one, pieces['ids'], pieces['offsets'])
             for one, pieces in zip(aligned, encoded, strict=True)

@@ -16,6 +16,7 @@ _ABSENT = {
     'data.version': 1,
     'distillation.init_embeddings_from_teacher': False,
     'loop.patience': 0,
+    'task.word_column': 0,
 }
 # Parts of the stored state and of the parameters.
 _STATE = {'metric_sums': 'window'}
