@@ -1,10 +1,10 @@
 """Reads and writes everyone's checkpoints: `python -m albert_jax.convert --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.files import check_is_free
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Convert a model: from what it holds SRC is recognised as
@@ -30,18 +30,21 @@ docs/CHECKPOINTS.md says what maps to what, what each format loses, and how to c
 def main(arguments: Sequence[str]) -> int:
     """Converts, and says what was read and written."""
     parser = command.parser('albert_jax.convert', _DESCRIPTION, _EPILOG)
-    parser.add_argument('source', metavar='SRC', help='file, directory or name')
-    parser.add_argument('destination', metavar='DST', help='directory that does not exist yet')
+    parser.add_argument('source', type=expand, metavar='SRC', help='file, directory or name')
+    parser.add_argument(
+        'destination', type=local_path, metavar='DST', help='directory that does not exist yet'
+    )
     parser.add_argument(
         '--to', choices=('albert_jax', 'huggingface'), default='albert_jax', help='format of DST'
     )
     parser.add_argument(
         '--vocabulary',
+        type=expand,
         metavar='FILE',
         help="use this .model, vocab.txt or tokenizer.json in place of SRC's own",
     )
     flags = parser.parse_args(arguments)
-    destination = Path(flags.destination)
+    destination = flags.destination
     check_is_free(destination)
 
     from albert_jax.interop import conversion

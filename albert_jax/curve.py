@@ -1,9 +1,9 @@
 """Draws the learning curves of runs: `python -m albert_jax.curve --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
+from albert_jax.cli.paths import local_path
 
 _DESCRIPTION = 'Draw held-out masked-LM loss and accuracy by step, for one or more runs, as a PNG.'
 _EPILOG = """\
@@ -15,8 +15,8 @@ example:
 def main(arguments: Sequence[str]) -> int:
     """Draws the picture."""
     parser = command.parser('albert_jax.curve', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--output', required=True, type=Path, help='the PNG to write')
-    parser.add_argument('workdir', nargs='+', type=Path, help='runs')
+    parser.add_argument('--output', required=True, type=local_path, help='the PNG to write')
+    parser.add_argument('workdir', nargs='+', type=local_path, help='runs')
     flags = parser.parse_args(arguments)
 
     from albert_jax.training import learning_curve

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Score a fine-tuned model with the official metrics of its task, each example once; or a pretrained
@@ -25,9 +26,13 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Prints a table of metrics; writes the predictions if asked."""
     parser = command.parser('albert_jax.evaluate', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--checkpoint', required=True, help='a fine-tuned model, in any format')
-    parser.add_argument('--data', help="a labelled file or folder of the task's, or a corpus")
-    parser.add_argument('--pairs', type=Path, help='a file or folder of minimal pairs')
+    parser.add_argument(
+        '--checkpoint', required=True, type=expand, help='a fine-tuned model, in any format'
+    )
+    parser.add_argument(
+        '--data', type=expand, help="a labelled file or folder in the task's format, or a corpus"
+    )
+    parser.add_argument('--pairs', type=local_path, help='a file or folder of minimal pairs')
     parser.add_argument(
         '--pair_columns', help='BETTER,WORSE or BETTER,WORSE,GROUP, where they are not those of '
         'BLiMP or CrowS-Pairs',
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
-    parser.add_argument('--output', type=Path, help='folder for predictions or results')
+    parser.add_argument('--output', type=local_path, help='folder for predictions or results')
     parser.add_argument(
         '--batch_size', type=int, default=32, help='examples a batch (32); --pairs has its own'
     )

@@ -1,10 +1,10 @@
 """Shows what a model does with a text: `python -m albert_jax.explain --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Show what a model does with a text: attention of every depth and head, attention rollout, the
@@ -25,8 +25,10 @@ at the first [MASK], or --piece. Without either there is attention alone.
 def main(arguments: Sequence[str]) -> int:
     """Writes one HTML or PNG file."""
     parser = command.parser('albert_jax.explain', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--checkpoint', required=True, help='anything that albert_jax.load takes')
-    parser.add_argument('--output', required=True, type=Path, help='FILE.html or FILE.png')
+    parser.add_argument(
+        '--checkpoint', required=True, type=expand, help='anything that albert_jax.load takes'
+    )
+    parser.add_argument('--output', required=True, type=local_path, help='FILE.html or FILE.png')
     parser.add_argument('--label', help='of a classifier, to explain in place of its answer')
     parser.add_argument('--piece', help='at the first [MASK], to explain in place of its answer')
     parser.add_argument('text', help='what the model reads')

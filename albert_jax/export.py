@@ -1,9 +1,9 @@
 """Writes a model that runs without this package: `python -m albert_jax.export --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Write a model, fine-tuned or pretrained, for machines without this package: any batch, any length
@@ -27,8 +27,8 @@ a card with the numbers of its evaluation, an example that runs, and how text be
 def main(arguments: Sequence[str]) -> int:
     """Writes the folder."""
     parser = command.parser('albert_jax.export', _DESCRIPTION, _EPILOG)
-    parser.add_argument('checkpoint', help='anything that albert_jax.load takes')
-    parser.add_argument('output', type=Path, help='folder that is not there or empty')
+    parser.add_argument('checkpoint', type=expand, help='anything that albert_jax.load takes')
+    parser.add_argument('output', type=local_path, help='folder that is not there or empty')
     parser.add_argument(
         '--format', choices=('stablehlo', 'savedmodel', 'onnx'), required=True, help='see below'
     )

@@ -1,10 +1,10 @@
 """What a run needs on a TPU slice, before paying: `python -m albert_jax.plan --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand, local_path
 from albert_jax.planning.topologies import CHIPS, parse
 from albert_jax.runs.runs import PretrainRun
 
@@ -33,13 +33,16 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the plan as a table, and writes it as JSON if asked."""
     parser = command.parser('albert_jax.plan', _DESCRIPTION, _EPILOG, PretrainRun)
     parser.add_argument(
-        '--config', required=True, metavar='FILE:NAME', help='the run, as for pretrain'
-    )
+        '--config', required=True, type=expand, metavar='FILE:NAME',
+        help='the run, as for pretrain',
+    )  # fmt: skip
     parser.add_argument('--topology', required=True, help='the slice, as in v5e:4x4')
     parser.add_argument('--fast', action='store_true', help='compile without optimisation')
     parser.add_argument('--analytic', action='store_true', help='do not compile at all')
     parser.add_argument('--price', type=float, help='money for one chip-hour, for the whole cost')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write all numbers there')
+    parser.add_argument(
+        '--json', type=local_path, metavar='FILE', help='also write all numbers there'
+    )
     flags, overrides = parser.parse_known_args(arguments)
     where = parse(flags.topology)
     if flags.price is not None and flags.price < 0:

@@ -1,10 +1,10 @@
 """Answers of a fine-tuned model for new texts: `python -m albert_jax.predict --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Answers of a fine-tuned model, a JSON object a line, or in the form of the benchmark's server.
@@ -24,14 +24,23 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Prints or writes an answer for each example."""
     parser = command.parser('albert_jax.predict', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--checkpoint', required=True, help='a fine-tuned model, in any format')
-    parser.add_argument('--input', required=True, help='file, folder, or - for standard input')
-    parser.add_argument('--output', type=Path, help='file of JSON Lines (standard output)')
-    parser.add_argument('--server', type=Path, help='folder for files that a server takes')
+    parser.add_argument(
+        '--checkpoint', required=True, type=expand, help='a fine-tuned model, in any format'
+    )
+    parser.add_argument(
+        '--input', required=True, type=expand, help='file, folder, or - for standard input'
+    )
+    parser.add_argument('--output', type=local_path, help='file of JSON Lines (standard output)')
+    parser.add_argument('--server', type=local_path, help='folder for files that a server takes')
     parser.add_argument('--task', help='where the checkpoint does not say')
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
+    parser.add_argument(
+        '--null_score_diff_threshold', type=float,
+        help='SQuAD 2.0: the no_answer_odds above which there is no answer; evaluate prints the '
+        'best as best_f1_threshold (0)',
+    )  # fmt: skip
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
@@ -43,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.tasks.inference import predict_file
 
     labels = flags.labels.split(',') if flags.labels else None
-    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size, labels=labels)
+    answerer = Answerer(
+        flags.checkpoint, flags.task, flags.batch_size, labels=labels,
+        null_score_diff_threshold=flags.null_score_diff_threshold,
+    )  # fmt: skip
     predict_file(answerer, flags.input, flags.output, flags.server)
     return 0
 

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand
 from albert_jax.data.preparation_settings import (
     PreparationSettings,
     add_flags,
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     """Prepares the corpus unless it is there already."""
     parser = command.parser('albert_jax.prepare_beam', _DESCRIPTION, _EPILOG)
     add_flags(parser)
-    parser.add_argument('--scratch', required=True, help='folder for intermediate files')
+    parser.add_argument(
+        '--scratch', required=True, type=expand, help='folder for intermediate files'
+    )
     flags, options = parser.parse_known_args(arguments)
     if flags.vocabulary == 'train':
         raise UserError(

@@ -1,10 +1,12 @@
 """Answers over HTTP: `python -m albert_jax.serve --help`."""
 
+import functools
 import os
 from collections.abc import Sequence
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand_after
 from albert_jax.service import memory
 from albert_jax.service.settings import ServiceSettings
 
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.parser('albert_jax.serve', _DESCRIPTION, _EPILOG)
     parser.add_argument(
         '--checkpoint', required=True, action='append', metavar='[NAME=]PATH',
+        type=functools.partial(expand_after, '='),
         help='anything that convert reads; more than once for several',
     )  # fmt: skip
     ServiceSettings.add_flags(parser)

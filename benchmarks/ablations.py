@@ -9,9 +9,9 @@ masked-LM and of sentence order, and what the paper reports for the same members
 
 import argparse
 import math
-from pathlib import Path
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import local_path
 from launch import results
 
 _OURS = ('MLM', 'SOP')
@@ -21,8 +21,8 @@ def main() -> None:
     """Reads the folders and writes the picture."""
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument('--output', type=Path, required=True, help='the PNG to write')
-    parser.add_argument('folders', nargs='+', type=Path, help='workdirs of launch.sweep')
+    parser.add_argument('--output', type=local_path, required=True, help='the PNG to write')
+    parser.add_argument('folders', nargs='+', type=local_path, help='workdirs of launch.sweep')
     flags = parser.parse_args()
 
     import matplotlib

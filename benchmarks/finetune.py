@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from albert_jax.cli.paths import local_path
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import huggingface
 from albert_jax.interop.huggingface_config import write_config
@@ -134,8 +135,8 @@ def _pad(batch: Batch) -> Batch:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--data', type=Path, required=True, help="folder of SST-2's files")
-    parser.add_argument('--vocabulary', type=Path, required=True, help='a .model file')
+    parser.add_argument('--data', type=local_path, required=True, help="folder of SST-2's files")
+    parser.add_argument('--vocabulary', type=local_path, required=True, help='a .model file')
     parser.add_argument('--batches', type=int, default=12, help='batches a turn (12)')
     parser.add_argument('--turns', type=int, default=3, help='turns of each (3)')
     flags = parser.parse_args()

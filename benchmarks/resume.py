@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import albert_jax
+from albert_jax.cli.paths import local_path
 
 
 def start(workdir: Path, corpus: Path, arguments: list[str], core: int) -> subprocess.Popen:
@@ -76,8 +77,8 @@ def compare(uninterrupted: Path, killed: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('--corpus', type=Path, required=True)
-    parser.add_argument('--workdir', type=Path, required=True)
+    parser.add_argument('--corpus', type=local_path, required=True)
+    parser.add_argument('--workdir', type=local_path, required=True)
     parser.add_argument('--steps', type=int, required=True)
     parser.add_argument('--kills', type=int, default=2)
     parser.add_argument('arguments', nargs='*')

@@ -25,6 +25,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import NamedTuple
 
+from albert_jax.cli.paths import local_path
+
 NUM_CLIENTS = 32
 _THEIRS, _OURS = 'Flask, torch', 'albert_jax'
 _FLASK = """
@@ -122,7 +124,9 @@ def main() -> None:
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument('--checkpoint', required=True, help='a fine-tuned classifier')
-    parser.add_argument('--texts', required=True, type=Path, help='a TSV with a column sentence')
+    parser.add_argument(
+        '--texts', required=True, type=local_path, help='a TSV with a column sentence'
+    )
     parser.add_argument('--seconds', type=float, default=20, help='of each turn (20)')
     parser.add_argument('--turns', type=int, default=2, help='of each server (2)')
     flags = parser.parse_args()

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import local_path
 from albert_jax.data.corpus import parse_source
 
 _JOINTS = (',', ', and', 'and', ', but', 'but', 'but', '--', '.', ';', 'while')
@@ -103,9 +104,9 @@ def main() -> None:
     """Writes the file."""
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument('train', type=Path, help='a TSV with a column sentence')
-    parser.add_argument('output', type=Path, help='a TSV with columns sentence and label')
-    parser.add_argument('--vocabulary', type=Path, help="the teacher's pieces, one on a line")
+    parser.add_argument('train', type=local_path, help='a TSV with a column sentence')
+    parser.add_argument('output', type=local_path, help='a TSV with columns sentence and label')
+    parser.add_argument('--vocabulary', type=local_path, help="the teacher's pieces, one on a line")
     parser.add_argument('--input', action='append', default=[], help='text:GLOB, jsonl:GLOB')
     parser.add_argument('--sentences', type=int, default=100_000, help='from all inputs together')
     flags = parser.parse_args()

@@ -8,6 +8,7 @@ from typing import Any
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
+from albert_jax.cli.json_output import to_json
 from launch.stages import Member, Stage
 
 PLAN_FILE, STAGE_FILE, LOG_FILE = 'sweep.json', 'stage.json', 'log.txt'
@@ -40,7 +41,7 @@ def write_json(path: Path, content: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=2) + '\n')
+            partial.write_text(to_json(content, indent=2) + '\n')
     except OSError as error:
         raise UserError(f'{path} cannot be written: {reason(error)}.') from error
 

@@ -3,13 +3,14 @@
 import csv
 import html
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_output import to_json
+from albert_jax.cli.paths import local_path
 from launch.record import FINISHED
 from launch.results import Results, Row
 from launch.results import read as read_results
@@ -28,7 +29,7 @@ _PUBLISHED = 'published'
 def main(arguments: Sequence[str]) -> int:
     """Writes the report in three forms."""
     parser = command.parser('launch.report', _DESCRIPTION, _EPILOG)
-    parser.add_argument('workdir', type=Path, metavar='DIR', help='--workdir of launch.sweep')
+    parser.add_argument('workdir', type=local_path, metavar='DIR', help='--workdir of launch.sweep')
     flags = parser.parse_args(arguments)
     results = read_results(flags.workdir)
     texts = {
@@ -137,7 +138,7 @@ def page(results: Results) -> str:
         if curve.split == 'validation' or curve.metric == 'loss'
     ]
     # What ends the element early would be a tag; JSON can say < otherwise.
-    data = json.dumps(curves).replace('<', '\\u003c')
+    data = to_json(curves).replace('<', '\\u003c')
     filled = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')
     parts = {
         'TITLE': html.escape(results.title),

@@ -160,7 +160,7 @@ def _cell(root: Path, members: Sequence[PlannedMember], address: str) -> Cell:
     states: list[str] = []
     for member in members:
         value, state = _value(root, member, address)
-        if value is None or math.isnan(value):
+        if value is None or not math.isfinite(value):
             states.append(state or 'undefined')
         else:
             values.append(value)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import operator
 import shlex
 import sys
@@ -12,6 +11,8 @@ from typing import Any
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand
+from albert_jax.cli.python_file import error_in_file, load_python_file
 from albert_jax.data import dataset
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Change, FieldValue, Sweep
@@ -75,21 +76,14 @@ def read_sweep(argument: str) -> Sweep:
     Raises:
       UserError: if the file, the scale or something in it is wrong.
     """
-    path, colon, scale = argument.partition(':')
+    path, colon, scale = expand(argument).partition(':')
     if not Path(path).is_file():
         raise UserError(f'--sweep={argument}: there is no file {path}.')
-    spec = importlib.util.spec_from_file_location('sweep', path)
-    if spec is None or spec.loader is None:
-        raise UserError(f'--sweep={argument}: {path} is not a Python file.')
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        get_sweep = module.get_sweep
+        get_sweep = load_python_file(path, 'sweep').get_sweep
         sweep = get_sweep(scale) if colon else get_sweep()
-    except UserError as error:
-        raise UserError(f'--sweep={argument}: {error}') from error
     except Exception as error:  # a person's own file can raise anything
-        raise UserError(f'--sweep={argument}: {type(error).__name__}: {error}.') from error
+        raise UserError(f'--sweep={argument}: {error_in_file(error, path)}') from error
     if not isinstance(sweep, Sweep):
         raise UserError(f'--sweep={argument}: get_sweep gives {type(sweep).__name__}, not a Sweep.')
     return sweep
@@ -260,7 +254,7 @@ def check_inputs(members: Sequence[Member]) -> None:
             for name, value in stage.settings.items():
                 if name not in ('data.path', 'data.train', 'data.validation'):
                     continue
-                path = str(value)
+                path = expand(str(value))
                 if path and not (Path(path).exists() or path.startswith('tfds:')):
                     raise UserError(f'{stage.key}: {name} is {path}, which is not there.')
         if member.run is not None and not dataset.is_prepared(Path(member.run.data.path)):

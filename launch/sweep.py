@@ -8,6 +8,7 @@ from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand
 from configs.changes import Sweep, seeds
 from launch import fleet, plan, record, skypilot, stages
 from launch.local import LocalRunner
@@ -52,8 +53,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG)
-    parser.add_argument('--sweep', required=True, metavar='FILE:SCALE', help='what to run')
-    parser.add_argument('--workdir', required=True, help='folder of all members')
+    parser.add_argument(
+        '--sweep', required=True, type=expand, metavar='FILE:SCALE', help='what to run'
+    )
+    parser.add_argument('--workdir', required=True, type=expand, help='folder of all members')
     parser.add_argument(
         '--override', action='append', default=[], metavar='PART.FIELD=VALUE',
         help='change a field; may be given again',

@@ -7,12 +7,14 @@ as in `num_steps: Annotated[int, Positive, 'optimizer updates'] = 125_000`.
 import dataclasses
 import difflib
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import expand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Bound:
 Positive = Bound('above 0', lambda value: value > 0)
 NonNegative = Bound('0 or above', lambda value: value >= 0)
 Probability = Bound('at least 0 and below 1', lambda value: 0 <= value < 1)
+
+
+class LocalPath:
+    """Marks a text field that is a path, or may be one: a leading ~ is the home folder."""
 
 
 def at_least(lowest: int) -> Bound:
@@ -57,6 +63,8 @@ class Declared(NamedTuple):
     # Whether None, for 'not given', is a value.
     is_optional: bool
     bounds: tuple[Bound, ...]
+    # Whether its text may be a path.
+    is_path: bool
     # Meaning and unit.
     doc: str
     default: Any
@@ -90,6 +98,12 @@ class Settings:
                     raise UserError(
                         f'{self.address(field.name)} is {value!r}; it must be {bound.phrase}.'
                     )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(
+                    f'{self.address(field.name)} is {value!r}; it must be a finite number.'
+                )
+            if field.is_path and isinstance(value, str):
+                object.__setattr__(self, field.name, expand(value))
 
     @classmethod
     def address(cls, name: str) -> str:
@@ -149,6 +163,7 @@ def _declared(field: dataclasses.Field[Any], hint: Any) -> Declared:
         hint,
         is_optional,
         tuple(extra for extra in extras if isinstance(extra, Bound)),
+        LocalPath in extras,
         ' '.join(extra for extra in extras if isinstance(extra, str)),
         default,
     )

@@ -2,9 +2,11 @@
 
 import argparse
 import dataclasses
+import functools
 from typing import Annotated
 
 from albert_jax.cli.flags import FlagSettings
+from albert_jax.cli.paths import expand, expand_after
 from albert_jax.cli.settings import NonNegative, Probability, at_least
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.normalization import Normalization
@@ -46,11 +48,15 @@ class PreparationSettings(FlagSettings):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags for input, output and `PreparationSettings`."""
-    parser.add_argument('--input', action='append', required=True, metavar='SOURCE', help='text')
-    parser.add_argument('--output', required=True, help='directory of the corpus')
+    parser.add_argument(
+        '--input', action='append', required=True, metavar='SOURCE', help='text',
+        type=functools.partial(expand_after, ':'),
+    )  # fmt: skip
+    parser.add_argument('--output', required=True, type=expand, help='directory of the corpus')
     parser.add_argument(
         '--vocabulary',
         required=True,
+        type=expand,
         metavar='MODEL|train',
         help='a SentencePiece model of ALBERT, or train to make one of this text',
     )

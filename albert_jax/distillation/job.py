@@ -1,7 +1,6 @@
 """Distillation as a job: prepare → train → report, on a task or on raw text."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from albert_jax.cli.json_output import to_json
 from albert_jax.distillation.losses import TEACHER_PREFIX, Distillation
 from albert_jax.distillation.teacher import (
     distillation_on_task,
@@ -163,7 +163,7 @@ def _report(prepared: PreparedTask, workdir: Path) -> None:
     Console().print(table)
     path = workdir / 'distilled.json'
     content = {name: one.to_json() for name, one in measured.items()}
-    path.write_text(json.dumps(content, indent=2) + '\n')
+    path.write_text(to_json(content, indent=2) + '\n')
     print(f'Wrote {path}.')
 
 

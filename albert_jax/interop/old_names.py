@@ -25,6 +25,7 @@ _ABSENT = {
     'optimizer.muon_momentum': 0.95,
     'optimizer.muon_weight_decay': 0.0,
     'optimizer.num_decay_steps': 0,
+    'task.word_column': 0,
 }
 # Parts of the stored state and of the parameters.
 _STATE = {'metric_sums': 'window'}

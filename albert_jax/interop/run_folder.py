@@ -16,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from albert_jax.cli.errors import UserError, first_line
 from albert_jax.cli.files import new_file
+from albert_jax.cli.json_output import to_json
 
 FOLDER = 'checkpoints'
 _LATE_SCORES_FILE = 'late_scores.json'
@@ -45,7 +46,7 @@ def read_late_scores(folder: Path) -> dict[int, float]:
 def write_late_scores(folder: Path, scores: Mapping[int, float]) -> None:
     """Writes them, all or none."""
     with new_file(folder.parent / _LATE_SCORES_FILE) as file:
-        file.write_text(json.dumps({str(step): score for step, score in scores.items()}))
+        file.write_text(to_json({str(step): score for step, score in scores.items()}))
 
 
 def score_of(metrics: Mapping[str, Any] | None) -> float | None:

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from albert_jax.cli.errors import UserError, first_line, reason
+from albert_jax.cli.paths import expand, local_path
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
@@ -53,7 +54,8 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
       UserError: as `load`.
     """
     try:
-        return _read(source, None if vocabulary is None else Path(vocabulary))
+        words = None if vocabulary is None else local_path(str(vocabulary))
+        return _read(expand(str(source)), words)
     except UserError:
         raise
     except OSError as error:
@@ -64,7 +66,7 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
         ) from error
 
 
-def _read(source: str | Path, words: Path | None) -> Pretrained:
+def _read(source: str, words: Path | None) -> Pretrained:
     path = Path(source)
     if path.is_dir():
         return _read_directory(path, words)
@@ -76,8 +78,8 @@ def _read(source: str | Path, words: Path | None) -> Pretrained:
         if _is_archive(path):
             return _read_archive(path, words)
         raise UserError(f'{path} is a file, and no tar archive; give {_FORMATS}.')
-    if hub.is_name(str(source)):
-        return _read_directory(hub.locate(str(source)), words)
+    if hub.is_name(source):
+        return _read_directory(hub.locate(source), words)
     raise UserError(f'There is no file or directory {path}; give {_FORMATS}.')
 
 

@@ -1,12 +1,12 @@
 """What a model does with a text, as one HTML file that needs no network."""
 
 import html
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
+from albert_jax.cli.json_output import to_json
 from albert_jax.interpretability.encoding import word_scores
 from albert_jax.interpretability.inspector import Attribution
 from albert_jax.interpretability.layers import Activations, rollout, similarity_by_depth
@@ -40,7 +40,7 @@ def render(
         'ABOUT': html.escape(f'{origin}: {layers} layers, {heads} heads'),
         'WORDS': '' if attribution is None else _words(attribution),
         # What ends the element early would be a tag; JSON can say < otherwise.
-        'DATA': json.dumps(data).replace('<', '\\u003c'),
+        'DATA': to_json(data).replace('<', '\\u003c'),
     }
     template = Path(__file__).with_suffix('.html').read_text(encoding='utf-8')
     return re.sub('__([A-Z]+)__', lambda mark: parts[mark[1]], template)

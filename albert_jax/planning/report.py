@@ -1,13 +1,13 @@
 """A plan as a table and as JSON, and what to change where it does not fit."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_output import to_json
 from albert_jax.model.flops import train_flops
 from albert_jax.planning.estimate import Compiled, OnPaper, TooBig
 from albert_jax.planning.topologies import Slice
@@ -166,7 +166,7 @@ def write(
         'compiled': dataclasses.asdict(compiled) if compiled else None,
     }
     try:
-        path.write_text(json.dumps(content, indent=2) + '\n')
+        path.write_text(to_json(content, indent=2) + '\n')
     except OSError as error:
         raise UserError(f'--json={path} cannot be written: {reason(error)}.') from error
 

@@ -6,13 +6,13 @@ model trained without a sentence loss it is as it was drawn.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_output import to_json
 from albert_jax.cli.report import print_metrics
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
@@ -80,7 +80,7 @@ def report(model: Pretrained, directory: str, batch_size: int, output: Path | No
         file = output / 'results.json'
         try:
             output.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(metrics, indent=2) + '\n')
+            file.write_text(to_json(metrics, indent=2) + '\n')
         except OSError as error:
             raise UserError(f'{file} cannot be written: {reason(error)}.') from error
         print(f'Wrote {file}.')

@@ -262,7 +262,9 @@ def _report(prepared: Prepared, outcome: Outcome, workdir: Path, num_profiled: i
     table = Table(title='Masked pieces of the held-out text')
     for name in ('', 'loss (nats)', 'accuracy'):
         table.add_column(name, justify='right' if name else 'left')
-    table.add_row('this model', f'{metrics["mlm_loss"]:.3f}', f'{metrics["mlm_accuracy"]:.1%}')
+    mean_loss = metrics['mlm_loss']
+    shown_loss = 'undefined' if mean_loss is None else f'{mean_loss:.3f}'
+    table.add_row('this model', shown_loss, f'{metrics["mlm_accuracy"]:.1%}')
     table.add_row('unigram model', f'{loss:.3f}', f'{accuracy:.1%}')
     Console().print(table)
     if num_profiled:

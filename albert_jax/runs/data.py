@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.settings import Probability, Settings
+from albert_jax.cli.settings import LocalPath, Probability, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,8 +12,8 @@ class PretrainDataSettings(Settings):
 
     SECTION: ClassVar[str] = 'data'
 
-    path: Annotated[str, 'what python -m albert_jax.prepare has written'] = ''
-    short_phase_path: Annotated[str, 'text of the short phase; empty: the same'] = ''
+    path: Annotated[str, LocalPath, 'what python -m albert_jax.prepare has written'] = ''
+    short_phase_path: Annotated[str, LocalPath, 'text of the short phase; empty: the same'] = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,12 @@ class FinetuneDataSettings(Settings):
 
     SECTION: ClassVar[str] = 'data'
 
-    path: Annotated[str, 'folder with the published files, or tfds:NAME'] = ''
-    train: Annotated[str, "a file in place of the folder's"] = ''
-    validation: Annotated[str, "a file in place of the folder's"] = ''
-    test: Annotated[str, "a file in place of the folder's"] = ''
+    path: Annotated[str, LocalPath, 'folder with the published files, or tfds:NAME'] = ''
+    train: Annotated[str, LocalPath, "a file in place of the folder's"] = ''
+    validation: Annotated[str, LocalPath, "a file in place of the folder's"] = ''
+    test: Annotated[str, LocalPath, "a file in place of the folder's"] = ''
     validation_fraction: Annotated[
         float, Probability, 'share of the training file that is held out as validation file'
     ] = 0.0
-    vocabulary: Annotated[str, 'of a model from scratch without init_from'] = ''
-    cache: Annotated[str, "folder of encoded examples; empty: the user's cache"] = ''
+    vocabulary: Annotated[str, LocalPath, 'of a model from scratch without init_from'] = ''
+    cache: Annotated[str, LocalPath, "folder of encoded examples; empty: the user's cache"] = ''

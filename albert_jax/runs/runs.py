@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.settings import Settings, at_least, declared
+from albert_jax.cli.settings import LocalPath, Settings, at_least, declared
 from albert_jax.model.config import AlbertConfig
 from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
 from albert_jax.runs.distillation import DistillationSettings
@@ -26,7 +26,7 @@ class PretrainRun(Settings):
     """
 
     init_from: Annotated[
-        str, 'weights to start from: anything that albert_jax.load takes; empty: random'
+        str, LocalPath, 'weights to start from: anything that albert_jax.load takes; empty: random'
     ] = ''
     continue_training: Annotated[
         bool,
@@ -73,7 +73,7 @@ class FinetuneRun(Settings):
       UserError: if a value is impossible, alone or together with another.
     """
 
-    init_from: Annotated[str, 'the model: anything that albert_jax.load takes'] = ''
+    init_from: Annotated[str, LocalPath, 'the model: anything that albert_jax.load takes'] = ''
     from_scratch: Annotated[bool, "random weights, of init_from's shape or of model.size"] = False
     seeds: Annotated[int, at_least(1), 'runs, each with its own seed'] = 1
     # Those left empty are init_from's.
@@ -103,7 +103,9 @@ class TeacherFields(Settings):
     """
 
     teacher: Annotated[
-        str, 'a fine-tuned model, or a pretrained one for raw text; anything that load takes'
+        str,
+        LocalPath,
+        'a fine-tuned model, or a pretrained one for raw text; anything that load takes',
     ] = ''
     distillation: DistillationSettings = DistillationSettings()
 

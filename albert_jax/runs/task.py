@@ -27,6 +27,7 @@ class TaskSettings(Settings):
     max_query_length: Annotated[int, Positive, 'questions: tokens of the question'] = 64
     max_answer_length: Annotated[int, Positive, 'questions: tokens of an answer'] = 30
     num_best: Annotated[int, Positive, 'questions: answers written for each'] = 20
+    word_column: Annotated[int, NonNegative, 'CoNLL: the column of the word, counted from 0'] = 0
     tag_column: Annotated[int, 'CoNLL: the column of the tag; -1: the last'] = -1
     max_option_length: Annotated[int, Positive, 'RACE: tokens of question and option'] = 128
 

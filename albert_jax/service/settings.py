@@ -7,7 +7,7 @@ from typing import Annotated
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.flags import FlagSettings
-from albert_jax.cli.settings import Bound
+from albert_jax.cli.settings import Bound, LocalPath
 
 _MIN_KEY_LENGTH = 16
 
@@ -26,7 +26,7 @@ class ServiceSettings(FlagSettings):
 
     host: Annotated[str, 'address to listen on'] = '127.0.0.1'
     port: Annotated[int, _Port, 'port to listen on'] = 8000
-    api_key_file: Annotated[str, 'requests to /v1 must bear its content'] = ''
+    api_key_file: Annotated[str, LocalPath, 'requests to /v1 must bear its content'] = ''
     max_length: Annotated[int, _Length, "tokens of a text; 0 for the task's, or up to 512"] = 0
     max_body: Annotated[int, _AboveZero, 'bytes of a request'] = 1 << 20
     max_texts: Annotated[int, _AboveZero, 'texts of a request'] = 64

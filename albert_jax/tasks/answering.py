@@ -1,6 +1,8 @@
 """A fine-tuned checkpoint ready to answer: what evaluation, prediction and services share."""
 
+import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from albert_jax.tasks.features import note_cut
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.registry import default_task, make_task
+from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.task import Task
 from albert_jax.training.sharding import make_mesh, replicated
 
@@ -34,9 +37,11 @@ class Answerer:
       num_devices: 0 for all.
       labels: names of the classes, in the order of the model's outputs, in place of its own.
       max_length: tokens of a sequence, where fewer than the task's are wanted; 0 for the task's.
+      null_score_diff_threshold: of SQuAD 2.0: the odds above which a question has no answer.
 
     Raises:
-      UserError: if it cannot be read, has no head or vocabulary, or the task wants another head.
+      UserError: if it cannot be read, has no head or vocabulary, the task wants another head, or
+        labels or a threshold do not fit.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Answerer:
         num_devices: int = 0,
         labels: Sequence[str] | None = None,
         max_length: int = 0,
+        null_score_diff_threshold: float | None = None,
     ) -> None:
         if isinstance(checkpoint, Pretrained):
             self.model, origin = checkpoint, 'the model'
@@ -61,15 +67,18 @@ class Answerer:
             raise UserError(f'{origin} has no vocabulary.')
         self.head: Head = self.model.head
         if labels is not None:
+            labels = _checked_labels(labels)
             if len(labels) != len(self.head.labels):
                 raise UserError(
                     f'--labels names {len(labels)} classes; {origin} has '
                     f'{len(self.head.labels)}: {", ".join(self.head.labels)}.'
                 )
-            self.head = Head(self.head.kind, tuple(labels))
+            self.head = Head(self.head.kind, labels)
         self.tokenizer: AnyTokenizer = self.model.tokenizer
         self.task: Task = make_task(_task_settings(self.model, self.head, task, max_length))
         self.task.use_head(self.head, origin)
+        if null_score_diff_threshold is not None:
+            _set_threshold(self.task, null_score_diff_threshold)
         mesh = make_mesh(num_devices)
         self.predictor = Predictor(
             self.model.config, self.head, mesh, batch_size, self.task.settings.max_length,
@@ -123,6 +132,29 @@ class Answerer:
           UserError: if it is not what the task wants.
         """
         return self.task.parse(given, where, key)
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names without white space around them; none is empty or there twice."""
+    names = tuple(label.strip() for label in labels)
+    if not all(names):
+        raise UserError(f'--labels has an empty name in place {names.index("") + 1}.')
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f'--labels names {repeated[0]!r} twice; each class has a name of its own.')
+    return names
+
+
+def _set_threshold(task: Task, threshold: float) -> None:
+    """Sets above which odds a question has no answer."""
+    if not isinstance(task, SquadTask) or not task.has_impossible:
+        raise UserError(
+            f'--null_score_diff_threshold is for questions that may have no answer (task squad2), '
+            f'not for the task {task.settings.name}.'
+        )
+    if math.isnan(threshold):
+        raise UserError('--null_score_diff_threshold is nan; it must be a number.')
+    task.no_answer_threshold = threshold
 
 
 def _task_settings(

@@ -1,7 +1,6 @@
 """Classification and regression of texts and pairs: one's own files, and the base of GLUE."""
 
 import csv
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.class_labels import known_label
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
+from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
 from albert_jax.tasks.text_examples import Columns, TextExample, note_gaps, with_classes
@@ -188,12 +188,7 @@ class TextTask(Task[TextExample]):
                 )
             return None
         if self.is_regression:
-            try:
-                is_number = math.isfinite(float(value))
-            except ValueError:
-                is_number = False
-            if not is_number:
-                raise UserError(f'{row.where}: the label {value!r} is not a number.')
+            parse_number(value, row.where)
         elif self.labels:
             return self._known_label(value, row.where, self.labels, 'there are')
         return value
@@ -278,7 +273,8 @@ class TextTask(Task[TextExample]):
 
     def _targets(self, examples: Sequence[TextExample], head: Head) -> np.ndarray:
         if self.is_regression:
-            return np.array([float(e.label or 0) for e in examples], np.float32)
+            numbers = [parse_number(e.label, e.where) if e.label else 0.0 for e in examples]
+            return np.array(numbers, np.float32)
         ids = {label: index for index, label in enumerate(head.labels)}
         targets = []
         for example in examples:

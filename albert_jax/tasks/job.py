@@ -1,7 +1,6 @@
 """Fine-tuning as a job: prepare → train → report, once for each seed."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_output import to_json
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
@@ -287,9 +287,7 @@ def _train_seed(
     best = read(workdir)
     params = jax.device_put(best.params, replicated(make_mesh(prepared.run.loop.num_devices)))
     metrics = _predict(prepared, predictor, params, workdir / 'predictions')
-    (workdir / 'results.json').write_text(
-        json.dumps({'step': best.step, **_for_json(metrics)}, indent=2) + '\n'
-    )
+    (workdir / 'results.json').write_text(to_json({'step': best.step, **metrics}, indent=2) + '\n')
     print(f'Wrote checkpoints, metrics.jsonl, results.json and predictions/ to {workdir}.')
     return 0, metrics
 
@@ -312,10 +310,6 @@ def _predict(
     return metrics
 
 
-def _for_json(metrics: Mapping[Any, float]) -> dict[Any, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
-
-
 def _report(all_metrics: Sequence[Mapping[str, float]], best_metric: str, workdir: Path) -> None:
     """Prints the metrics of the best checkpoint, over seeds if there are several."""
     num_runs = len(all_metrics)
@@ -329,11 +323,10 @@ def _report(all_metrics: Sequence[Mapping[str, float]], best_metric: str, workdi
         values = np.array([metrics[name] for metrics in all_metrics])
         known = values[~np.isnan(values)]
         row = [float(f(known)) if len(known) else math.nan for f in (np.median, np.min, np.max)]
-        listed = _for_json(dict(enumerate(values.tolist())))
-        summary[name] = {'median': _for_json({0: row[0]})[0], 'values': list(listed.values())}
+        summary[name] = {'median': row[0], 'values': values.tolist()}
         shown = ['undefined' if math.isnan(value) else f'{value:.4f}' for value in row]
         label = f'{name} (best of)' if name == best_metric else name
         table.add_row(label, *(shown if num_runs > 1 else shown[:1]))
     Console().print(table)
     if num_runs > 1:
-        (workdir / 'results.json').write_text(json.dumps(summary, indent=2) + '\n')
+        (workdir / 'results.json').write_text(to_json(summary, indent=2) + '\n')

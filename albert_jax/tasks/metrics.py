@@ -43,10 +43,17 @@ def spearman(labels: Numbers, predictions: Numbers) -> float:
 
 def mean_squared_error(labels: Numbers, predictions: Numbers) -> float:
     """Mean squared difference."""
-    return float(np.mean(np.square(np.asarray(labels) - np.asarray(predictions))))
+    labels, predictions = _as_float64(labels), _as_float64(predictions)
+    return float(np.mean(np.square(labels - predictions)))
+
+
+def _as_float64(numbers: Numbers) -> np.ndarray:
+    """Where the square of what float32 can hold does not overflow."""
+    return np.asarray(numbers, np.float64)
 
 
 def _correlation(function: Callable, labels: Numbers, predictions: Numbers) -> float:
+    labels, predictions = _as_float64(labels), _as_float64(predictions)
     if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predictions) == 0:
         return float('nan')
     with warnings.catch_warnings():

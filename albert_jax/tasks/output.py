@@ -1,17 +1,17 @@
 """Predictions as files."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_output import to_json
 from albert_jax.tasks.task import Task
 
 
 def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
     """Predictions as JSON Lines."""
-    return ''.join(json.dumps(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
+    return ''.join(to_json(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
 
 
 def write_predictions(

@@ -1,7 +1,5 @@
 """SQuAD 1.1 and 2.0: windows over the passage, answers as slices of the original text."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,40 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_output import to_json
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import Outputs, Task, check_fields
-
-# Of the odds that there is no answer, a logit: above it the answer is ''.
-_THRESHOLD = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """A question about a passage, and its answers: (text, first character) each."""
-
-    where: str
-    key: str
-    title: str
-    question: str
-    passage: str
-    # None where they are not known, none where there is no answer.
-    answers: tuple[tuple[str, int], ...] | None
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it is known what the answers are, or that there is none."""
-        return self.answers is not None
-
-    @property
-    def group(self) -> str:
-        """All passages of an article are held out together."""
-        return self.title or self.passage or str(self)
+from albert_jax.tasks.squad_file import Question, QuestionReader
+from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
 
 
 class Candidate(NamedTuple):
@@ -66,6 +39,8 @@ class SquadTask(Task[Question]):
         super().__init__(settings)
         self.has_impossible = has_impossible
         self.best_metric = 'best_f1' if has_impossible else 'f1'
+        # Of the odds that there is no answer, a logit: above it the answer is ''.
+        self.no_answer_threshold = 0.0
         # For version 2.0 with answerability (docs/REFERENCE.md, 4).
         self.head_kind = (
             'conditional_question_answering' if has_impossible else 'question_answering'
@@ -79,69 +54,16 @@ class SquadTask(Task[Question]):
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
         """The question of an object."""
         fields = check_fields(content, where, self.fields)
-        return Question(
-            where, fields.get('id', key), '', fields['question'], fields['passage'], None
-        )
+        question, passage = fields['question'], fields['passage']
+        return Question(where, key_of(fields, where, key), '', question, passage, None)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
 
         Raises:
-          UserError: if it is of another layout, or an answer is not in its passage.
+          UserError: as `QuestionReader.read` does.
         """
-        text = read_text(path)
-        try:
-            questions = [
-                self._question(path, article, paragraph, asked, is_training, is_labelled)
-                for article in json.loads(text)['data']
-                for paragraph in article['paragraphs']
-                for asked in paragraph['qas']
-            ]
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is not of SQuAD's layout: JSON with data → paragraphs → qas ({error!r})."
-            ) from error
-        if not questions:
-            raise UserError(f'{path} has no questions.')
-        return questions
-
-    def _question(
-        self,
-        path: Path,
-        article: Mapping[str, Any],
-        paragraph: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        is_training: bool,
-        is_labelled: bool,
-    ) -> Question:
-        where, passage = f'{path}, question {asked["id"]}', paragraph['context']
-        answers = self._answers(asked, passage, where, is_training) if is_labelled else None
-        title = article.get('title', '')
-        if not isinstance(passage, str) or not isinstance(asked['question'], str):
-            raise TypeError(f'{where}: question and context must be texts')
-        return Question(where, asked['id'], title, asked['question'], passage, answers)
-
-    def _answers(
-        self, asked: Mapping[str, Any], passage: str, where: str, is_training: bool
-    ) -> tuple[tuple[str, int], ...] | None:
-        if asked.get('is_impossible') or asked.get('answers') == []:
-            if not self.has_impossible:
-                raise UserError(f'{where} has no answer; that is SQuAD 2.0: use the task squad2.')
-            return ()
-        if 'answers' not in asked:
-            if is_training:
-                raise UserError(f'{where} has no answers.')
-            return None
-        answers = tuple((a['text'], a['answer_start']) for a in asked['answers'])
-        for text, start in answers:
-            if passage[start : start + len(text)] != text:
-                raise UserError(
-                    f'{where}: the answer {text!r} is not in its passage at character {start}; '
-                    f'there is {passage[start : start + len(text)]!r}.'
-                )
-        return answers
+        return QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
 
     def head(self, examples: Sequence[Question]) -> Head:
         """Start and end; for version 2.0 with answerability."""
@@ -195,6 +117,8 @@ class SquadTask(Task[Question]):
                     # Nothing of the question, nor of the last [SEP].
                     token_targets[name].append(np.pad(values, (before, 1)).astype(np.int32))
                 token_targets['can_answer'][-1][0] = self.has_impossible
+        if is_training:
+            self._note_lost(examples, targets)
         return writer.finish(
             {name: np.array(values, np.int32) for name, values in targets.items()},
             {
@@ -202,6 +126,19 @@ class SquadTask(Task[Question]):
                 for name, values in token_targets.items()
             },
         )
+
+    def _note_lost(self, examples: Sequence[Question], targets: Mapping[str, list[int]]) -> None:
+        """Tells how many answers are in no window, and what becomes of their questions."""
+        rows = zip(targets['example'], targets['is_impossible'], strict=True)
+        kept = {number for number, is_impossible in rows if not is_impossible}
+        lost = [e for number, e in enumerate(examples) if e.answers and number not in kept]
+        if lost:
+            effect = 'count as impossible' if self.has_impossible else 'are not trained on'
+            note(
+                f'{len(lost)} of {len(examples)} questions {effect}, as no window of '
+                f'task.max_length, {self.settings.max_length} tokens, has their answer; the first '
+                f'is {lost[0].where}.'
+            )
 
     def _answer_tokens(
         self, example: Question, offsets: Sequence[tuple[int, int]]
@@ -300,7 +237,7 @@ class SquadTask(Task[Question]):
         if not self.has_impossible:
             return metrics.squad1(answers, best)
         known_odds = {examples[i].key: odds[i] for i in known}
-        return metrics.squad2(answers, best, known_odds, _THRESHOLD)
+        return metrics.squad2(answers, best, known_odds, self.no_answer_threshold)
 
     def predictions(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
@@ -314,9 +251,10 @@ class SquadTask(Task[Question]):
             probabilities = np.exp(scores - scores.max())
             probabilities /= probabilities.sum()
             best = candidates[0].text if candidates else ''
+            has_none = self.has_impossible and odd > self.no_answer_threshold
             row: dict[str, Any] = {
                 'id': example.key,
-                'prediction': '' if self.has_impossible and odd > _THRESHOLD else best,
+                'prediction': '' if has_none else best,
                 'best': [
                     {'text': candidate.text, 'probability': float(probability)}
                     for candidate, probability in zip(candidates, probabilities, strict=False)
@@ -344,7 +282,7 @@ class SquadTask(Task[Question]):
         files = []
         for name, answers in content.items():
             files.append(folder / name)
-            files[-1].write_text(json.dumps(answers, ensure_ascii=False, indent=1), 'utf-8')
+            files[-1].write_text(to_json(answers, indent=1, ensure_ascii=False), 'utf-8')
         return files
 
 

@@ -4,21 +4,24 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks import metrics
+from albert_jax.tasks import conll, conll_layout, metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.tables import read_text
 from albert_jax.tasks.task import Outputs, Task
 
-# Of CoNLL-U's ten columns.
-_UPOS = 3
+# The share of lines with a known tag from which on a file has columns.
+_MOST = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +45,6 @@ class Sentence:
         return str(self.words) if self.words else str(self)
 
 
-class _Line(NamedTuple):
-    """A line of a file: a word and its tag."""
-
-    number: int
-    word: str
-    tag: str
-
-
 class TaggingTask(Task[Sentence]):
     """Words with a tag each. A word is judged by its first piece.
 
@@ -60,8 +55,11 @@ class TaggingTask(Task[Sentence]):
     """
 
     head_kind = 'token_classification'
-    # The CoNLL files are published as .txt.
-    file_endings = (*Task.file_endings, '.txt')
+    # The CoNLL files are published as .txt, eng.train, eng.testa and eng.testb.
+    file_endings = (
+        *Task.file_endings,
+        '.txt', '.train', '.testa', '.testb', '.bio', '.bio2', '.iob', '.iob2',
+    )  # fmt: skip
 
     def __init__(
         self, settings: TaskSettings, has_chunks: bool = False, is_conllu: bool = False
@@ -69,6 +67,8 @@ class TaggingTask(Task[Sentence]):
         super().__init__(settings)
         self.has_chunks, self.is_conllu = has_chunks, is_conllu
         self.best_metric = 'f1' if has_chunks else 'accuracy'
+        # Those of the model or of the files that were read, by which columns can be told.
+        self._known_tags: set[str] = set()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -79,72 +79,138 @@ class TaggingTask(Task[Sentence]):
         """The sentence of a text with spaces between its words."""
         if not isinstance(content, str):
             raise UserError(f'{where} must be words with spaces between them.')
-        return Sentence(where, key, tuple(content.split()), None)
+        return Sentence(where, key, tuple(check_text(content, where).split()), None)
 
     def parse_line(self, line: str, where: str, key: str) -> Sentence:
         """The sentence of a line with spaces between its words."""
         return self.parse(line, where, key)
+
+    def use_head(self, head: Head, origin: str) -> None:
+        """Takes the tags of a model's head."""
+        super().use_head(head, origin)
+        self._known_tags.update(head.labels)
 
     def labels_of(self, example: Sentence) -> tuple[str, ...]:
         """The tags, where they are known."""
         return example.tags or ()
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Sentence]:
-        """The sentences of a file, blank lines between them.
+        """The sentences of a file of columns, blank lines between them.
+
+        A file without known tags may also have a sentence in each line.
 
         Raises:
-          UserError: if a line has too few columns or there is no sentence.
+          UserError: if a line has too few columns, there is no sentence, or the words' column has
+            running numbers.
         """
-        del is_training
-        sentences: list[Sentence] = []
-        lines: list[_Line] = []
-        text = read_text(path).replace('\r\n', '\n')
-        # A blank line ends the last sentence too.
-        for number, line in enumerate([*text.split('\n'), ''], 1):
-            if line.strip():
-                columns = self._columns(line, f'{path}, line {number}', is_labelled)
-                if columns is not None:
-                    lines.append(_Line(number, *columns))
-            elif lines:
-                words, tags = (tuple(column) for column in list(zip(*lines, strict=True))[1:])
-                where = f'{path}, line {lines[0].number}'
-                key = str(len(sentences))
-                sentences.append(Sentence(where, key, words, tags if is_labelled else None))
-                lines = []
+        text = read_text(path)
+        blocks = conll.blocks_of(text)
+        if self._is_conllu(path, blocks, is_labelled):
+            sentences = conll.conllu_rows(path, blocks)
+            has_tags = any(row.tag is not None for rows in sentences for row in rows)
+            if is_training and sentences and not has_tags:
+                raise UserError(f'{path} has no tags: UPOS is _ in every line.')
+            is_labelled = is_labelled and has_tags
+        else:
+            blocks, num_comments = self._columns(blocks, is_labelled)
+            if not is_labelled and not self._has_columns(path, blocks):
+                return parse_lines(self, conll.split_lines(text), str(path))
+            if num_comments:
+                note(f'{path}: {num_comments} line(s) that begin with # are comments.')
+            sentences = self._column_rows(path, blocks, is_labelled)
         if not sentences:
             raise UserError(f'{path} has no sentences.')
-        return sentences
-
-    def _columns(self, line: str, where: str, is_labelled: bool) -> tuple[str, str] | None:
-        """The word and the tag of a line; None for a line that is no word."""
-        is_comment = self.is_conllu and line.startswith('#')
-        if is_comment or line.startswith('-DOCSTART-'):
-            return None
-        if self.is_conllu:
-            fields = line.split('\t')
-            if len(fields) != 10:
-                raise UserError(f'{where} has {len(fields)} columns; CoNLL-U has 10, with tabs.')
-            # A range of words that are written as one, or a word that is not written.
-            if not fields[0].isdigit():
-                return None
-            return fields[1], fields[_UPOS]
-        fields = line.split('\t') if '\t' in line else line.split()
-        if not is_labelled:
-            return fields[0], ''
-        column = self.settings.tag_column
-        if len(fields) < 2 or not -len(fields) <= column < len(fields):
-            raise UserError(
-                f'{where} has {len(fields)} column(s); a word and its tag are needed '
-                f'(task.tag_column is {column}).'
+        return [
+            Sentence(
+                f'{path}, line {rows[0].number}',
+                str(number),
+                tuple(row.word for row in rows),
+                tuple(row.tag or '' for row in rows) if is_labelled else None,
             )
-        tag = fields[column]
-        if self.has_chunks and tag != 'O' and tag[:2] not in ('B-', 'I-'):
-            raise UserError(f'{where}: the tag {tag!r} is none of IOB: O, B-TYPE or I-TYPE.')
-        return fields[0], tag
+            for number, rows in enumerate(sentences)
+        ]
+
+    def _is_conllu(self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool) -> bool:
+        """Whether a file is read as CoNLL-U; one without known tags by what is in it."""
+        if is_labelled:
+            return self.is_conllu
+        return conll.is_conllu(blocks) or (self.is_conllu and path.suffix == '.conllu')
+
+    def _columns(
+        self, blocks: list[conll.Block], is_labelled: bool
+    ) -> tuple[list[conll.Block], int]:
+        """The words' lines, and the number of the comments between them."""
+        wide = conll.split_at_any_space(blocks)
+        if wide and (is_labelled or self._share_of_tags(wide) >= _MOST):
+            blocks = wide
+        is_iob = _is_iob if self.has_chunks else None
+        return conll_layout.without_comments(blocks, self.settings.tag_column, is_iob)
+
+    def _share_of_tags(self, blocks: Sequence[conll.Block]) -> float:
+        is_iob = _is_iob if self.has_chunks else None
+        return conll_layout.share_of_tags(
+            conll.lines_of(blocks), self.settings.tag_column, self._known_tags, is_iob
+        )
+
+    def _has_columns(self, path: Path, blocks: Sequence[conll.Block]) -> bool:
+        """Whether a file without known tags has columns, and not sentences.
+
+        Raises:
+          UserError: if this cannot be told, or it is a file of another kind.
+        """
+        if path.suffix in ('.conll', '.conllu'):
+            return True
+        kind = conll_layout.kind_of(
+            blocks,
+            self.settings.tag_column,
+            self._known_tags,
+            _is_iob if self.has_chunks else None,
+        )
+        mark = {'.csv': ',', '.json': '"', '.jsonl': '"'}.get(path.suffix)
+        if mark and (
+            kind != 'columns' or all(mark in line.text for line in conll.lines_of(blocks))
+        ):
+            raise UserError(
+                f'{path} is not of tagging: give CoNLL columns (.conll, .txt, .tsv, .conllu), or '
+                f'sentences, a line each with spaces between the words (.txt or standard input).'
+            )
+        if kind == 'unclear':
+            raise UserError(
+                f'{path} may have CoNLL columns or sentences: rename it to .conll if it has '
+                f'columns, or give its sentences, a line each, on standard input (--input=-).'
+            )
+        return kind == 'columns'
+
+    def _column_rows(
+        self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool
+    ) -> list[list[conll.Row]]:
+        word_column, tag_column = self.settings.word_column, self.settings.tag_column
+        rows = conll.column_rows(path, blocks, word_column, tag_column if is_labelled else None)
+        has_tags = is_labelled or self._share_of_tags(blocks) >= _MOST
+        conll_layout.check_words(path, blocks, word_column, tag_column if has_tags else None)
+        if self.has_chunks and is_labelled:
+            for row in (row for sentence in rows for row in sentence):
+                if not _is_iob(row.tag or ''):
+                    raise UserError(
+                        f'{path}, line {row.number}: the tag {row.tag!r} is none of IOB: O, B-TYPE '
+                        f'or I-TYPE.'
+                    )
+        if is_labelled:
+            self._known_tags.update(row.tag or '' for sentence in rows for row in sentence)
+        return rows
 
     def head(self, examples: Sequence[Sentence]) -> Head:
-        """An output for each tag of the examples."""
+        """An output for each tag of the examples.
+
+        Raises:
+          UserError: if there are fewer than two tags.
+        """
         tags = sorted({tag for example in examples for tag in example.tags or ()})
+        if len(tags) < 2:
+            raise UserError(
+                f'{examples[0].where.rpartition(",")[0]}: the tags are {tags}; tagging needs two '
+                f'or more.'
+            )
         return Head(self.head_kind, tuple(tags))
 
     def encode(
@@ -232,17 +298,32 @@ class TaggingTask(Task[Sentence]):
     def write(
         self, examples: Sequence[Sentence], predictions: Sequence[Mapping[str, Any]], folder: Path
     ) -> list[Path]:
-        """CoNLL columns, as conlleval takes them: word, true tag if known, predicted tag."""
+        """CoNLL columns, as conlleval takes them: word, true tag if known, predicted tag.
+
+        With tabs between them where a word or a tag has a space.
+        """
         file = folder / 'predictions.conll'
-        with file.open('w', encoding='utf-8') as stream:
-            for example, row in zip(examples, predictions, strict=True):
+        sentences = [
+            [
+                (word, *([example.tags[index]] if example.tags else []), tag)
                 for index, (word, tag) in enumerate(
                     zip(example.words, row['prediction'], strict=True)
-                ):
-                    true = f'{example.tags[index]} ' if example.tags else ''
-                    stream.write(f'{word} {true}{tag}\n')
+                )
+            ]
+            for example, row in zip(examples, predictions, strict=True)
+        ]
+        has_space = any(' ' in field for rows in sentences for row in rows for field in row)
+        separator = '\t' if has_space else ' '
+        with file.open('w', encoding='utf-8', newline='\n') as stream:
+            for rows in sentences:
+                stream.writelines(f'{separator.join(row)}\n' for row in rows)
                 stream.write('\n')
         return [file]
+
+
+def _is_iob(tag: str) -> bool:
+    """Whether a tag is O, B-TYPE or I-TYPE."""
+    return tag == 'O' or (tag[:2] in ('B-', 'I-') and len(tag) > 2)
 
 
 def _interleaved(firsts: list[list[int]], rests: list[list[int]]) -> list[list[int]]:

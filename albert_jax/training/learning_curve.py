@@ -1,5 +1,6 @@
 """Held-out and training metrics of runs, by step, as a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,16 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise UserError(f'{workdir} is not a run: there is no {METRICS_FILE} in it.')
     lines = [line for line in read_lines(path) if 'mlm_loss' in line]
-    if not any(line['split'] == 'validation' for line in lines):
+    evaluations = [line for line in lines if line['split'] == 'validation']
+    if not evaluations:
         raise UserError(f'{path} has no evaluation yet; train on and draw again.')
+    if not any(_is_finite(line['mlm_loss']) for line in evaluations):
+        raise UserError(f'{path} has no evaluation whose loss is finite; there is no curve.')
     return lines
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> None:
@@ -65,7 +73,11 @@ def _draw_run(
     axis: 'Axes', colour: str, name: str, metric: str, lines: Sequence[Mapping[str, Any]]
 ) -> None:
     for split, (label, style) in _SPLITS.items():
-        points = [(line['step'], line[metric]) for line in lines if line['split'] == split]
+        points = [
+            (line['step'], line[metric])
+            for line in lines
+            if line['split'] == split and _is_finite(line.get(metric))
+        ]
         if points:
             steps, values = zip(*points, strict=True)
             axis.plot(steps, values, color=colour, label=f'{name}, {label}', **style)

@@ -19,6 +19,7 @@ from albert_jax.training import distributed
 from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
+from albert_jax.training.not_finite import nothing_learnt, too_many_in_a_row
 from albert_jax.training.patience import History
 from albert_jax.training.placement import Placement, choose_microbatches, place
 from albert_jax.training.profile import Profile
@@ -50,7 +51,7 @@ def train(
 
     Raises:
       UserError: if the batch does not divide, the workdir is another run's or cannot be written,
-        or too many steps in a row were not finite.
+        or too many steps in a row, or all of them, were not finite.
     """
     distributed.check_same({**job.metadata.resume_fingerprint, 'loop': settings.to_dict()})
     placement = place(job, settings)
@@ -70,6 +71,9 @@ def train(
         lacks_evaluation, history.scores = distributed.broadcast_from_main(
             [lacks_evaluation, history.scores]
         )
+        is_at_end = first_step >= settings.num_steps or history.is_stale
+        if is_at_end and int(state.num_skipped) >= first_step:
+            raise nothing_learnt(first_step, None)
         is_finished = first_step >= settings.num_steps and not lacks_evaluation
         if is_finished or history.is_stale:
             return Outcome(first_step, None, None)
@@ -129,6 +133,9 @@ class _Run:
         self._is_stopped = False
         # The status of a step that was dispatched and not read yet.
         self._unread: Status | None = None
+        # Of the last step that was read: how many were skipped up to it, and why it was, if so.
+        self._num_skipped = 0
+        self._norms: np.ndarray | None = None
         self._metrics: dict[str, float] | None = None
 
         frozen = dict(job.frozen)
@@ -181,6 +188,11 @@ class _Run:
                 state = self._take_step(state, self._next(batches))
                 is_over = self._after_step(state)
             self._read_status()
+            if self._num_skipped:
+                self._telemetry.say(
+                    f'note: {self._num_skipped} of {self._step} steps were skipped, because their '
+                    f'loss, gradient or update was not finite.'
+                )
             # The end, or a pause: nothing that was learnt is lost.
             if self._checkpoints.latest_step() != self._step:
                 self._checkpoints.save(self._step, state, self._job.metadata, None)
@@ -231,11 +243,17 @@ class _Run:
             with self._telemetry.paused():
                 self._checkpoints.save(step, state, self._job.metadata, score)
         if is_eval and self._history.is_stale:
+            self._check_learnt()
             self._telemetry.say(
                 f'No better {self._job.best_metric} in {settings.patience} evaluations.'
             )
             return True
         return False
+
+    def _check_learnt(self) -> None:
+        """Refuses to end as a success where no step has reached the parameters."""
+        if self._num_skipped >= self._step:
+            raise nothing_learnt(self._step, self._norms)
 
     def _evaluated(self, state: TrainState) -> bool:
         """Whether there are held-out metrics of the state: no signal came first."""
@@ -261,33 +279,33 @@ class _Run:
         """Logs the step that was dispatched last, and stops a run that no longer learns.
 
         Raises:
-          UserError: if too many steps in a row were skipped.
+          UserError: if too many steps in a row were skipped, or all steps of the run.
         """
         if self._unread is None:
             return
         status, step = jax.device_get(self._unread), self._step
         self._unread = None
         self._telemetry.step_done(step)
-        if status.num_skipped_in_a_row >= self._settings.max_skipped_in_a_row:
-            raise UserError(
-                f'Step {step}: the loss or gradient of {int(status.num_skipped_in_a_row)} steps in '
-                f'a row was not finite; none of them reached the parameters, and the last '
-                f'checkpoint is good. Start in another --workdir with a lower '
-                f'optimizer.learning_rate.'
-            )
+        self._num_skipped, self._norms = int(status.num_skipped), status.norms
         if step % self._settings.log_every == 0:
-            num_updates = max(step - 1 - int(status.num_skipped), 0)
+            num_updates = max(step - 1 - self._num_skipped, 0)
             self._telemetry.train_line(
                 step,
                 {
+                    # Of no step since the last line, if all were skipped.
+                    'loss': None,
                     **means(status.metric_sums),
                     # A skipped step does not count for the schedule.
                     'learning_rate': float(
                         jnp.asarray(self._job.learning_rate(jnp.int32(num_updates)))
                     ),
-                    'skipped_steps': int(status.num_skipped),
+                    'skipped_steps': self._num_skipped,
                 },
             )
+        if status.num_skipped_in_a_row >= self._settings.max_skipped_in_a_row:
+            raise too_many_in_a_row(step, int(status.num_skipped_in_a_row), status.norms)
+        if step == self._settings.num_steps:
+            self._check_learnt()
         self._is_stopped |= bool(status.num_stopping > 0)
 
 

@@ -1,5 +1,6 @@
 """Which evaluation is the best so far, and whether it is too long ago."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import numpy as np
 
 from albert_jax.training.telemetry import METRICS_FILE, read_lines
 
-# What a metric without a value is worth: less than any other.
-_UNDEFINED = 1e9
+# What a metric without a value is worth: less than any other. Finite, for JSON.
+_UNDEFINED = sys.float_info.max
 
 
 class History:

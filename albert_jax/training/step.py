@@ -65,6 +65,8 @@ class Status:
     num_stopping: Scalar
     num_skipped: Scalar
     num_skipped_in_a_row: Scalar
+    # Its loss and the norms of its gradient and update: a step where one is not finite is skipped.
+    norms: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +193,7 @@ def make_train_step(
             num_skipped_in_a_row=jnp.where(is_finite, 0, state.num_skipped_in_a_row + 1),
         )
         return state, Status(
-            state.metric_sums, num_stopping, state.num_skipped, state.num_skipped_in_a_row
+            state.metric_sums, num_stopping, state.num_skipped, state.num_skipped_in_a_row, norms
         )
 
     def sharded_train_step(

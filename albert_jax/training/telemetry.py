@@ -17,6 +17,7 @@ from tensorboardX import SummaryWriter
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
+from albert_jax.cli.json_output import to_json
 from albert_jax.model.flops import peak_flops
 
 METRICS_FILE = 'metrics.jsonl'
@@ -128,8 +129,8 @@ class Telemetry:
         """Moves the bar."""
         self._progress.update(self._task, completed=step)
 
-    def train_line(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the means since the last such line, and the speed."""
+    def train_line(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Writes the means since the last such line, and the speed; None is no value."""
         now = time.monotonic()
         seconds = max(now - self._last_time, 1e-9)
         examples = (step - self._last_step) * self._examples_per_step
@@ -148,7 +149,7 @@ class Telemetry:
         self._write('train', step, metrics, speed)
 
     def eval_line(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics of the held-out split; one without a value is null."""
+        """Writes the metrics of the held-out split; one that is not finite is null."""
         self._write('validation', step, metrics, {})
 
     @contextlib.contextmanager
@@ -159,19 +160,21 @@ class Telemetry:
         self._last_time += time.monotonic() - before
 
     def _write(
-        self, split: str, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
+        self,
+        split: str,
+        step: int,
+        metrics: Mapping[str, float | None],
+        speed: Mapping[str, float],
     ) -> None:
         line: dict[str, Any] = {'step': step, 'split': split, **metrics}
-        if split == 'validation':
-            line |= {name: None for name, value in metrics.items() if math.isnan(value)}
         if speed:
             line['speed'] = {name: float(f'{value:.6g}') for name, value in speed.items()}
         try:
             # Closed after each line: a mounted bucket keeps only what is closed.
             with self._path.open('a') as file:
-                file.write(json.dumps(line) + '\n')
+                file.write(to_json(line) + '\n')
             for name, value in [*metrics.items(), *speed.items()]:
-                if math.isfinite(value):
+                if value is not None and math.isfinite(value):
                     self._board.add_scalar(f'{split}/{name}', value, step)
         except OSError as error:
             raise UserError(
@@ -181,6 +184,8 @@ class Telemetry:
         if not self._is_main:
             return
         shown = _SHOWN if split == 'train' else metrics
+        if metrics.get('skipped_steps'):
+            shown = (*shown, 'skipped_steps')
         text = ' '.join(f'{name} {_number(metrics[name])}' for name in shown if name in metrics)
         if speed:
             text += f'  {speed["sequences_per_second"]:.4g} sequences/s'
@@ -202,8 +207,8 @@ class Telemetry:
         return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
 
 
-def _number(value: float) -> str:
-    return 'undefined' if math.isnan(value) else f'{value:.4g}'
+def _number(value: float | None) -> str:
+    return 'undefined' if value is None or math.isnan(value) else f'{value:.4g}'
 
 
 def _truncate(path: Path, last_step: int) -> None:
@@ -212,7 +217,7 @@ def _truncate(path: Path, last_step: int) -> None:
         return
     kept = [line for line in read_lines(path) if line['step'] <= last_step]
     with new_file(path) as partial:
-        partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+        partial.write_text(''.join(to_json(line) + '\n' for line in kept))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

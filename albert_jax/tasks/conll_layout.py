@@ -1,0 +1,227 @@
+"""What the lines of a tagging file are: comments, running numbers, columns or plain sentences."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from albert_jax.cli.errors import UserError
+from albert_jax.tasks.conll import Block, Line, lines_of
+
+# CoNLL-2012's marks of a document.
+_DOCUMENT = re.compile(r'#(begin|end) document\b')
+# `# sent_id = 1` of CoNLL-U, `# id 1` of MultiCoNER.
+_DIRECTIVE = re.compile(r'#\s*(?:(?:id|sent_id|text|newdoc|newpar)\b|[\w.:-]+\s*=)')
+# A tag of which nothing says that it is one: it can also be the last word of a sentence.
+_SENTENCE_END = frozenset('.!?…。！？।;:,"\')»”')
+# Tags of the treebanks, not words: NNP, I-NP, -LRB-.
+_TAG_LIKE = re.compile(r'[A-Z0-9$#.,:;\'"`|()*+_=<>&/!?\[\]{}-]+')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Words:
+    """What the lines that begin with no # say about those that do.
+
+    Args:
+      widths: how many columns they have.
+      tags: that they have.
+      tag_column: of the tags.
+      is_iob: whether a text is a tag, where this can be seen from its form.
+      all_begin: every sentence of the file begins with a line that begins with #.
+    """
+
+    widths: Collection[int]
+    tags: Collection[str]
+    tag_column: int
+    is_iob: Callable[[str], bool] | None
+    all_begin: bool
+
+    def is_comment(self, line: Line, is_first: bool) -> bool:
+        """Whether a line, which may be the first of its sentence, is no word."""
+        if not line.text.startswith('#'):
+            return False
+        tag = _tag(line, self.tag_column)
+        is_known = tag is not None and (self.is_iob(tag) if self.is_iob else tag in self.tags)
+        fits = not self.widths or len(line.fields) in self.widths
+        if fits and is_known:
+            return False
+        if _DOCUMENT.match(line.text) or (_DIRECTIVE.match(line.text) and (is_first or not fits)):
+            return True
+        has_space = line.text.strip() == '#' or line.text[1:2].isspace()
+        if not fits:
+            return not is_known and (has_space or (is_first and len(line.fields) > 1))
+        return is_first and has_space and (self.is_iob is not None or self.all_begin)
+
+
+def without_comments(
+    blocks: Sequence[Block], tag_column: int, is_iob: Callable[[str], bool] | None
+) -> tuple[list[Block], int]:
+    """The lines that are words, and how many comments there were between them.
+
+    A line that begins with # is a word (`# O`, `#oslo B-LOC`) where it has as many columns as the
+    others and a tag that others have, and within a sentence. `# id 1`, `# text = …` are comments.
+
+    Args:
+      blocks: of a file of columns.
+      tag_column: of the tags.
+      is_iob: whether a text is a tag, where this can be seen from its form.
+    """
+    lines = [line for line in lines_of(blocks) if not line.text.startswith('#')]
+    words = _Words(
+        widths={len(line.fields) for line in lines},
+        tags={tag for line in lines if (tag := _tag(line, tag_column)) is not None},
+        tag_column=tag_column,
+        is_iob=is_iob,
+        all_begin=bool(lines) and len(blocks) > 1 and all(b[0].text[0] == '#' for b in blocks),
+    )
+    kept: list[Block] = []
+    for block in blocks:
+        sentence: Block = []
+        for line in block:
+            if not words.is_comment(line, is_first=not sentence):
+                sentence.append(line)
+        if sentence:
+            kept.append(sentence)
+    return kept, len(lines_of(blocks)) - len(lines_of(kept))
+
+
+def _tag(line: Line, tag_column: int) -> str | None:
+    width = len(line.fields)
+    if width < 2 or not -width <= tag_column < width:
+        return None
+    return line.fields[tag_column].strip()
+
+
+def check_words(
+    path: Path, blocks: Sequence[Block], word_column: int, tag_column: int | None
+) -> None:
+    """Refuses a file in which the words' column holds numbers or names of the lines instead.
+
+    Only where all sentences are so: a sentence may consist of numbers.
+
+    Args:
+      path: of the file, for messages.
+      blocks: its words.
+      word_column: of the words.
+      tag_column: of the tags; None if they are not read.
+
+    Raises:
+      UserError: if the column is 1, 2, 3, … in each sentence or through the file, or the same in
+        all of a sentence, and another column could be that of the words.
+    """
+    lines = lines_of(blocks)
+    width = min((len(line.fields) for line in lines), default=0)
+    of_tags = None if tag_column is None else tag_column % max(width, 1)
+    candidates = [c for c in range(word_column + 1, width) if c != of_tags]
+    # With a number and a tag in each line, a single sentence may be one of numbers.
+    is_short = of_tags is not None and not candidates and len(blocks) > 1
+    others = [
+        column
+        for column in ([*range(word_column + 1, width)] if is_short else candidates)
+        if any(len({line.fields[column] for line in block}) > 1 for block in blocks)
+    ]
+    sentences = [[line.fields[word_column] for line in b] for b in blocks] if others else []
+    if _are_running(sentences):
+        what = 'running numbers'
+    elif not is_short and _are_names(sentences):
+        what = 'the same text in all lines of a sentence'
+    else:
+        return
+    advice = (
+        'give every line its word before its tag'
+        if is_short
+        else f'name the column of the words with task.word_column, as in '
+        f'--config.task.word_column={others[0]}, or remove that column'
+    )
+    raise UserError(
+        f'{path}: column {word_column}, counted from 0, should have the words and has {what} '
+        f'(line {lines[0].number}: {lines[0].fields[word_column]!r}); {advice}.'
+    )
+
+
+def _are_running(sentences: Sequence[Sequence[str]]) -> bool:
+    """Whether all are numbers that go up by one: from 0 or 1 in each sentence, or all through."""
+    # Beside the ranges and empty nodes of CoNLL-U.
+    kept = [[w for w in words if not re.fullmatch(r'\d+[-.]\d+', w)] for words in sentences]
+    numbers: list[list[int]] = []
+    for words in kept:
+        if not all(re.fullmatch('[0-9]{1,18}', word) for word in words):
+            return False
+        numbers.append([int(word) for word in words])
+    flat = [*itertools.chain(*numbers)]
+    if len(flat) < 2:
+        return False
+    through = flat == list(range(flat[0], flat[0] + len(flat))) and len(sentences) > 1
+    return through or any(
+        all(n == list(range(start, start + len(n))) for n in numbers) for start in (0, 1)
+    )
+
+
+def _are_names(sentences: Sequence[Sequence[str]]) -> bool:
+    """Whether each sentence has one text only, in every line: the name of its document."""
+    num_long = sum(len(words) > 1 for words in sentences)
+    return num_long > 1 and all(len(set(words)) == 1 for words in sentences)
+
+
+Kind = Literal['columns', 'sentences', 'unclear']
+
+
+def kind_of(
+    blocks: Sequence[Block],
+    tag_column: int,
+    tags: Collection[str],
+    is_iob: Callable[[str], bool] | None,
+) -> Kind:
+    """Whether lines without known tags are columns, a word each, or sentences.
+
+    Args:
+      blocks: of the file, without comments.
+      tag_column: where tags would be.
+      tags: that the model has.
+      is_iob: whether a text is a tag, where this can be seen from its form.
+    """
+    lines = lines_of(blocks)
+    if not lines:
+        return 'sentences'
+    if all('\t' in line.text for line in lines):
+        # With a whole sentence before the tab.
+        num_long = sum(' ' in line.fields[0] for line in lines)
+        return 'columns' if num_long <= len(lines) / 2 else 'unclear'
+    widths = {len(line.fields) for line in lines}
+    if widths == {1} or share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
+        return 'columns'
+    has_long_blocks = len(blocks) > 1 and any(len(block) > 1 for block in blocks)
+    if len(widths) > 1:
+        num_single = sum(len(line.fields) == 1 for line in lines)
+        return 'unclear' if has_long_blocks and num_single >= len(lines) / 2 else 'sentences'
+    if _are_tag_like(lines):
+        return 'columns'
+    ends = {line.fields[-1] for line in lines}
+    return 'unclear' if has_long_blocks and not ends <= _SENTENCE_END else 'sentences'
+
+
+def share_of_tags(
+    lines: Sequence[Line],
+    tag_column: int,
+    tags: Collection[str],
+    is_iob: Callable[[str], bool] | None,
+) -> float:
+    """How many of the lines have a known tag where a tag would be."""
+    found = [tag for line in lines if (tag := _tag(line, tag_column)) is not None]
+    num_known = sum(
+        (tag in tags or bool(is_iob and is_iob(tag))) and tag not in _SENTENCE_END for tag in found
+    )
+    return num_known / max(len(lines), 1)
+
+
+def _are_tag_like(lines: Sequence[Line]) -> bool:
+    """Whether all columns but the first look like those of a treebank, and the first does not."""
+    rest = [field for line in lines for field in line.fields[1:]]
+    num_alphabetic = sum(any(letter.isalpha() for letter in field) for field in rest)
+    return (
+        all(_TAG_LIKE.fullmatch(field) for field in rest)
+        and num_alphabetic >= len(rest) / 2
+        and not all(_TAG_LIKE.fullmatch(line.fields[0]) for line in lines)
+    )

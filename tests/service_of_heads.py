@@ -1,0 +1,96 @@
+"""A service of a model of every kind of head, in this process, with few shapes to compile."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.heads import Head
+from albert_jax.service import models
+from albert_jax.service.app import make_app
+from albert_jax.service.batching import Device
+from albert_jax.service.metrics import Metrics
+from albert_jax.service.middleware import Middleware
+from albert_jax.service.service import Limits, Service
+from albert_jax.tasks.registry import TASKS
+from tests import tiny
+
+CONFIG = tiny.config(num_hidden_layers=1)
+# By name: kind and labels, and fields of the task.
+HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
+    'single': (tiny.CLASSES, {'name': 'classification'}),
+    'pairs': (tiny.CLASSES, {'name': 'classification', 'text_pair': 'other'}),
+    'regression': (Head('sequence_classification', ('score',)), {'name': 'regression'}),
+    'choice': (Head('multiple_choice', ()), {'name': 'race'}),
+    'tagging': (Head('token_classification', ('A', 'B', 'C')), {'name': 'tags'}),
+    'questions': (Head('question_answering', ()), {'name': 'squad1'}),
+    'unanswerable': (Head('conditional_question_answering', ()), {'name': 'squad2'}),
+}
+PRETRAINED = 'base'
+LENGTH = 32
+
+
+def write_models(folder: Path, vocabulary: bytes) -> None:
+    """A checkpoint for each head, and a pretrained one, with random weights."""
+    tokenizer = Tokenizer(vocabulary)
+    params = tiny.random_params(CONFIG)
+    tiny.write(Pretrained(CONFIG, params, tokenizer), folder / PRETRAINED)
+    encoder = {name: params[name] for name in ('embeddings', 'encoder', 'pooler')}
+    for name, (head, task) in HEADS.items():
+        assert task['name'] in TASKS
+        weights = tiny.random_tree(head.init(CONFIG, jax.random.key(1)))
+        model = Pretrained(
+            CONFIG, encoder | {'head': weights}, tokenizer, head,
+            run={'task': {'max_length': LENGTH, 'max_query_length': 8, 'stride': 8} | task},
+        )  # fmt: skip
+        tiny.write(model, folder / name)
+
+
+def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS)) -> Middleware:
+    """The application of all models, ready; each compiles one shape when it is first asked."""
+    paths = [str(folder / name) for name in names]
+    served = models.load(paths, Device(), 1024, LENGTH, lambda *_: None)
+    for model in served.values():
+        model.inspector.lengths = (LENGTH,)
+        for name, ability in model.abilities.items():
+            ability.lengths = (LENGTH,)  # pyright: ignore
+            model.batchers[name].sizes = model.batchers[name].sizes[:1]
+    service = Service(Limits(seconds=120), Metrics())
+    service.models, service.is_ready = served, True
+    return make_app(service, lambda: None, lambda: None)
+
+
+class Client:
+    """Asks an application without a socket, in one event loop."""
+
+    def __init__(self, app: Middleware) -> None:
+        self._app, self._loop = app, asyncio.new_event_loop()
+
+    def post(self, ability: str, body: bytes | dict[str, Any]) -> tuple[int, Any]:
+        """Status and content, which must be JSON as any reader takes it."""
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+        sent: list[Any] = []
+        messages = [{'type': 'http.request', 'body': body, 'more_body': False}]
+
+        async def receive() -> Any:
+            return messages.pop() if messages else await asyncio.sleep(600)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            'type': 'http', 'method': 'POST', 'path': f'/v1/{ability}', 'query_string': b'',
+            'headers': [(b'content-type', b'application/json')],
+        }  # fmt: skip
+        self._loop.run_until_complete(self._app(scope, receive, send))
+        text = b''.join(message.get('body', b'') for message in sent[1:])
+        return sent[0]['status'], json.loads(text, parse_constant=lambda name: 1 / 0)
+
+    def close(self) -> None:
+        self._loop.close()
