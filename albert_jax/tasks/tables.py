@@ -73,8 +73,9 @@ class Row(NamedTuple):
                 f'row.'
             )
         if value is None:
-            names = ', '.join([*self.values, *(set(self.kinds) - set(self.values))])
-            raise UserError(f'{self.where} has no column {column!r}; there are {names}.')
+            names = dict.fromkeys([*self.values, *self.kinds])
+            listed = ', '.join(name if name.isprintable() else repr(name) for name in names)
+            raise UserError(f'{self.where} has no column {column!r}; there are {listed}.')
         return value
 
 

@@ -27,6 +27,11 @@ class TextExample:
         return self.label is not None
 
     @property
+    def has_empty_text(self) -> bool:
+        """Whether one of its texts is empty, or white space."""
+        return not self.first.strip() or (self.second is not None and not self.second.strip())
+
+    @property
     def group(self) -> str:
         """Examples with the same first text are held out together."""
         return self.first or str(self)
@@ -68,9 +73,7 @@ def note_gaps(examples: Sequence[TextExample], path: Path, is_labelled: bool) ->
       path: the file.
       is_labelled: its labels were read.
     """
-    empty = [
-        e for e in examples if any(t is not None and not t.strip() for t in (e.first, e.second))
-    ]
+    empty = [example for example in examples if example.has_empty_text]
     if empty:
         note(
             f'{path}: {len(empty)} of {len(examples)} examples have an empty text, the first '
