@@ -9,8 +9,8 @@ from albert_jax.cli.paths import expand, local_path
 _DESCRIPTION = """\
 Answers of a fine-tuned model, a JSON object a line, or in the form of the benchmark's server.
 
---input is a file of the task's own format (.tsv, .csv, .jsonl, .json, .conllu, for tagging .txt, a
-folder of RACE), or lines (any other ending, or - for standard input):
+--input is a file of the task's own format (.tsv, .csv, .jsonl, .json, .conllu, for tagging .txt
+with columns or sentences, a folder of RACE), or lines (any other ending, or - for standard input):
   texts        a text a line; a pair with a tab between; or JSON with the task's columns
   tagging      words with spaces between
   questions    JSON with question and passage; for RACE also options, a list of four"""

@@ -24,7 +24,7 @@ CONTEXT = 'Anna lives in Oslo .'
 SQUAD2 = Head('conditional_question_answering', ())
 
 
-def ask(key: Any = 'q1', text: str = 'Oslo', start: Any = 14, **other: Any) -> dict[str, Any]:
+def ask(key: Any = 'q1', text: Any = 'Oslo', start: Any = 14, **other: Any) -> dict[str, Any]:
     answers = [{'text': text, 'answer_start': start}]
     return {'id': key, 'question': 'Where?', 'answers': answers} | other
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
 from albert_jax.model.heads import Head
+from albert_jax.tasks.inputs import parse_lines
 from tests import tiny
 
 IOB = Head('token_classification', ('B-LOC', 'B-PER', 'O'))
@@ -118,6 +119,16 @@ def test_the_ending_of_columns_settles_it(tmp_path):
     assert predict(tmp_path, 'EU foo\nlives bar\n\nx bar\ny foo', file='x.conll') == [
         'EU lives', 'x y',
     ]  # fmt: skip
+
+
+def test_columns_on_standard_input_are_no_sentences():
+    task = tiny.task('ner')
+    task.use_head(IOB, 'the model')
+    lines = ['EU NNP B-ORG\n', 'rejects VBZ O\n', '\n', 'Oslo NNP B-LOC\n']
+    with pytest.raises(UserError, match='input has a word and its tag in each line, .*conll'):
+        parse_lines(task, lines, 'input')
+    for lines in (['Vitamin O', 'I like vitamin O'], ['Anna is B-PER'], ['EU B-ORG', 'is here']):
+        assert [list(e.words) for e in parse_lines(task, lines, 'x')] == [x.split() for x in lines]
 
 
 # Running numbers.

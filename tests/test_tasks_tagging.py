@@ -1,10 +1,17 @@
 """Tagging: CoNLL columns and CoNLL-U."""
 
+import json
+
+import jax
 import numpy as np
 import pytest
 
+from albert_jax import predict
 from albert_jax.cli.errors import UserError
-from albert_jax.model.heads import Head
+from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.interop.native import Pretrained
+from albert_jax.model.heads import HEADS, Head
+from albert_jax.tasks.answering import Answerer
 from tests import tiny
 from tests.conftest import shared_data
 from tests.tiny import write_lines
@@ -55,6 +62,26 @@ def test_a_long_sentence_goes_on_in_another_sequence(tokenizer, tmp_path):
     ]
     (found,) = task.tags(examples, features, {'tags': tags}, head)
     assert found == list(examples[0].tags)
+
+
+def test_a_text_file_of_sentences_has_the_answers_of_its_lines(vocabulary, tmp_path, capsys):
+    config = tiny.config()
+    head = Head('token_classification', ('B-LOC', 'B-PER', 'O'))
+    weights = HEADS[head.kind].init(3, config, jax.random.key(1))
+    params = {
+        name: tree
+        for name, tree in tiny.random_params(config).items()
+        if name in ('embeddings', 'encoder', 'pooler')
+    }
+    params['head'] = tiny.random_tree(weights)
+    model = Pretrained(config, params, Tokenizer(vocabulary), head)
+    checkpoint = tiny.write(model, tmp_path / 'model')
+    lines = ['Anna lives in Oslo .', 'Chen lives in Lima .']
+    file = write_lines(tmp_path / 'texts.txt', *lines)
+    assert predict.main([f'--checkpoint={checkpoint}', f'--input={file}', '--task=ner']) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row['words'] for row in rows] == [line.split() for line in lines]
+    assert rows == Answerer(checkpoint, 'ner', num_devices=1).answer(lines, 'lines')
 
 
 def test_conll_u(tokenizer):

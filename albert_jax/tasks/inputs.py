@@ -46,9 +46,11 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
       origin: what to call them in messages.
 
     Raises:
-      UserError: if a line is not what the task takes, or has the id of another where predictions
-        are written by it.
+      UserError: if a line is not what the task takes, or all are something else, or one has the id
+        of another where predictions are written by it.
     """
+    lines = list(lines)
+    task.check_lines(lines, origin)
     examples = []
     num_empty = num_empty_between = 0
     for number, line in enumerate(lines):

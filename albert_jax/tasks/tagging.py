@@ -22,6 +22,8 @@ from albert_jax.tasks.task import Outputs, Task
 
 # The share of lines with a known tag from which on a file has columns.
 _MOST = 0.5
+# The share from which on lines cannot be sentences.
+_NEARLY_ALL = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,22 @@ class TaggingTask(Task[Sentence]):
     def parse_line(self, line: str, where: str, key: str) -> Sentence:
         """The sentence of a line with spaces between its words."""
         return self.parse(line, where, key)
+
+    def check_lines(self, lines: Sequence[str], origin: str) -> None:
+        """Refuses lines that are columns, each with a word and a tag, and no sentences.
+
+        Raises:
+          UserError: if they are.
+        """
+        blocks = conll.blocks_of('\n'.join(line.rstrip('\r\n') for line in lines))
+        rows = conll.lines_of(blocks)
+        has_tags = self._share_of_tags(blocks) > _NEARLY_ALL
+        # O is a word, too.
+        if has_tags and len(rows) > 1 and any(row.fields[-1] != 'O' for row in rows):
+            raise UserError(
+                f'{origin} has a word and its tag in each line, and no sentences; give it as a '
+                f'file with the ending .conll.'
+            )
 
     def use_head(self, head: Head, origin: str) -> None:
         """Takes the tags of a model's head."""

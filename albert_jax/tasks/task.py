@@ -108,6 +108,18 @@ class Task(abc.ABC, Generic[ExampleT]):
             raise UserError(f'{where} must be a JSON object with {", ".join(self.fields)}.')
         return self.parse(content, where, key)
 
+    def check_lines(self, lines: Sequence[str], origin: str) -> None:
+        """Refuses lines of which only all together show that they are no examples.
+
+        Args:
+          lines: with or without their line ends.
+          origin: what to call them in messages.
+
+        Raises:
+          UserError: if they are something else.
+        """
+        del lines, origin
+
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
         """The examples of a file or directory in the task's layout."""
