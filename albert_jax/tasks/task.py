@@ -64,8 +64,6 @@ class Task(abc.ABC, Generic[ExampleT]):
     file_endings: ClassVar[tuple[str, ...]] = (
         '.tsv', '.csv', '.jsonl', '.json', '.conllu', '.conll',
     )  # fmt: skip
-    # Whether the task's examples can come from tensorflow-datasets.
-    reads_tfds: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -104,27 +102,6 @@ class Task(abc.ABC, Generic[ExampleT]):
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
         """The examples of a file or directory in the task's layout."""
-
-    def from_tfds(
-        self,
-        row: Mapping[str, Any],
-        features: Mapping[str, Any],
-        where: str,
-        key: str,
-        is_training: bool,
-        is_labelled: bool,
-    ) -> ExampleT:
-        """The example of a row of a data set of tensorflow-datasets, if the task `reads_tfds`.
-
-        Args:
-          row: value by the name of its feature.
-          features: the data set's `FeaturesDict`.
-          where: what to call the row in messages.
-          key: its name, unless it has an `idx`.
-          is_training: a label must be there.
-          is_labelled: the label is kept.
-        """
-        raise NotImplementedError
 
     @abc.abstractmethod
     def head(self, examples: Sequence[ExampleT]) -> Head:
