@@ -7,6 +7,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tensorflow_datasets.text
 
+tfds.disable_progress_bar()
+
 # Examples by the name of their split.
 Splits = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -16,7 +18,7 @@ class SmallBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version('1.0.0')
 
-    def __init__(self, features: Mapping[str, Any], splits: Splits, folder: Path) -> None:
+    def __init__(self, features: Mapping[str, Any], splits: Splits, folder: Path | str) -> None:
         self._features, self._splits = features, splits
         super().__init__(data_dir=folder, file_format='array_record')
 
@@ -36,7 +38,7 @@ class SmallGlue(tensorflow_datasets.text.Glue, skip_registration=True):
 
     name = 'glue'
 
-    def __init__(self, config: str, splits: Splits, folder: Path) -> None:
+    def __init__(self, config: str, splits: Splits, folder: Path | str) -> None:
         self._splits = splits
         super().__init__(config=config, data_dir=folder, file_format='array_record')
 
@@ -44,7 +46,7 @@ class SmallGlue(tensorflow_datasets.text.Glue, skip_registration=True):
         return {name: iter(enumerate(rows)) for name, rows in self._splits.items()}
 
 
-def write(name: str, features: Mapping[str, Any], splits: Splits, folder: Path) -> str:
+def write(name: str, features: Mapping[str, Any], splits: Splits, folder: Path | str) -> str:
     """Writes a data set in a folder where TFDS then finds it.
 
     Args:
@@ -62,7 +64,7 @@ def write(name: str, features: Mapping[str, Any], splits: Splits, folder: Path) 
     return f'tfds:{name}'
 
 
-def write_glue(config: str, splits: Splits, folder: Path) -> str:
+def write_glue(config: str, splits: Splits, folder: Path | str) -> str:
     """Writes some examples of a task of GLUE, as `write` does."""
     SmallGlue(config, splits, folder).download_and_prepare()
     tfds.core.add_data_dir(folder)

@@ -54,9 +54,16 @@ def read(path: str, task: Task) -> Splits:
     if unread:
         _note(f'{path}: not read: {", ".join(unread)}.')
     return Splits(
-        _labelled(path, _examples(data_set, 'train', task, label)),
-        {suffix: _examples(data_set, split, task, label) for suffix, split in validation.items()},
-        {suffix: _examples(data_set, split, task, None) for suffix, split in test.items()},
+        _labelled(f'{path}:train', _examples(data_set, 'train', task, label)),
+        {
+            suffix: _noted(f'{path}:{split}', _examples(data_set, split, task, label))
+            for suffix, split in validation.items()
+        },
+        # In the order of GLUE's files: TFDS shuffles what it writes.
+        {
+            suffix: sorted(_examples(data_set, split, task, None), key=lambda e: int(e.key))
+            for suffix, split in test.items()
+        },
     )
 
 
@@ -77,7 +84,7 @@ def _by_suffix(splits: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _labelled(path: str, examples: Sequence[TextExample]) -> list[TextExample]:
+def _labelled(where: str, examples: Sequence[TextExample]) -> list[TextExample]:
     """Those to train on.
 
     Raises:
@@ -85,13 +92,22 @@ def _labelled(path: str, examples: Sequence[TextExample]) -> list[TextExample]:
     """
     labelled = [example for example in examples if example.is_labelled]
     if not labelled:
-        raise UserError(f'{path}:train has {len(examples)} examples, none of them with a label.')
+        raise UserError(f'{where} has {len(examples)} examples, none of them with a label.')
     if len(labelled) < len(examples):
-        _note(
-            f'{path}:train: {len(examples) - len(labelled)} of {len(examples)} examples have no '
-            f'label and are left out.'
-        )
+        _note(f'{where}: {_num_unlabelled(examples)} and are left out.')
     return labelled
+
+
+def _noted(where: str, examples: list[TextExample]) -> list[TextExample]:
+    """The examples; a note says if the metrics are over some of them only."""
+    if any(not example.is_labelled for example in examples):
+        _note(f'{where}: {_num_unlabelled(examples)}; metrics are over the others.')
+    return examples
+
+
+def _num_unlabelled(examples: Sequence[TextExample]) -> str:
+    missing = sum(not example.is_labelled for example in examples)
+    return f'{missing} of {len(examples)} examples have no label'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +200,7 @@ def _class_names(names: tuple[str, ...], task: TextTask) -> tuple[str, ...]:
 def _is_finite_number(text: str) -> bool:
     """Whether a text is a number, in float32 too."""
     try:
-        return abs(float(text)) <= np.finfo(np.float32).max
+        return abs(float(text)) <= float(np.finfo(np.float32).max)
     except ValueError:
         return False
 
