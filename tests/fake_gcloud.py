@@ -7,6 +7,12 @@ there, so that what a shell would make of a command can be seen. plan.json says 
 the ssh calls at which the machine is taken away; `ssh_fails`, those that
 do not get through; `ssh_hangs`, those that are not answered; `describe_fails`;
 `hosts`; `hang`, a word of a command that never answers.
+
+gcloud cannot be installed from a package registry: nothing here is its code, and it was never
+compared with the real one. FLAGS, beyond which a command ends with status 2 as gcloud's parser has
+it, and NODE_STATES are written from knowledge of its reference (cloud.google.com/sdk/gcloud/reference,
+compute tpus) and of the TPU API, not checked line by line. The states of a queued resource are those
+of its guide (cloud.google.com/tpu/docs/queued-resources), looked up.
 """
 
 import contextlib
@@ -21,6 +27,36 @@ import time
 from pathlib import Path
 
 ROOT = Path(os.environ['FAKE_GCLOUD'])
+
+_ANY = {'zone', 'project', 'quiet', 'format', 'verbosity'}
+_NEW = _ANY | {
+    'accelerator-type', 'async', 'description', 'internal-ips', 'labels', 'metadata',
+    'metadata-from-file', 'network', 'range', 'reserved', 'scopes', 'service-account',
+    'spot', 'subnetwork', 'tags', 'topology', 'type',
+}  # fmt: skip
+_SSH = _ANY | {
+    'batch-size', 'dry-run', 'force-key-file-overwrite', 'internal-ip', 'plain',
+    'ssh-key-expiration', 'ssh-key-expire-after', 'ssh-key-file', 'strict-host-key-checking',
+    'tunnel-through-iap', 'worker',
+}  # fmt: skip
+FLAGS = {
+    ('tpu-vm', 'create'): _NEW | {'data-disk', 'preemptible', 'version'},
+    ('tpu-vm', 'describe'): _ANY,
+    ('tpu-vm', 'delete'): _ANY | {'async'},
+    ('tpu-vm', 'ssh'): _SSH | {'command', 'node', 'output-directory', 'ssh-flag'},
+    ('tpu-vm', 'scp'): _SSH | {'compress', 'recurse', 'scp-flag'},
+    ('queued-resources', 'create'): _NEW | {
+        'best-effort', 'guaranteed', 'node-count', 'node-id', 'node-prefix', 'runtime-version',
+        'valid-after-duration', 'valid-after-time', 'valid-until-duration', 'valid-until-time',
+    },
+    ('queued-resources', 'describe'): _ANY,
+    ('queued-resources', 'delete'): _ANY | {'async', 'force'},
+}  # fmt: skip
+# Node.State of the API.
+NODE_STATES = (
+    'CREATING', 'READY', 'RESTARTING', 'REIMAGING', 'DELETING', 'REPAIRING', 'STOPPED', 'STOPPING',
+    'STARTING', 'PREEMPTED', 'TERMINATED', 'HIDING', 'HIDDEN', 'UNHIDING', 'UNKNOWN',
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -38,6 +74,10 @@ def main(arguments: list[str]) -> int:
     words = [word for word in rest if not word.startswith('--')]
     flags = dict(word[2:].partition('=')[::2] for word in rest if word.startswith('--'))
     assert flags.get('zone'), arguments
+    unknown = sorted(set(flags) - FLAGS[kind, verb])
+    if unknown:
+        names = ' '.join(f'--{flag}' for flag in unknown)
+        return fail(f'unrecognized arguments: {names}', 2)
     if kind == 'queued-resources':
         return queued(verb, words, flags, plan)
     return {'create': create, 'describe': describe, 'delete': delete, 'ssh': ssh, 'scp': scp}[verb](
@@ -59,6 +99,7 @@ def read_node(name: str) -> dict | None:
 
 
 def write_node(name: str, node: dict) -> None:
+    assert node['state'] in NODE_STATES, node
     node_file(name).parent.mkdir(exist_ok=True)
     node_file(name).write_text(json.dumps(node))
 
@@ -109,7 +150,10 @@ def describe(words: list[str], flags: dict, plan: dict) -> int:
     if node['becomes'] and node['looks'] > 3:
         node['state'], node['becomes'] = node['becomes'], None
     write_node(name, node)
-    print(json.dumps(node))
+    # The API leaves out what is empty.
+    shown = {'state': node['state'], 'labels': node['labels']}
+    name = f'projects/p/locations/{flags["zone"]}/nodes/{name}'
+    print(json.dumps({'name': name, **{key: value for key, value in shown.items() if value}}))
     return 0
 
 

@@ -1,7 +1,9 @@
 """Names of the Hugging Face Hub: the local cache, and no network."""
 
+import http.server
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,19 +36,38 @@ def test_a_name_is_found_in_the_local_cache(directory, model, tmp_path, monkeypa
     assert_same_model(albert_jax.load('albert/albert-tiny-v9'), model)
 
 
-def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
-    import huggingface_hub
+class NoSuchRepository(http.server.BaseHTTPRequestHandler):
+    """The Hub's answer for a repository that it does not have."""
 
-    real = huggingface_hub.snapshot_download
+    def do_GET(self):
+        self.send_response(404)
+        self.send_header('X-Error-Code', 'RepoNotFound')
+        self.send_header('Content-Length', '0')
+        self.end_headers()
 
-    def offline(name, *, local_files_only=False, **options):
-        if local_files_only:
-            return real(name, local_files_only=True, **options)
-        assert not any('bin' in pattern for pattern in options['allow_patterns'])
-        raise ConnectionError('Name or service not known')
+    do_HEAD = do_GET
 
+    def log_message(self, format, *args):
+        pass
+
+
+def test_a_name_that_the_hub_does_not_have_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
-    monkeypatch.setattr('huggingface_hub.snapshot_download', offline)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), NoSuchRepository) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f'http://127.0.0.1:{server.server_port}'
+        monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', endpoint)
+        with pytest.raises(
+            UserError, match='albert-base-v2, and no such model on the Hugging Face'
+        ):
+            albert_jax.load('albert-base-v2')
+        server.shutdown()
+
+
+def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    # Nobody listens there.
+    monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'http://127.0.0.1:9')
     with pytest.raises(UserError, match='albert-base-v2, no such model in the local .* cache, and'):
         albert_jax.load('albert-base-v2')
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)

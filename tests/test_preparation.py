@@ -21,6 +21,7 @@ from albert_jax.data.preparation import (
     split_sentences,
     vocabulary_for,
 )
+from tests import tfds_data_sets
 from tests.conftest import documents
 
 
@@ -72,24 +73,26 @@ def test_the_builtin_corpus_is_real_prose():
     assert not any('>>> ' in text[:4] for text in texts[200:])
 
 
-def test_tfds_is_a_source(monkeypatch):
-    tfds = pytest.importorskip('tensorflow_datasets')
-
-    class Builder:
-        def download_and_prepare(self, file_format):
-            assert file_format == 'array_record'
-
-        def as_data_source(self, split):
-            assert split == 'test'
-            return [{'text': b'one \xc3\xa9'}, {'text': 'two'}]
-
-    monkeypatch.setattr(tfds, 'builder', lambda name: {'imdb_reviews/plain_text': Builder()}[name])
-    source = parse_source('tfds:imdb_reviews/plain_text:test')
-    assert list(source.documents()) == ['one é', 'two']
-    with pytest.raises(UserError, match="has no feature 'body'; choose --text_key among text"):
-        list(parse_source('tfds:imdb_reviews/plain_text:test', text_key='body').documents())
-    with pytest.raises(UserError, match='tfds:nothing cannot be opened'):
-        list(parse_source('tfds:nothing').documents())
+def test_tfds_is_a_source(tmp_path):
+    rows = [{'text': 'one \xe9', 'n': 1}, {'text': 'two', 'n': 2}]
+    features = {'text': np.str_, 'n': np.int64}
+    path = tfds_data_sets.write('documents', features, {'test': rows, 'train': rows[1:]}, tmp_path)
+    assert list(parse_source(f'{path}:test').documents()) == ['one \xe9', 'two']
+    assert list(parse_source(path).documents()) == ['two']
+    assert list(parse_source(f'{path}:test[:1]').documents()) == ['one \xe9']
+    for spec, text_key, message in (
+        (path, 'body', "documents has no feature 'body'; there are n, text; choose another --text"),
+        (path, 'n', "documents: the feature 'n' is .*dtype=int64.*, which is no text; choose"),
+        (f'{path}:dev', 'text', 'The split dev of tfds:documents cannot be opened'),
+        ('tfds:no_such_thing', 'text', 'tfds:no_such_thing cannot be opened'),
+    ):
+        with pytest.raises(UserError, match=message):
+            list(parse_source(spec, text_key=text_key).documents())
+    latin = [{'text': 'ok'}, {'text': b'caf\xe9'}]
+    path = tfds_data_sets.write('latin', {'text': np.str_}, {'train': latin}, tmp_path)
+    message = r'tfds:latin:train, example 1: text is not UTF-8 \(byte 0xe9 at position 4\)'
+    with pytest.raises(UserError, match=message):
+        list(parse_source(path).documents())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One's own files and TFDS: columns, labels, what is held out, what is refused."""
+"""One's own files: columns, labels, what is held out, what is refused."""
 
 import math
 
@@ -7,7 +7,6 @@ import pytest
 
 from albert_jax.cli.errors import UserError
 from albert_jax.model.heads import Head
-from albert_jax.tasks import tfds_source
 from albert_jax.tasks.registry import TASKS, find_files
 from albert_jax.tasks.splits import hold_out
 from tests import tiny
@@ -114,43 +113,6 @@ def test_what_is_held_out_depends_on_the_text_alone(tmp_path):
     assert {e.first for e in again} == {e.first for e in train}
     with pytest.raises(UserError, match='which leaves 500 examples for training and 0'):
         hold_out(examples, 1e-9)
-
-
-class FakeBuilder:
-    """As much of a TFDS builder as is used."""
-
-    rows = {
-        'train': [{'sentence': b'good', 'label': 1, 'idx': 7}, {'sentence': b'bad', 'label': 0}],
-        'validation': [{'sentence': 'fine', 'label': 1}],
-        'test': [{'sentence': 'so', 'label': -1}],
-    }
-
-    class info:
-        splits = rows_of = None
-        features = {'label': type('Label', (), {'int2str': lambda self, i: 'ab'[i]})()}
-
-    def __init__(self):
-        self.info.splits = dict.fromkeys(self.rows)
-
-    def download_and_prepare(self, file_format):
-        assert file_format == 'array_record'
-
-    def as_data_source(self, split):
-        return self.rows[split]
-
-
-def test_tfds(monkeypatch):
-    tfds = pytest.importorskip('tensorflow_datasets')
-    monkeypatch.setattr(tfds, 'builder', lambda name: {'glue/sst2': FakeBuilder()}[name])
-    train, validation, test = tfds_source.read('tfds:glue/sst2', tiny.task('sst2'))
-    assert [(e.first, e.label, e.key) for e in train] == [('good', '1', '7'), ('bad', '0', '1')]
-    assert validation[''][0].label == '1' and test[''][0].label is None
-    named = tiny.task('classification', text='sentence')
-    assert tfds_source.read('tfds:glue/sst2', named)[0][0].label == 'b'
-    with pytest.raises(UserError, match=r'tfds:x cannot be opened: .*\[tensorflow\]'):
-        tfds_source.read('tfds:x', tiny.task('sst2'))
-    with pytest.raises(UserError, match='squad1 from its published files'):
-        tfds_source.read('tfds:squad', tiny.task('squad1'))
 
 
 def test_a_line_separator_of_unicodes_does_not_end_a_csv_row(tmp_path):

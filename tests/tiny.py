@@ -160,7 +160,7 @@ def finetune(config: Mapping[str, Any], workdir: Path) -> int:
 
 
 def finetune_flags(
-    checkpoint: Any, files: Path, cache: Path, *more: str, task: str = 'classification'
+    checkpoint: Any, files: Path | str, cache: Path, *more: str, task: str = 'classification'
 ) -> list[str]:
     """Arguments of the command finetune for a run of 40 steps, without --workdir."""
     return [

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from albert_jax.cli.errors import UserError, first_line, reason
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.data.tfds_reader import decode_text, open_data_set
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
 _DOCUMENTED_PACKAGES = (
@@ -158,29 +159,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _tfds_documents(target: str, text_key: str) -> Iterator[str]:
-    import tensorflow_datasets as tfds
-    import tensorflow_datasets.text  # registers the text data sets
-
     name, _, split = target.partition(':')
-    split = split or 'train'
-    try:
-        builder = tfds.builder(name)
-        builder.download_and_prepare(file_format='array_record')
-        examples = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]
-    except Exception as error:  # whatever TFDS raises, the answer is the same
-        raise UserError(f'tfds:{target} cannot be opened: {first_line(error)}') from error
-    for index in range(len(examples)):
-        example = examples[index]
-        if text_key not in example:
-            raise UserError(
-                f'tfds:{target} has no feature {text_key!r}; choose --text_key among '
-                f'{", ".join(sorted(example))}.'
-            )
-        text = example[text_key]
-        try:
-            yield text.decode('utf-8') if isinstance(text, bytes) else str(text)
-        except UnicodeDecodeError as error:
-            raise UserError(f'tfds:{target}, example {index}: {text_key} is not UTF-8.') from error
+    data_set = open_data_set(name)
+    data_set.check_text(text_key, 'choose another --text_key')
+    for where, row in data_set.rows(split or 'train'):
+        yield decode_text(row[text_key], where, text_key)
 
 
 def _builtin_documents() -> Iterator[str]:

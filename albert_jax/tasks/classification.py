@@ -42,9 +42,10 @@ class TextTask(Task[TextExample]):
     """
 
     head_kind = 'sequence_classification'
-    reads_tfds = True
     # Whether rows with more or fewer fields than the header are known to be there.
     skips_broken = False
+    # Of tensorflow-datasets: whether a number below zero is a label that is not known.
+    is_negative_unknown = False
 
     def __init__(
         self,
@@ -70,7 +71,11 @@ class TextTask(Task[TextExample]):
 
     def tfds_columns(self) -> Columns:
         """Features of a data set of tensorflow-datasets."""
-        return self._own_columns()
+        return self._own_columns()._replace(key='idx')
+
+    def tfds_advice(self, setting: str) -> str:
+        """What to do where a feature is missing or of another kind: the end of a sentence."""
+        return f'choose another with --config.task.{setting}=NAME'
 
     def _own_columns(self) -> Columns:
         settings = self.settings
@@ -136,46 +141,6 @@ class TextTask(Task[TextExample]):
         if len(texts) != 2:
             raise UserError(f'{where}: the task wants two texts with a tab between them.')
         return TextExample(where, key, texts[0], texts[1], None)
-
-    def from_tfds(
-        self,
-        row: Mapping[str, Any],
-        features: Mapping[str, Any],
-        where: str,
-        key: str,
-        is_training: bool,
-        is_labelled: bool,
-    ) -> TextExample:
-        """The example of a row.
-
-        Raises:
-          UserError: if a text is missing, or in training the label.
-        """
-        _, first, second, label = self.tfds_columns()
-        for name in (first, second):
-            if name and name not in row:
-                raise UserError(f'{where} has no feature {name!r}; there are {", ".join(row)}.')
-        value = self._tfds_label(row.get(label), features.get(label))
-        if value is None and is_training:
-            raise UserError(f'{where} has no label.')
-        return TextExample(
-            where,
-            str(row.get('idx', key)),
-            _decoded(row[first]),
-            _decoded(row[second]) if second else None,
-            value if is_labelled else None,
-        )
-
-    def _tfds_label(self, value: Any, feature: Any) -> str | None:
-        """The label as the published files have it; TFDS writes −1 for one that is not known."""
-        if value is None:
-            return None
-        if self.is_regression:
-            return str(float(value))
-        if int(value) < 0:
-            return None
-        has_names = self.labels is None or '0' not in self.labels
-        return feature.int2str(int(value)) if has_names else str(int(value))
 
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
         if row.get(column) is None and not is_training:
@@ -338,7 +303,3 @@ def write_tsv(file: Path, predictions: Sequence[Mapping[str, Any]]) -> Path:
         writer.writerow(['index', 'prediction'])
         writer.writerows([row['id'], row['prediction']] for row in predictions)
     return file
-
-
-def _decoded(value: Any) -> str:
-    return value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)

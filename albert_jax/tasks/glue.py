@@ -76,6 +76,9 @@ class GlueTask(TextTask):
       settings: of the task; its name is a key of LAYOUTS.
     """
 
+    # The score of STS-B is -1 where it is not known.
+    is_negative_unknown = True
+
     def __init__(self, settings: TaskSettings) -> None:
         layout = LAYOUTS[settings.name]
         super().__init__(settings, layout.labels is None, layout.metrics, layout.labels)
@@ -92,13 +95,15 @@ class GlueTask(TextTask):
     def tfds_columns(self) -> Columns:
         """Features of the data set in tensorflow-datasets."""
         first, second = self.layout.tfds_texts or (self.layout.first, self.layout.second)
-        return Columns(None, first, second, 'label')
+        return Columns('idx', first, second, 'label')
 
-    def _tfds_label(self, value: Any, feature: Any) -> str | None:
-        # The score of STS-B is -1 where it is not known.
-        if self.is_regression and value is not None and float(value) < 0:
-            return None
-        return super()._tfds_label(value, feature)
+    def tfds_advice(self, setting: str) -> str:
+        """The features are GLUE's."""
+        del setting
+        return (
+            f'{self.settings.name} reads tfds:glue/{self.settings.name}, and classification and '
+            f'regression other data sets'
+        )
 
     def has_header(self, path: Path, is_labelled: bool) -> bool:
         """CoLA's labelled files have none."""
@@ -116,7 +121,7 @@ class GlueTask(TextTask):
     ) -> list[Path]:
         """The file that gluebenchmark.com takes; STS-B's scores are kept within 0 and 5."""
         name = self.layout.server_name
-        if 'mismatched' in Path(examples[0].where.rpartition(', line')[0]).name:
+        if 'mismatched' in Path(examples[0].where.rpartition(',')[0]).name:
             name = name.replace('MNLI-m', 'MNLI-mm')
         if self.is_regression:
             predictions = [

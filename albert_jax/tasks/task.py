@@ -68,8 +68,6 @@ class Task(abc.ABC, Generic[ExampleT]):
     )  # fmt: skip
     # Whether predictions are written by the example's key, which then must be its own.
     writes_by_key: ClassVar[bool] = False
-    # Whether the task's examples can come from tensorflow-datasets.
-    reads_tfds: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -123,27 +121,6 @@ class Task(abc.ABC, Generic[ExampleT]):
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
         """The examples of a file or directory in the task's layout."""
-
-    def from_tfds(
-        self,
-        row: Mapping[str, Any],
-        features: Mapping[str, Any],
-        where: str,
-        key: str,
-        is_training: bool,
-        is_labelled: bool,
-    ) -> ExampleT:
-        """The example of a row of a data set of tensorflow-datasets, if the task `reads_tfds`.
-
-        Args:
-          row: value by the name of its feature.
-          features: the data set's `FeaturesDict`.
-          where: what to call the row in messages.
-          key: its name, unless it has an `idx`.
-          is_training: a label must be there.
-          is_labelled: the label is kept.
-        """
-        raise NotImplementedError
 
     def labels_of(self, example: ExampleT) -> tuple[str, ...]:
         """The classes that training on an example teaches, where the head has classes."""
