@@ -74,4 +74,7 @@ def _signature(model: Pretrained, function: portable.Portable) -> dict[str, Any]
         'min_length': _MIN_LENGTH,
         'special': {name: int(getattr(tokenizer, name)) for name in _SPECIAL} if tokenizer else {},
         'normalization': normalization and dataclasses.asdict(normalization),
+        'added_tokens': [
+            dataclasses.asdict(token) for token in getattr(tokenizer, 'added_tokens', ())
+        ],
     }

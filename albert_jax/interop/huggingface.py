@@ -149,7 +149,8 @@ def read(path: Path, vocabulary: Path | None = None) -> Pretrained:
     if kind == 'albert' and not config.use_embedding_projection:
         _drop_identity(tensors, config, str(path))
     params, notes = to_ours(table, tensors, _SKIPS, config, str(path), num_outputs)
-    tokenizer = tokenizers.read(path, vocabulary)
+    tokenizer, tokenizer_notes = tokenizers.read(path, vocabulary, config.vocab_size)
+    notes += tokenizer_notes
     if head is None and config.hidden_act == 'gelu_erf' and kind == 'albert':
         notes.append(
             "config.json says 'gelu', which is the erf form; the weights of Google's ALBERT want "

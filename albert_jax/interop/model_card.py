@@ -33,7 +33,7 @@ _TOKENIZATION = {
     'may fill texts up and cut them; normalising is part of it.',
     'vocabulary.model': 'The pieces of a text, by the package sentencepiece: '
     "`SentencePieceProcessor(model_file='vocabulary.model')`, for text normalised as "
-    '`signature.json` says.',
+    '`signature.json` says. Its `added_tokens` are cut out first, and stand for themselves.',
 }
 
 
