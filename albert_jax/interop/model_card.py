@@ -36,6 +36,11 @@ _TOKENIZATION = {
     '`signature.json` says. Its `added_tokens` are cut out first, and stand for themselves.',
 }
 
+_PROBABILITIES = {
+    'softmax': 'softmax of the logits',
+    'sigmoid': 'sigmoid of each logit: every label is a yes or no of its own, yes above 0.5',
+}
+
 
 def _example(model: Pretrained, form: str, signature: dict[str, Any]) -> list[str]:
     """A program that asks the model for one text, whose pieces are written out."""
@@ -92,6 +97,8 @@ def render(
         ('vocabulary', f'{config.vocab_size} pieces'),
         ('longest text', f'{config.max_position_embeddings} pieces'),
     ]  # fmt: skip
+    if signature['activation']:
+        rows.append(('probabilities', _PROBABILITIES[signature['activation']]))
     if signature['labels']:
         rows.append(('labels', ', '.join(signature['labels'])))
     lines = ['# An ALBERT model', '', '| | |', '|---|---|']
