@@ -1,6 +1,8 @@
 """JSON and texts from files, lines, standard input and requests: one meaning, or refused."""
 
 import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from albert_jax.cli.errors import UserError
@@ -48,6 +50,27 @@ def check_text(text: str, where: str) -> str:
             f'character; write the text as UTF-8, or leave it out.'
         ) from None
     return text
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuses texts that `check_text` refuses, by their number.
+
+    Raises:
+      UserError: if one has half a surrogate pair.
+    """
+    for number, text in enumerate(texts):
+        check_text(text, f'Text {number}')
+
+
+def is_json_object(line: str, names: Iterable[str]) -> bool:
+    """Whether a line is meant as a JSON object, right or broken, and not as a text in braces.
+
+    Args:
+      line: a line of a file.
+      names: keys that it may have; without quotation marks around them it is broken.
+    """
+    keys = '|'.join(re.escape(name) for name in names)
+    return re.match(rf'\s*\{{\s*(["\']|\}}\s*$|({keys})\s*:)', line) is not None
 
 
 class _RepeatedKeyError(Exception):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.json_text import check_texts
 from albert_jax.data.tokenizer import Encoding, Tokenizer
 
 _SPECIAL = {
@@ -97,12 +98,20 @@ class HubTokenizer:
         return hashlib.sha256(self.definition.encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The piece ids of each text, without special pieces."""
+        """The piece ids of each text, without special pieces.
+
+        Raises:
+          UserError: if a text has half a surrogate pair.
+        """
         return [encoding.ids for encoding in self.encode_with_offsets(texts)]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """The same ids, each with the slice of its original text that it stands for."""
-        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            check_texts(texts)
+            raise
         return [Encoding(one.ids, one.offsets) for one in encoded]
 
     def encode_with_masks(self, text: str) -> list[int]:

@@ -15,6 +15,7 @@ import sentencepiece
 from jaxtyping import Bool, Int32
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_text import check_texts
 from albert_jax.data.added_tokens import AddedToken, Matcher, add_pieces
 from albert_jax.data.normalization import Aligned, Normalization
 
@@ -115,12 +116,20 @@ class Tokenizer:
         return hashlib.sha256(self.model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The piece ids of each text, without special pieces."""
+        """The piece ids of each text, without special pieces.
+
+        Raises:
+          UserError: if a text has half a surrogate pair.
+        """
         if self.added_tokens:
             return [encoding.ids for encoding in self.encode_with_offsets(texts)]
-        encoded = self._processor.encode(
-            [self.normalization(text) for text in texts], num_threads=1
-        )
+        try:
+            encoded = self._processor.encode(
+                [self.normalization(text) for text in texts], num_threads=1
+            )
+        except TypeError:
+            check_texts(texts)
+            raise
         if not self._recut:
             return encoded
         return [
@@ -138,9 +147,12 @@ class Tokenizer:
         return self._encode_aligned([self.normalization.align(text) for text in texts])
 
     def _encode_aligned(self, aligned: Sequence[Aligned]) -> list[Encoding]:
-        encoded = self._processor.encode(
-            [text for text, _, _ in aligned], num_threads=1, return_type='offset_mapping'
-        )
+        texts = [text for text, _, _ in aligned]
+        try:
+            encoded = self._processor.encode(texts, num_threads=1, return_type='offset_mapping')
+        except TypeError:
+            check_texts(texts)
+            raise
         return [
             self._in_original(one, pieces['ids'], pieces['offsets'])
             for one, pieces in zip(aligned, encoded, strict=True)

@@ -254,9 +254,7 @@ def training_notes(content: Mapping[str, Any]) -> list[str]:
     value, ours = content.get(name), TaskSettings().head_dropout
     if value is None or value == ours:
         return []
-    return [
-        f'{name} is {value}; fine-tuning takes {ours} unless --config.task.head_dropout is set.'
-    ]
+    return [f'{name} is {value}; fine-tuning takes {ours}: see --config.task.head_dropout.']
 
 
 def check_tied(content: Mapping[str, Any], names: Collection[str], origin: str) -> None:
@@ -273,12 +271,12 @@ def check_tied(content: Mapping[str, Any], names: Collection[str], origin: str) 
     if content.get('tie_word_embeddings') in (None, True):
         return
     for prefix in ('predictions', 'cls.predictions'):
-        if f'{prefix}.dense.weight' in names or f'{prefix}.transform.dense.weight' in names:
-            if f'{prefix}.decoder.weight' not in names:
-                raise UserError(
-                    f'{origin}: tie_word_embeddings is {content["tie_word_embeddings"]!r}, but '
-                    f'there is no {prefix}.decoder.weight; only true can be read.'
-                )
+        has_head = {f'{prefix}.dense.weight', f'{prefix}.transform.dense.weight'} & set(names)
+        if has_head and f'{prefix}.decoder.weight' not in names:
+            raise UserError(
+                f'{origin}: tie_word_embeddings is {content["tie_word_embeddings"]!r}, but there '
+                f'is no {prefix}.decoder.weight; only true can be read.'
+            )
 
 
 def model_type(config: AlbertConfig) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from starlette.exceptions import HTTPException
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.service.abilities import Ability, Encoded
 from albert_jax.service.batching import Busy
 from albert_jax.service.metrics import Metrics
@@ -217,11 +218,9 @@ class Service:
                         f'{self.limits.characters} are taken.',
                     )
                 try:
-                    part.encode()
-                except UnicodeEncodeError as error:
-                    raise HTTPException(
-                        422, f'input {number} has half a surrogate pair.'
-                    ) from error
+                    check_text(part, f'input {number}')
+                except UserError as error:
+                    raise HTTPException(422, str(error)) from error
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ class Answerer:
         Raises:
           UserError: if a line is not what the task wants.
         """
-        return parse_lines(self.task, lines, origin)
+        return iter(parse_lines(self.task, lines, origin))
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -1,22 +1,25 @@
 """Classification and regression of texts and pairs: one's own files, and the base of GLUE."""
 
 import csv
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text, is_json_object
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
+from albert_jax.tasks.class_labels import known_label
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.tables import Row, read_rows
-from albert_jax.tasks.task import Outputs, Task, check_fields, softmax
+from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
+from albert_jax.tasks.text_examples import Columns, TextExample, note_gaps, with_classes
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     'accuracy': metrics.accuracy,
@@ -26,38 +29,6 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     'spearman': metrics.spearman,
     'mean_squared_error': metrics.mean_squared_error,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class TextExample:
-    """A text or a pair; the label is None where it is not known."""
-
-    # 'FILE, line N', for messages.
-    where: str
-    key: str
-    first: str
-    second: str | None
-    label: str | None
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether the label is known."""
-        return self.label is not None
-
-    @property
-    def group(self) -> str:
-        """Examples with the same first text are held out together."""
-        return self.first or str(self)
-
-
-class Columns(NamedTuple):
-    """Names of the columns of a file."""
-
-    key: str | None
-    first: str
-    # None for tasks of single texts.
-    second: str | None
-    label: str
 
 
 class TextTask(Task[TextExample]):
@@ -88,6 +59,8 @@ class TextTask(Task[TextExample]):
         self.metric_names = tuple(metric_names or default)
         self.best_metric = self.metric_names[0]
         given = tuple(label.strip() for label in settings.labels.split(',') if label.strip())
+        if len(set(given)) < len(given):
+            raise UserError(f'task.labels is {settings.labels!r}, which names a class twice.')
         self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
 
     def columns(self, path: Path, is_labelled: bool) -> Columns:
@@ -116,15 +89,25 @@ class TextTask(Task[TextExample]):
         """
         columns = self.columns(path, is_labelled)
         examples = []
-        has_header = self.has_header(path, is_labelled)
-        for number, row in enumerate(read_rows(path, has_header, self.skips_broken)):
+        num_empty = 0
+        for row in read_rows(path, self.has_header(path, is_labelled), self.skips_broken):
+            if is_training and row.is_empty:
+                num_empty += 1
+                continue
             first = row.value(columns.first)
             second = row.value(columns.second) if columns.second else None
             label = self._label(row, columns.label, is_training) if is_labelled else None
-            key = row.values.get(columns.key, str(number)) if columns.key else str(number)
-            examples.append(TextExample(row.where, key, first, second, label))
+            key = row.get(columns.key) if columns.key else None
+            examples.append(TextExample(row.where, key or str(row.number), first, second, label))
         if not examples:
             raise UserError(f'{path} has no examples.')
+        if num_empty:
+            note(f'{path}: {num_empty} empty rows were left out.')
+        note_gaps(examples, path, is_labelled)
+        if columns.key:
+            check_keys(examples, str(path), not is_labelled)
+        if is_training and not self.is_regression and not self.labels:
+            return with_classes(examples, path)
         return examples
 
     @property
@@ -137,13 +120,15 @@ class TextTask(Task[TextExample]):
         """The example of a text, or of an object with the columns of the texts."""
         _, first, second, _ = self.columns(Path(), False)
         if isinstance(content, str) and not second:
-            return TextExample(where, key, content, None, None)
+            return TextExample(where, key, check_text(content, where), None, None)
         fields = check_fields(content, where, [first, *([second] if second else [])])
+        key = key_of(fields, where, key)
         return TextExample(where, key, fields[first], fields[second] if second else None, None)
 
     def parse_line(self, line: str, where: str, key: str) -> TextExample:
         """The example of a text, of a pair with a tab between, or of a JSON object."""
-        if line.lstrip().startswith('{'):
+        _, first, second, _ = self.columns(Path(), False)
+        if is_json_object(line, (first, second or first, 'id')):
             return super().parse_line(line, where, key)
         if not self.fields:
             return TextExample(where, key, line, None, None)
@@ -193,7 +178,7 @@ class TextTask(Task[TextExample]):
         return feature.int2str(int(value)) if has_names else str(int(value))
 
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
-        if column not in row.values and not is_training:
+        if row.get(column) is None and not is_training:
             return None
         value = row.value(column).strip()
         if not value:
@@ -209,11 +194,20 @@ class TextTask(Task[TextExample]):
                 is_number = False
             if not is_number:
                 raise UserError(f'{row.where}: the label {value!r} is not a number.')
-        elif self.labels and value not in self.labels:
-            raise UserError(
-                f'{row.where}: the label {value!r} is unknown; there are {", ".join(self.labels)}.'
-            )
+        elif self.labels:
+            return self._known_label(value, row.where, self.labels, 'there are')
         return value
+
+    @staticmethod
+    def _known_label(value: str, where: str, known: Sequence[str], who: str) -> str:
+        label = known_label(value, known)
+        if label is None:
+            raise UserError(f'{where}: the label {value!r} is unknown; {who} {", ".join(known)}.')
+        return label
+
+    def labels_of(self, example: TextExample) -> tuple[str, ...]:
+        """The class, if it is known."""
+        return () if self.is_regression or example.label is None else (example.label,)
 
     def head(self, examples: Sequence[TextExample]) -> Head:
         """A class for each label, in the settings' order or sorted; one output for a regression.
@@ -249,6 +243,11 @@ class TextTask(Task[TextExample]):
             )
         if self.is_regression:
             return
+        if len(set(head.labels)) < len(head.labels):
+            raise UserError(
+                f'{origin} has the labels {", ".join(head.labels)}, of which two are the same; '
+                f'name them in the order of the outputs with --labels=A,B.'
+            )
         if self.labels is None:
             self.labels = head.labels
         if set(head.labels) != set(self.labels):
@@ -284,13 +283,13 @@ class TextTask(Task[TextExample]):
         if self.is_regression:
             return np.array([float(e.label or 0) for e in examples], np.float32)
         ids = {label: index for index, label in enumerate(head.labels)}
+        targets = []
         for example in examples:
-            if example.label is not None and example.label not in ids:
-                raise UserError(
-                    f'{example.where}: the label {example.label!r} is unknown; the model has '
-                    f'{", ".join(head.labels)}.'
-                )
-        return np.array([ids[e.label] if e.label else 0 for e in examples], np.int32)
+            label = example.label
+            if label is not None and label not in ids:
+                label = self._known_label(label, example.where, head.labels, 'the model has')
+            targets.append(ids[label] if label else 0)
+        return np.array(targets, np.int32)
 
     def metrics(
         self, examples: Sequence[TextExample], features: Features, outputs: Outputs, head: Head

@@ -55,7 +55,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     if data.path.startswith('tfds:'):
         train, validation, test = tfds_source.read(data.path, task)
         if fraction:
-            train, held_out = hold_out(train, fraction)
+            train, held_out = hold_out(train, fraction, task.labels_of)
             validation = {'': held_out}
         if data.validation:
             validation = {'': task.read(Path(data.validation), False)}
@@ -78,7 +78,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
         suffix: task.read(file, False, is_labelled=False) for suffix, file in test_files.items()
     }
     if fraction:
-        train, held_out = hold_out(train, fraction)
+        train, held_out = hold_out(train, fraction, task.labels_of)
         return Examples(train, {'': held_out}, test)
     validation = {suffix: task.read(file, False) for suffix, file in validation_files.items()}
     return Examples(train, validation, test)

@@ -7,6 +7,7 @@ from typing import Any
 
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.classification import Columns, TextExample, TextTask, write_tsv
+from albert_jax.tasks.tables import read_text
 
 _ENTAILMENT = ('entailment', 'not_entailment')
 _MNLI = ('contradiction', 'entailment', 'neutral')
@@ -105,8 +106,7 @@ class GlueTask(TextTask):
             return True
         if is_labelled or not path.is_file():
             return not is_labelled
-        with path.open('rb') as file:
-            return file.readline().startswith((b'index', b'\xef\xbb\xbfindex'))
+        return read_text(path).lstrip().startswith('index')
 
     def write(
         self,

@@ -1,12 +1,14 @@
 """Unlabelled examples from where a user has them: files of a task, lines, standard input."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from albert_jax.cli.errors import UserError
-from albert_jax.tasks.tables import read_text
-from albert_jax.tasks.task import ExampleT, Task
+from albert_jax.cli.json_text import check_text
+from albert_jax.cli.notes import note
+from albert_jax.tasks.tables import decode, read_text, split_lines
+from albert_jax.tasks.task import ExampleT, Task, check_keys
 
 
 def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
@@ -21,18 +23,22 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
     """
     path = Path(source)
     if source == '-':
-        examples = list(parse_lines(task, _standard_input(), 'standard input'))
+        text = decode(sys.stdin.buffer.read(), 'Standard input')
+        examples = parse_lines(task, split_lines(text), 'standard input')
     elif path.is_dir() or path.suffix in task.file_endings or '.tar.gz' in source:
         examples = task.read(path, False, is_labelled=False)
     else:
-        examples = list(parse_lines(task, read_text(path).split('\n'), source))
+        examples = parse_lines(task, split_lines(read_text(path)), source)
     if not examples:
         raise UserError(f'{"Standard input" if source == "-" else source} has no examples.')
     return examples
 
 
-def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> Iterator[ExampleT]:
+def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list[ExampleT]:
     """An example for each line that is not empty, as `Task.parse_line` takes it.
+
+    An example without an `id` is called by the number of its line, from 0. Notes tell how many
+    lines between others are empty, and how many ids are there again.
 
     Args:
       task: of the examples.
@@ -40,18 +46,21 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> Iter
       origin: what to call them in messages.
 
     Raises:
-      UserError: if a line is not what the task takes.
+      UserError: if a line is not what the task takes, or has the id of another where predictions
+        are written by it.
     """
+    examples = []
+    num_empty = num_empty_between = 0
     for number, line in enumerate(lines):
-        if line.strip():
-            where = f'{origin}, line {number + 1}'
-            yield task.parse_line(line.rstrip('\r\n'), where, str(number))
-
-
-def _standard_input() -> list[str]:
-    content = sys.stdin.buffer.read()
-    try:
-        return content.decode('utf-8').split('\n')
-    except UnicodeDecodeError as error:
-        line = content.count(b'\n', 0, error.start) + 1
-        raise UserError(f'Standard input, line {line} is not UTF-8.') from error
+        # A byte-order mark is no part of the text.
+        content = (line if number else line.removeprefix('\ufeff')).rstrip('\r\n')
+        if not content.strip():
+            num_empty += 1
+            continue
+        num_empty_between = num_empty
+        where = f'{origin}, line {number + 1}'
+        examples.append(task.parse_line(check_text(content, where), where, str(number)))
+    if num_empty_between:
+        note(f'{origin}: {num_empty_between} empty lines were skipped.')
+    check_keys(examples, origin, task.writes_by_key)
+    return examples

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.task import Outputs, Task, check_fields, softmax
+from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
 
 _LETTERS = 'ABCD'
 _LEVELS = ('middle', 'high')
@@ -51,6 +53,7 @@ class RaceTask(Task[Question]):
 
     best_metric = 'accuracy'
     head_kind = 'multiple_choice'
+    writes_by_key = True
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -69,8 +72,8 @@ class RaceTask(Task[Question]):
         if not isinstance(options, list) or len(options) != len(_LETTERS):
             raise UserError(f'{where}: options must be a list of four texts.')
         return Question(
-            where, fields.get('id', key), '', fields['passage'], fields['question'],
-            tuple(map(str, options)), None,
+            where, key_of(fields, where, key), '', fields['passage'], fields['question'],
+            tuple(_option(option, where) for option in options), None,
         )  # fmt: skip
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
@@ -80,39 +83,16 @@ class RaceTask(Task[Question]):
           UserError: if a file is not of RACE's layout, or there is none.
         """
         questions = []
-        for where, level, text in _files(path):
-            try:
-                content = json.loads(text)
-                fields = [content[n] for n in ('article', 'questions', 'options', 'id')]
-                answers = content.get('answers') or [None] * len(fields[1])
-                if not len(fields[1]) == len(fields[2]) == len(answers):
-                    raise ValueError('questions, options and answers are not as many')
-                if not all(isinstance(options, list) for options in fields[2]):
-                    raise TypeError('options are not lists')
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f'{where} is not of RACE: JSON with article, questions, options and id '
-                    f'({error!r}).'
-                ) from error
-            article, asked, options, name = fields
-            for number, (question, choice, answer) in enumerate(
-                zip(asked, options, answers, strict=True)
-            ):
-                if len(choice) != len(_LETTERS):
-                    raise UserError(f'{where}: question {number} has {len(choice)} options, not 4.')
-                if answer is not None and answer not in tuple(_LETTERS):
-                    raise UserError(f'{where}: the answer {answer!r} is none of A, B, C and D.')
-                if answer is None and is_training:
-                    raise UserError(f'{where}: question {number} has no answer.')
-                letter = None if answer is None or not is_labelled else _LETTERS.index(answer)
-                questions.append(
-                    Question(
-                        where, f'{name}-{number}', level, article, question, tuple(choice),
-                        letter,
-                    )
-                )  # fmt: skip
+        num_replaced = 0
+        for where, level, content in _files(path):
+            text = content.decode('utf-8-sig', 'replace')
+            num_replaced += '\ufffd' in text and '\ufffd'.encode() not in content
+            questions.extend(_questions(where, level, text, is_training, is_labelled))
+        if num_replaced:
+            note(f'{path}: {num_replaced} files are not UTF-8; \ufffd stands for their bytes.')
         if not questions:
             raise UserError(f'{path} has no questions; give a folder with middle and high.')
+        check_keys(questions, str(path), not is_training)
         return questions
 
     def head(self, examples: Sequence[Question]) -> Head:
@@ -183,11 +163,59 @@ class RaceTask(Task[Question]):
         return [file]
 
 
+def _questions(
+    where: str, level: str, text: str, is_training: bool, is_labelled: bool
+) -> Iterator[Question]:
+    """The questions of a passage's file."""
+    content = parse_json(text, where)
+    names = ('article', 'questions', 'options', 'id')
+    missing = [n for n in names if not isinstance(content, dict) or n not in content]
+    if missing:
+        raise UserError(f'{where} is not of RACE: it lacks {", ".join(missing)}.')
+    article, asked, options, name = (content[n] for n in names)
+    if not isinstance(article, str):
+        raise UserError(f'{where} is not of RACE: article must be a text.')
+    answers: Any = content.get('answers')
+    if not answers and isinstance(asked, list):
+        answers = [None] * len(asked)
+    if not all(isinstance(part, list) for part in (asked, options, answers)):
+        raise UserError(f'{where} is not of RACE: questions, options and answers must be lists.')
+    if not len(asked) == len(options) == len(answers):
+        raise UserError(
+            f'{where} is not of RACE: there are {len(asked)} questions, {len(options)} lists of '
+            f'options and {len(answers)} answers.'
+        )
+    check_text(article, f'{where}, article')
+    key = key_of({'id': name}, where, Path(where).name)
+    for number, (question, choice, answer) in enumerate(zip(asked, options, answers, strict=True)):
+        here = f'{where}, question {number}'
+        if not isinstance(question, str):
+            raise UserError(f'{here} must be a text.')
+        if not isinstance(choice, list) or len(choice) != len(_LETTERS):
+            raise UserError(f'{here} must have a list of 4 options.')
+        if answer is not None and answer not in tuple(_LETTERS):
+            raise UserError(f'{here}: the answer {answer!r} is none of A, B, C and D.')
+        if answer is None and is_training:
+            raise UserError(f'{here} has no answer.')
+        yield Question(
+            where, f'{key}-{number}', level, article, check_text(question, here),
+            tuple(_option(option, here) for option in choice),
+            _LETTERS.index(answer) if answer and is_labelled else None,
+        )  # fmt: skip
+
+
+def _option(option: object, where: str) -> str:
+    """The text of an option, which may be a number."""
+    if not isinstance(option, str | int | float):
+        raise UserError(f'{where}: the option {option!r} must be a text.')
+    return check_text(str(option), f'{where}, options')
+
+
 def _with(question: str, option: str) -> str:
     return question.replace('_', option) if '_' in question else f'{question} {option}'
 
 
-def _files(path: Path) -> Iterator[tuple[str, str, str]]:
+def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """Name, level and content of each passage's file."""
     archive, _, split = str(path).partition('.tar.gz')
     if not path.is_dir() and split:
@@ -195,12 +223,19 @@ def _files(path: Path) -> Iterator[tuple[str, str, str]]:
         return
     if not path.is_dir():
         raise UserError(f'{path} is not a directory; give a split of RACE, such as RACE/dev.')
-    for level in _LEVELS:
-        for file in sorted((path / level).glob('*.txt')):
-            yield str(file), level, file.read_text('utf-8', 'replace')
+    files = [(file, level) for level in _LEVELS for file in sorted((path / level).glob('*.txt'))]
+    for file, level in files:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f'{file} cannot be read: {reason(error)}.') from error
+        yield str(file), level, content
+    num_others = sum(file.suffix in ('.txt', '.json') for file in path.rglob('*')) - len(files)
+    if num_others:
+        note(f'{path}: {num_others} files that are not in middle or high were left out.')
 
 
-def _archived(archive: Path, split: str) -> Iterator[tuple[str, str, str]]:
+def _archived(archive: Path, split: str) -> Iterator[tuple[str, str, bytes]]:
     try:
         with tarfile.open(archive) as members:
             for member in members:
@@ -208,7 +243,6 @@ def _archived(archive: Path, split: str) -> Iterator[tuple[str, str, str]]:
                 if member.isfile() and len(parts) >= 3 and parts[-3] == split:
                     stream = members.extractfile(member)
                     assert stream is not None
-                    text = stream.read().decode('utf-8', 'replace')
-                    yield f'{archive}:{member.name}', parts[-2], text
+                    yield f'{archive}:{member.name}', parts[-2], stream.read()
     except (OSError, tarfile.TarError, EOFError) as error:
         raise UserError(f'{archive} cannot be read: {error}.') from error

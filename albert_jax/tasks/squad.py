@@ -60,6 +60,8 @@ class SquadTask(Task[Question]):
       has_impossible: some questions have no answer, as in version 2.0.
     """
 
+    writes_by_key = True
+
     def __init__(self, settings: TaskSettings, has_impossible: bool) -> None:
         super().__init__(settings)
         self.has_impossible = has_impossible

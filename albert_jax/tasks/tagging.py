@@ -85,6 +85,10 @@ class TaggingTask(Task[Sentence]):
         """The sentence of a line with spaces between its words."""
         return self.parse(line, where, key)
 
+    def labels_of(self, example: Sentence) -> tuple[str, ...]:
+        """The tags, where they are known."""
+        return example.tags or ()
+
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Sentence]:
         """The sentences of a file, blank lines between them.
 

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -10,7 +11,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import parse_json
+from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
@@ -64,6 +66,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     file_endings: ClassVar[tuple[str, ...]] = (
         '.tsv', '.csv', '.jsonl', '.json', '.conllu', '.conll',
     )  # fmt: skip
+    # Whether predictions are written by the example's key, which then must be its own.
+    writes_by_key: ClassVar[bool] = False
     # Whether the task's examples can come from tensorflow-datasets.
     reads_tfds: ClassVar[bool] = False
 
@@ -125,6 +129,11 @@ class Task(abc.ABC, Generic[ExampleT]):
           is_labelled: the label is kept.
         """
         raise NotImplementedError
+
+    def labels_of(self, example: ExampleT) -> tuple[str, ...]:
+        """The classes that training on an example teaches, where the head has classes."""
+        del example
+        return ()
 
     @abc.abstractmethod
     def head(self, examples: Sequence[ExampleT]) -> Head:
@@ -208,7 +217,53 @@ def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequenc
     for name in texts:
         if not isinstance(content[name], str):
             raise UserError(f'{where}: {name} must be a text.')
+        check_text(content[name], f'{where}, {name}')
     return content
+
+
+def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
+    """The `id` of an object, as text.
+
+    Args:
+      content: the object.
+      where: what to call it in messages.
+      default: where it has none.
+
+    Raises:
+      UserError: if it is a list, an object or half a character.
+    """
+    key = content.get('id')
+    if key is None:
+        return default
+    if isinstance(key, list | dict):
+        raise UserError(f'{where}: id must be a text or a number.')
+    return check_text(key if isinstance(key, str) else json.dumps(key), f'{where}, id')
+
+
+def check_keys(examples: Iterable[Example], origin: str, is_refused: bool) -> None:
+    """Refuses or notes examples that have the key of another.
+
+    Args:
+      examples: of a file, or of lines.
+      origin: what to call it in the note.
+      is_refused: whether answers would be lost, or could not be told apart by those who get them.
+
+    Raises:
+      UserError: if two examples have the same key, and this is refused.
+    """
+    places: dict[str, str] = {}
+    num_repeated = 0
+    for example in examples:
+        is_repeated = example.key in places
+        if is_repeated and is_refused:
+            raise UserError(
+                f'{example.where}: the id {example.key!r} is also at {places[example.key]}; give '
+                f'each an id of its own.'
+            )
+        num_repeated += is_repeated
+        places.setdefault(example.key, example.where)
+    if num_repeated:
+        note(f'{origin}: {num_repeated} examples have the id of another one before them.')
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
