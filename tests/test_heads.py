@@ -60,6 +60,8 @@ def batch_of(head):
         'is_impossible': np.array([0, 1, 0, 0]),
     }
     batch = {name: values.astype(np.int32) for name, values in batch.items()}
+    if head.kind == 'multi_label_classification':
+        batch['labels'] = rng.integers(0, 2, (ROWS, len(head.labels))).astype(np.float32)
     batch['weights'] = np.array([1, 1, 1, 0], np.float32)
     return {name: jnp.asarray(values) for name, values in batch.items()}
 
@@ -167,6 +169,14 @@ def test_every_head_has_a_task(kind):
 
 def test_one_output_is_a_regressions():
     assert default_task(Head('sequence_classification', ('score',))) == 'regression'
+
+
+def test_what_makes_probabilities_of_the_logits():
+    found = {kind: head_of(kind).activation for kind in HEADS}
+    assert found.pop('multi_label_classification') == 'sigmoid'
+    assert set(found.values()) == {'softmax'}
+    assert Head('sequence_classification', ('score',)).activation == ''
+    assert Head('multi_label_classification', ('spam',)).activation == 'sigmoid'
 
 
 def test_a_head_without_a_task(monkeypatch):
