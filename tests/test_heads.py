@@ -130,6 +130,20 @@ class MeanClassification(SequenceClassification):
         return {'logits': dense(params, dropout(hidden.mean(1)))}
 
 
+def test_several_labels_against_an_adversary():
+    head = head_of('multi_label_classification')
+    params, batch = params_of(head), batch_of(head)
+    special_ids = (0, 1, 2, 3, 4)
+    plain, freelb = (
+        fine_tuning(CONFIG, head, 0.0, FinetuningSettings(**settings), special_ids)
+        for settings in ({}, {'adversarial_steps': 2, 'adversarial_learning_rate': 1.0})
+    )
+    losses = [objective.sums(params, batch, KEY)['task_loss'] for objective in (plain, freelb)]
+    assert float(losses[0].weight) == float(losses[1].weight) == 3
+    # The adversary makes it worse.
+    assert float(losses[1].sum) > float(losses[0].sum) > 0
+
+
 def test_one_more_head_is_one_entry(monkeypatch):
     """Trained, predicted with, distilled and exported without another line."""
     monkeypatch.setitem(HEADS, 'mean_classification', MeanClassification())
