@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.tasks.encoded import Encoder
 from albert_jax.tasks.features import (
     Features,
     FeaturesWriter,
@@ -15,6 +16,7 @@ from albert_jax.tasks.features import (
     eval_batches,
     truncate_pair,
 )
+from albert_jax.tasks.text_examples import TextExample
 from tests import tiny
 
 
@@ -136,3 +138,33 @@ def test_lengths_are_few():
     assert bucket_lengths(512)[-1] == 512
     assert bucket_lengths(100) == (16, 32, 48, 64, 96, 100)
     assert len(bucket_lengths(512)) <= 10
+
+
+@pytest.mark.parametrize('pair', [None, 'word word word'])
+def test_texts_that_are_cut_are_counted(pair, tokenizer, tmp_path, capsys):
+    task = tiny.task('classification', max_length=12)
+    texts = ['word', 'word ' * 30, '', 'word ' * 40]
+    examples = [TextExample('x, line 2', str(i), text, pair, None) for i, text in enumerate(texts)]
+    encode = Encoder(task, tokenizer, tiny.CLASSES, tmp_path)
+    for _ in range(2):
+        # The second time from the cache.
+        features = encode(examples, False)
+        assert features.num_cut == 2 and features.lengths.max() == 12
+        told = capsys.readouterr().err
+        assert (
+            'x, line 2 and what follows: 2 of 4 examples were cut, because task.max_length' in told
+        )
+    encode(examples[:1], False)
+    assert not capsys.readouterr().err
+
+
+def test_passages_that_are_cut_are_counted(tokenizer):
+    task = tiny.task('race', max_length=24, max_option_length=12)
+    fields = {'question': 'word', 'options': ['a', 'b', 'c', 'd']}
+    given = [
+        {**fields, 'passage': 'word'},
+        {**fields, 'passage': 'word ' * 30},
+        {**fields, 'passage': 'word', 'options': ['a', 'b', 'c', 'word ' * 30]},
+    ]
+    examples = [task.parse(one, 'x', str(index)) for index, one in enumerate(given)]
+    assert task.encode(examples, tokenizer, task.head(examples), False).num_cut == 2

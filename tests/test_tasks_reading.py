@@ -182,3 +182,61 @@ def test_race_from_an_archive_and_bad_ones(tmp_path):
         task.read(folder, True)
     with pytest.raises(UserError, match='give a split of RACE'):
         task.read(tmp_path / 'nothing', True)
+
+
+# fmt: off
+RACE_CHANGES = [
+    ({'id': 'middle1.txt'}, r"high/1.txt: the id 'middle1.txt-0' is also at .*middle/1.txt"),
+    ({'article': ['a']}, 'article must be a text'),
+    ({'article': None}, 'article must be a text'),
+    ({'article': 'a \ud83d'}, r'high/1.txt, article has half a surrogate pair, \\ud83d'),
+    ({'questions': 3}, 'questions, options and answers must be lists'),
+    ({'questions': ['a']}, 'there are 1 questions, 2 lists of options and 2 answers'),
+    ({'questions': ['a', None]}, 'high/1.txt, question 1 must be a text'),
+    ({'questions': ['a', '\udc00']}, 'question 1 has half a surrogate pair'),
+    ({'options': [['a'] * 4, ['a'] * 3]}, 'question 1 must have a list of 4 options'),
+    ({'options': [['a'] * 4, 'abcd']}, 'question 1 must have a list of 4 options'),
+    ({'options': [['a'] * 4, [['a'], 'b', 'c', 'd']]}, r"the option \['a'\] must be a text"),
+    ({'options': [['a'] * 4, ['a', None, 'c', 'd']]}, 'question 1: the option None must be a text'),
+    ({'answers': ['A', 'E']}, "question 1: the answer 'E' is none of A, B, C and D"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(('change', 'message'), RACE_CHANGES, ids=range(len(RACE_CHANGES)))
+def test_race_that_is_refused(change, message, tmp_path):
+    folder = race_folder(tmp_path)
+    file = folder / 'high' / '1.txt'
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=message) as caught:
+        tiny.task('race').read(folder, False)
+    assert str(file) in str(caught.value)
+
+
+def test_a_key_twice_in_race(tmp_path):
+    folder = race_folder(tmp_path)
+    file = folder / 'high' / '1.txt'
+    file.write_text(file.read_text().replace('{"article"', '{"id": "x", "article"'))
+    with pytest.raises(UserError, match=r"high/1.txt: a JSON object has the key 'id' twice"):
+        tiny.task('race').read(folder, True)
+
+
+def test_what_is_odd_in_race_is_told(tmp_path, capsys):
+    folder = race_folder(tmp_path)
+    file = folder / 'high' / '1.txt'
+    text = (
+        file.read_text().replace('Tom has a cat. T', 'Jos\xe9 has a cat. T').replace('"Ann"', '7')
+    )
+    file.write_bytes(b'\xef\xbb\xbf' + text.encode('latin-1'))
+    (folder / 'college').mkdir()
+    (folder / 'college' / '1.txt').write_text('{}')
+    questions = tiny.task('race').read(folder, True)
+    assert len(questions) == 4 and questions[2].passage.startswith('Jos\ufffd has')
+    assert questions[3].options == ('7', 'Ben', 'Sue', 'Tom')
+    told = capsys.readouterr().err
+    assert 'dev: 1 files that are not in middle or high were left out' in told
+    assert 'dev: 1 files are not UTF-8' in told
+    # Training does not go by the id.
+    file.write_text((folder / 'middle' / '1.txt').read_text())
+    assert len(tiny.task('race').read(folder, True)) == 4
+    assert 'dev: 2 examples have the id of another one' in capsys.readouterr().err

@@ -276,7 +276,9 @@ class TextTask(Task[TextExample]):
         if examples[0].second is not None:
             seconds = tokenizer.encode([example.second or '' for example in examples])
         for first, second in zip(firsts, seconds, strict=True):
-            writer.add(*truncate_pair(first, second, self.settings.max_length))
+            length = writer.add(*truncate_pair(first, second, self.settings.max_length))
+            num_special = 2 if second is None else 3
+            writer.num_cut += length < len(first) + len(second or ()) + num_special
         return writer.finish({'labels': self._targets(examples, head)})
 
     def _targets(self, examples: Sequence[TextExample], head: Head) -> np.ndarray:

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import Int32, Int64
 
 from albert_jax.cli.errors import reason
 from albert_jax.cli.files import new_file
+from albert_jax.cli.notes import note
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.permutation import shuffled_indices
@@ -44,6 +44,8 @@ class Features:
     targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     token_targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     num_choices: int = 1
+    # Examples of which tokens were left out, because they are longer than a sequence may be.
+    num_cut: int = 0
 
     @property
     def num_examples(self) -> int:
@@ -144,6 +146,8 @@ class FeaturesWriter:
     """
 
     def __init__(self, tokenizer: AnyTokenizer, num_choices: int = 1) -> None:
+        # Examples of which tokens were left out.
+        self.num_cut = 0
         self._cls, self._sep = [tokenizer.cls_id], [tokenizer.sep_id]
         self._num_choices = num_choices
         self._ids: list[int] = []
@@ -175,6 +179,22 @@ class FeaturesWriter:
             targets or {},
             token_targets or {},
             self._num_choices,
+            self.num_cut,
+        )
+
+
+def note_cut(features: Features, origin: str, max_length: int) -> None:
+    """Notes how many examples were cut to the length of a sequence.
+
+    Args:
+      features: of the examples.
+      origin: where the examples begin, for the note.
+      max_length: of a sequence.
+    """
+    if features.num_cut:
+        note(
+            f'{origin} and what follows: {features.num_cut} of {features.num_examples} examples '
+            f'were cut, because task.max_length is {max_length} tokens.'
         )
 
 
@@ -297,7 +317,7 @@ def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) 
     try:
         _save(features, file)
     except OSError as error:
-        print(f'note: {path} keeps no encoded examples: {reason(error)}.', file=sys.stderr)
+        note(f'{path} keeps no encoded examples: {reason(error)}.')
     return features
 
 
@@ -308,6 +328,7 @@ def _save(features: Features, file: Path) -> None:
         'starts': features.starts,
         'seconds': features.seconds,
         'num_choices': np.array(features.num_choices),
+        'num_cut': np.array(features.num_cut),
     }
     arrays |= {f'target:{name}': values for name, values in features.targets.items()}
     arrays |= {f'token:{name}': values for name, values in features.token_targets.items()}
@@ -325,4 +346,6 @@ def _load(file: Path) -> Features:
             {n.removeprefix('target:'): arrays[n] for n in names if n.startswith('target:')},
             {n.removeprefix('token:'): arrays[n] for n in names if n.startswith('token:')},
             int(arrays['num_choices']),
+            # Not in the files of earlier versions.
+            int(arrays['num_cut']) if 'num_cut' in names else 0,
         )

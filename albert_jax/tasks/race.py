@@ -113,11 +113,16 @@ class RaceTask(Task[Question]):
         passages = {e.passage: i for i, e in enumerate(examples)}
         encoded = dict(zip(passages, tokenizer.encode(list(passages)), strict=True))
         asked = tokenizer.encode([_with(e.question, o) for e in examples for o in e.options])
+        cut = set()
         for number, ids in enumerate(asked):
             kept = ids[-self.settings.max_option_length :]
             kept = kept[-(self.settings.max_length - 4) :]
             room = self.settings.max_length - 3 - len(kept)
-            writer.add(encoded[examples[number // len(_LETTERS)].passage][:room], kept)
+            passage = encoded[examples[number // len(_LETTERS)].passage]
+            writer.add(passage[:room], kept)
+            if len(kept) < len(ids) or len(passage) > room:
+                cut.add(number // len(_LETTERS))
+        writer.num_cut = len(cut)
         labels = [example.answer or 0 for example in examples]
         return writer.finish({'labels': np.array(labels, np.int32)})
 

@@ -38,8 +38,8 @@ class Row(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether every cell is empty, or white space."""
-        return not self.kinds and all(not value.strip() for value in self.values.values())
+        """Whether there are cells and every one is empty, or white space."""
+        return bool(self.values) and not self.kinds and not ''.join(self.values.values()).strip()
 
     def get(self, column: str) -> str | None:
         """The value of a column; None if the row has none.
@@ -58,7 +58,7 @@ class Row(NamedTuple):
             raise UserError(
                 f'{self.where}: {column!r} is {self.kinds[column]}; a text or a number is needed.'
             )
-        return check_text(value, f'{self.where}, column {column!r}')
+        return value if value.isascii() else check_text(value, f'{self.where}, column {column!r}')
 
     def value(self, column: str) -> str:
         """The value of a column.

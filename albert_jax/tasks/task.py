@@ -103,7 +103,10 @@ class Task(abc.ABC, Generic[ExampleT]):
         Raises:
           UserError: if it is not what the task takes.
         """
-        return self.parse(parse_json(line, where), where, key)
+        content = parse_json(line, where)
+        if not isinstance(content, str | dict):
+            raise UserError(f'{where} must be a JSON object with {", ".join(self.fields)}.')
+        return self.parse(content, where, key)
 
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:

@@ -62,7 +62,12 @@ def with_classes(examples: Sequence[TextExample], path: Path) -> list[TextExampl
         places.setdefault(example.label or '', example.where)
     counts = collections.Counter(example.label or '' for example in examples)
     names = classes(places, counts, str(path))
-    return [dataclasses.replace(e, label=names[e.label or '']) for e in examples]
+    return [
+        example
+        if example.label == (name := names[example.label or ''])
+        else dataclasses.replace(example, label=name)
+        for example in examples
+    ]
 
 
 def note_gaps(examples: Sequence[TextExample], path: Path, is_labelled: bool) -> None:

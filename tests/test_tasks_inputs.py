@@ -1,0 +1,162 @@
+"""Lines, standard input and objects to predict: every door takes and refuses the same."""
+
+import io
+import json
+import sys
+import types
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from albert_jax.cli.errors import UserError
+from albert_jax.data.hub_tokenizer import HubTokenizer
+from albert_jax.tasks.inputs import parse_lines, read_input
+from tests import tiny
+from tests.tiny import write_lines
+
+HALF = '\ud83d'
+_MARK = '\ufeff'
+
+
+def _pipe(monkeypatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BytesIO(content)))
+
+
+def test_a_byte_order_mark_is_no_text(monkeypatch, tmp_path):
+    content = f'{_MARK}{{"text": "a", "id": "x"}}\r\nb{_MARK}\r\n'.encode()
+    task = tiny.task('classification')
+    _pipe(monkeypatch, content)
+    (tmp_path / 'x.txt').write_bytes(content)
+    for examples in (
+        read_input(task, '-'),
+        read_input(task, str(tmp_path / 'x.txt')),
+        list(parse_lines(task, content.decode().split('\n'), 'lines')),
+    ):
+        assert [(e.first, e.key) for e in examples] == [('a', 'x'), (f'b{_MARK}', '1')]
+
+
+def test_standard_input_that_is_not_utf_8(monkeypatch):
+    _pipe(monkeypatch, 'a\né\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='Standard input, line 2 is not UTF-8'):
+        read_input(tiny.task('classification'), '-')
+
+
+@pytest.mark.parametrize(
+    'text', ['{laughs} no', '{{name}} is here', '{} is a set', '{not: json}', '{', '[1]', '"a"']
+)
+def test_a_text_in_braces_is_a_text(text):
+    (one,) = parse_lines(tiny.task('classification'), [text], 'x')
+    assert one.first == text
+    pairs = tiny.task('classification', text='a', text_pair='b')
+    (pair,) = parse_lines(pairs, [f'{text}\tb'], 'x')
+    assert (pair.first, pair.second) == (text, 'b')
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('{"text": "a}', 'x, line 1 is not JSON'),
+        ('{"text": "a"} and more', 'x, line 1 is not JSON'),
+        ("{'text': 'a'}", 'x, line 1 is not JSON'),
+        ('{text: "a"}', 'x, line 1 is not JSON'),
+        ('{}', 'x, line 1 lacks text'),
+        ('{"texts": "a"}', 'x, line 1 lacks text'),
+        ('{"text": "a", "text": "b"}', "x, line 1: a JSON object has the key 'text' twice"),
+        ('{"text": null}', 'x, line 1: text must be a text'),
+        ('{"text": ["a"]}', 'x, line 1: text must be a text'),
+        ('{"text": "a", "id": ["x"]}', 'x, line 1: id must be a text or a number'),
+        ('{"text": "\\ud83d"}', 'x, line 1, text has half a surrogate pair'),
+        ('{"text": "a", "id": "\\ud83d"}', 'x, line 1, id has half a surrogate pair'),
+        (f'a {HALF}', 'x, line 1 has half a surrogate pair'),
+    ],
+)
+def test_broken_lines_are_refused(line, message):
+    with pytest.raises(UserError, match=message):
+        parse_lines(tiny.task('classification'), [line], 'x')
+
+
+def test_ids_are_kept():
+    lines = [
+        '{"text": "a", "id": "x"}',
+        'b',
+        '',
+        '{"text": "c", "id": 7}',
+        '{"text": "d", "id": null}',
+    ]
+    examples = parse_lines(tiny.task('classification'), lines, 'x')
+    assert [e.key for e in examples] == ['x', '1', '7', '4']
+    question = {'question': 'a', 'passage': 'b', 'options': ['a', 'b', 'c', 4], 'id': 'q'}
+    (one,) = parse_lines(tiny.task('race'), [json.dumps(question)], 'x')
+    assert one.key == 'q' and one.options[3] == '4'
+
+
+def test_repeated_ids_of_lines(capsys):
+    line = '{"text": "a", "id": "x"}'
+    assert len(parse_lines(tiny.task('classification'), [line, 'b', line], 'x')) == 3
+    assert 'x: 1 examples have the id of another one' in capsys.readouterr().err
+    question = '{"question": "a", "passage": "b", "options": ["1", "2", "3", "4"], "id": "q"}'
+    for name in ('race', 'squad1'):
+        with pytest.raises(
+            UserError, match=r"x, line 3: the id 'q' is also at x, line 1; give each"
+        ):
+            parse_lines(tiny.task(name), [question, '', question], 'x')
+
+
+def test_empty_lines_are_counted(tmp_path, capsys):
+    path = write_lines(tmp_path / 'x.text', 'a', '', ' ', 'b', '', '')
+    examples = read_input(tiny.task('classification'), str(path))
+    assert [(e.key, e.first) for e in examples] == [('0', 'a'), ('3', 'b')]
+    assert 'x.text: 2 empty lines were skipped' in capsys.readouterr().err
+    read_input(tiny.task('classification'), str(write_lines(path, 'a', '')))
+    assert not capsys.readouterr().err
+
+
+@given(
+    st.lists(
+        st.text(st.characters(), max_size=8) | st.sampled_from(['', '{', '{"text": "a"}']),
+        max_size=5,
+    )
+)
+@example(['{laughs}'])
+@example([f'{{"text": "{HALF}"}}'])
+def test_any_line_is_an_example_or_refused(lines):
+    for name in ('classification', 'tags', 'race', 'squad2'):
+        try:
+            examples = parse_lines(tiny.task(name), lines, 'x')
+        except UserError as error:
+            assert str(error).startswith('x, line ')
+        else:
+            assert len(examples) == sum(bool(line.rstrip('\r\n').strip()) for line in lines)
+
+
+# Half a surrogate pair.
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('classification', HALF),
+        ('classification', {'text': HALF}),
+        ('squad1', {'question': HALF, 'passage': 'a'}),
+        ('squad2', {'question': 'a', 'passage': HALF}),
+        ('race', {'question': 'a', 'passage': 'b', 'options': ['a', 'b', 'c', HALF]}),
+        ('race', {'question': 'a', 'passage': 'b', 'options': list('abcd'), 'id': HALF}),
+    ],
+)
+def test_objects_with_half_a_pair_are_refused(name, content):
+    with pytest.raises(UserError, match=r'input 0.* has half a surrogate pair, \\ud83d'):
+        tiny.task(name).parse(content, 'input 0', '0')
+
+
+def test_the_last_net_is_the_tokenizer(tokenizer):
+    pieces = '\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a'])
+    tokenizers = [tokenizer]
+    if pytest.importorskip('tokenizers'):
+        tokenizers.append(HubTokenizer.from_wordpiece(pieces))
+    for one in tokenizers:
+        for encode in (one.encode, one.encode_with_offsets):
+            with pytest.raises(UserError, match='Text 1 has half a surrogate pair'):
+                encode(['a', f'b {HALF}'])
+        with pytest.raises(UserError, match='has half a surrogate pair'):
+            one.encode_with_masks(f'a [MASK] {HALF}')
