@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from albert_jax.cli.errors import UserError
 from albert_jax.model.heads import Head
+from albert_jax.tasks import tfds_source
 from albert_jax.tasks.encoded import hold_out
 from albert_jax.tasks.metrics import multi_label_f1
 from tests import tiny
@@ -136,6 +137,13 @@ def test_labels_that_are_not_among_those_named(tokenizer, tmp_path):
     file = write_lines(tmp_path / 'x.csv', 'text,x', 'a,1')
     with pytest.raises(UserError, match=r"line 2 has no value for the label 'y'; give it 0 or 1"):
         tiny.task('multilabel', labels='x,y').read(file, True)
+
+
+def test_data_sets_of_tfds_are_refused():
+    with pytest.raises(UserError, match='multilabel from its published files|not read from tensor'):
+        tfds_source.read('tfds:glue/sst2', tiny.task('multilabel'))
+    with pytest.raises(UserError, match='multilabel is not read from tensorflow-datasets; write'):
+        tiny.task('multilabel').tfds_columns()
 
 
 def test_heads_that_do_not_suit():

@@ -21,7 +21,7 @@ from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.tables import MISSING, Row, read_rows
 from albert_jax.tasks.task import Outputs
-from albert_jax.tasks.text_examples import TextExample, note_gaps
+from albert_jax.tasks.text_examples import Columns, TextExample, note_gaps
 
 _YES_OR_NO = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
 # Columns that are no labels unless task.labels says so.
@@ -55,6 +55,17 @@ class MultiLabelTask(TextTask):
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings, metric_names=('micro_f1', 'macro_f1'))
+
+    def tfds_columns(self) -> Columns:
+        """None: the label of a data set of tensorflow-datasets is read as one class.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            f'The task {self.settings.name} is not read from tensorflow-datasets; write its '
+            f'examples to a .jsonl with a list of labels each, and set --config.data.train=FILE.'
+        )
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[TextExample]:
         """The examples of a file.
