@@ -45,6 +45,7 @@ def assert_same_model(actual: Pretrained, expected: Pretrained) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual.params, expected.params)
     assert actual.tokenizer.sha256 == expected.tokenizer.sha256
     assert actual.tokenizer.normalization == expected.tokenizer.normalization
+    assert actual.tokenizer.added_tokens == expected.tokenizer.added_tokens
 
 
 def edit_tensors(directory: Path, change) -> None:
@@ -59,6 +60,18 @@ def edit_json(file: Path, **changes) -> None:
 
 
 WORD = 'albert.embeddings.word_embeddings.weight'
+
+
+def add_rows(directory: Path, count: int) -> None:
+    """More word embeddings, as resize_token_embeddings of transformers adds them."""
+    config = directory / 'config.json'
+    edit_json(config, vocab_size=json.loads(config.read_text())['vocab_size'] + count)
+
+    def change(tensors):
+        tensors[WORD] = np.concatenate([tensors[WORD], tensors[WORD][:count]])
+        tensors['predictions.bias'] = np.append(tensors['predictions.bias'], np.zeros(count, 'f'))
+
+    edit_tensors(directory, change)
 
 
 def put(name, value):

@@ -132,3 +132,33 @@ def test_the_plain_heads_and_their_losses():
     np.testing.assert_allclose(
         loss.sum, -log_softmax(expected[0])[1] - log_softmax(expected[1])[0], rtol=1e-5
     )
+
+
+def test_several_labels_are_independent_yes_or_no():
+    rng = np.random.default_rng(5)
+    student, teacher = rng.normal(0, 3, (2, 4, 3))
+    labels = rng.integers(0, 2, (4, 3))
+    weights = np.array([1.0, 0.0, 1.0, 1.0])
+    definition = HEADS['multi_label_classification']
+    batch = {
+        'labels': jnp.asarray(labels, jnp.float32),
+        'weights': jnp.asarray(weights, jnp.float32),
+    }
+    logits, soft = ({'logits': jnp.asarray(x, jnp.float32)} for x in (student, teacher))
+    losses = [
+        np.mean([sigmoid_loss(x, y) for x, y in zip(*row, strict=True)])
+        for row in zip(student, labels, strict=True)
+    ]
+    loss = definition.loss(logits, batch)
+    np.testing.assert_allclose(loss.sum, np.dot(losses, weights), rtol=1e-5)
+    assert float(loss.weight) == float(definition.loss_weight(batch)) == 3
+
+    # KL of each label's (yes, no), softened by the temperature.
+    yes, guess = (1 / (1 + np.exp(-x / 2)) for x in (teacher, student))
+    terms = yes * np.log(yes / guess) + (1 - yes) * np.log((1 - yes) / (1 - guess))
+    loss = definition.soft_target_loss(logits, soft, batch, 2.0)
+    np.testing.assert_allclose(loss.sum, 4 * np.dot(terms.mean(1), weights), rtol=1e-5)
+    # As a student of its own labels, with logits far out, nothing overflows.
+    far = {'logits': jnp.where(batch['labels'] > 0, 200.0, -200.0)}
+    assert float(definition.loss(far, batch).sum) == 0
+    assert np.isfinite(definition.soft_target_loss(logits, far, batch, 1.0).sum)

@@ -60,6 +60,8 @@ def batch_of(head):
         'is_impossible': np.array([0, 1, 0, 0]),
     }
     batch = {name: values.astype(np.int32) for name, values in batch.items()}
+    if head.kind == 'multi_label_classification':
+        batch['labels'] = rng.integers(0, 2, (ROWS, len(head.labels))).astype(np.float32)
     batch['weights'] = np.array([1, 1, 1, 0], np.float32)
     return {name: jnp.asarray(values) for name, values in batch.items()}
 
@@ -128,6 +130,20 @@ class MeanClassification(SequenceClassification):
         return {'logits': dense(params, dropout(hidden.mean(1)))}
 
 
+def test_several_labels_against_an_adversary():
+    head = head_of('multi_label_classification')
+    params, batch = params_of(head), batch_of(head)
+    special_ids = (0, 1, 2, 3, 4)
+    plain, freelb = (
+        fine_tuning(CONFIG, head, 0.0, FinetuningSettings(**settings), special_ids)
+        for settings in ({}, {'adversarial_steps': 2, 'adversarial_learning_rate': 1.0})
+    )
+    losses = [objective.sums(params, batch, KEY)['task_loss'] for objective in (plain, freelb)]
+    assert float(losses[0].weight) == float(losses[1].weight) == 3
+    # The adversary makes it worse.
+    assert float(losses[1].sum) > float(losses[0].sum) > 0
+
+
 def test_one_more_head_is_one_entry(monkeypatch):
     """Trained, predicted with, distilled and exported without another line."""
     monkeypatch.setitem(HEADS, 'mean_classification', MeanClassification())
@@ -167,6 +183,14 @@ def test_every_head_has_a_task(kind):
 
 def test_one_output_is_a_regressions():
     assert default_task(Head('sequence_classification', ('score',))) == 'regression'
+
+
+def test_what_makes_probabilities_of_the_logits():
+    found = {kind: head_of(kind).activation for kind in HEADS}
+    assert found.pop('multi_label_classification') == 'sigmoid'
+    assert set(found.values()) == {'softmax'}
+    assert Head('sequence_classification', ('score',)).activation == ''
+    assert Head('multi_label_classification', ('spam',)).activation == 'sigmoid'
 
 
 def test_a_head_without_a_task(monkeypatch):

@@ -17,7 +17,6 @@ from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import Head
 from tests.huggingface_files import (
     E_IS_H,
-    WORD,
     assert_same_model,
     edit_json,
     edit_tensors,
@@ -215,29 +214,6 @@ def test_load_gives_what_the_readme_promises(directory):
 
 
 # Vocabularies.
-
-
-def test_pieces_that_were_added_to_a_vocabulary_are_not_lost(directory):
-    file = directory / 'tokenizer.json'
-    content = json.loads(file.read_text())
-    content['added_tokens'].append(content['added_tokens'][-1] | {'id': 999, 'content': '<e1>'})
-    file.write_text(json.dumps(content))
-    assert type(albert_jax.load(directory).tokenizer).__name__ == 'Tokenizer'
-    content['added_tokens'][-1]['id'] = 1000
-    file.write_text(json.dumps(content))
-    edit_json(directory / 'config.json', vocab_size=1001)
-    edit_tensors(
-        directory,
-        lambda t: (
-            t
-            | {
-                WORD: np.concatenate([t[WORD], t[WORD][:1]]),
-                'predictions.bias': np.append(t['predictions.bias'], 0).astype('f'),
-            }
-        ),
-    )
-    tokenizer = albert_jax.load(directory).tokenizer
-    assert tokenizer.encode(['<e1>']) == [[1000]]
 
 
 @pytest.mark.parametrize('says', [True, False])

@@ -58,6 +58,9 @@ class HubTokenizer:
         self.pieces: list[str] = [by_id.get(index, '') for index in range(max(by_id, default=0))]
         self.pieces.append(by_id.get(len(self.pieces), ''))
         self.vocab_size = len(self.pieces)
+        own = self._backend.get_vocab(with_added_tokens=False)
+        # Pieces from here on are added tokens.
+        self.num_model_pieces = max(own.values(), default=-1) + 1
         for name, candidates in _SPECIAL.items():
             candidate_ids = [self._backend.token_to_id(piece) for piece in candidates]
             ids = [index for index in candidate_ids if index is not None]

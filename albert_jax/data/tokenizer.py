@@ -5,7 +5,8 @@ A piece such as `▁2,` is cut before its comma, as google-research/albert does.
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Int32
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_text import check_texts
+from albert_jax.data.added_tokens import AddedToken, Matcher, add_pieces
 from albert_jax.data.normalization import Aligned, Normalization
 
 _SPACE = '▁'
@@ -38,9 +40,12 @@ class Tokenizer:
       model: a serialised SentencePiece model.
       normalization: what to do to text first.
       origin: what to call the model in messages.
+      added_tokens: that are kept whole; their ids follow those of the model's pieces, or are those
+        of its pieces of the same name.
 
     Raises:
-      UserError: if it is not a SentencePiece model or lacks one of ALBERT's special pieces.
+      UserError: if it is not a SentencePiece model, lacks one of ALBERT's special pieces, or the
+        added tokens do not fit it.
     """
 
     pad_id: int
@@ -54,16 +59,18 @@ class Tokenizer:
         model: bytes,
         normalization: Normalization = Normalization(),
         origin: str = 'the vocabulary',
+        added_tokens: Sequence[AddedToken] = (),
     ) -> None:
         self.model = model
         self.normalization = normalization
+        self.added_tokens = tuple(sorted(added_tokens, key=lambda token: token.id))
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise UserError(f'{origin} is not a SentencePiece model.') from error
-        self.vocab_size: int = self._processor.get_piece_size()
-        self.pieces: list[str] = self._processor.id_to_piece(list(range(self.vocab_size)))
+        self.num_model_pieces: int = self._processor.get_piece_size()
+        self.pieces: list[str] = self._processor.id_to_piece(list(range(self.num_model_pieces)))
         for name, piece in _SPECIAL.items():
             if piece not in self.pieces:
                 raise UserError(
@@ -72,6 +79,19 @@ class Tokenizer:
                 )
             setattr(self, name, self.pieces.index(piece))
         self._recut = self._digit_comma_pieces()
+        add_pieces(self.pieces, self.added_tokens, [origin] * len(self.added_tokens))
+        self.vocab_size = len(self.pieces)
+        given = [token for token in self.added_tokens if not token.normalized]
+        normalized = [token for token in self.added_tokens if token.normalized]
+        self._given_matcher = Matcher(given, [token.content for token in given])
+        contents = [normalization(token.content) for token in normalized]
+        if '' in contents:
+            token = normalized[contents.index('')]
+            raise UserError(
+                f'{origin}: nothing is left of the added token {token.content!r} after '
+                f'normalisation; it must not be normalised.'
+            )
+        self._normalized_matcher = Matcher(normalized, contents)
 
     @classmethod
     def from_file(
@@ -92,7 +112,7 @@ class Tokenizer:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Digest of the model: what makes two vocabularies the same."""
+        """Digest of the model, without normalisation and added tokens."""
         return hashlib.sha256(self.model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -101,6 +121,8 @@ class Tokenizer:
         Raises:
           UserError: if a text has half a surrogate pair.
         """
+        if self.added_tokens:
+            return [encoding.ids for encoding in self.encode_with_offsets(texts)]
         try:
             encoded = self._processor.encode(
                 [self.normalization(text) for text in texts], num_threads=1
@@ -120,11 +142,14 @@ class Tokenizer:
         A slice has no white space at its ends, unless beside a character that SentencePiece
         deletes; that of a lone ▁ is empty.
         """
-        aligned = [self.normalization.align(text) for text in texts]
+        if self.added_tokens:
+            return self._encode_around_added(texts)
+        return self._encode_aligned([self.normalization.align(text) for text in texts])
+
+    def _encode_aligned(self, aligned: Sequence[Aligned]) -> list[Encoding]:
+        texts = [text for text, _, _ in aligned]
         try:
-            encoded = self._processor.encode(
-                [text for text, _, _ in aligned], num_threads=1, return_type='offset_mapping'
-            )
+            encoded = self._processor.encode(texts, num_threads=1, return_type='offset_mapping')
         except TypeError:
             check_texts(texts)
             raise
@@ -132,6 +157,39 @@ class Tokenizer:
             self._in_original(one, pieces['ids'], pieces['offsets'])
             for one, pieces in zip(aligned, encoded, strict=True)
         ]
+
+    def _encode_around_added(self, texts: Sequence[str]) -> list[Encoding]:
+        """Added tokens as they are, and what lies between them by the model."""
+        parts = [list(self._parts(text)) for text in texts]
+        between = [part for of_text in parts for part in of_text if isinstance(part, Aligned)]
+        encoded = iter(self._encode_aligned(between))
+        encodings = []
+        for of_text in parts:
+            ids: list[int] = []
+            offsets: list[tuple[int, int]] = []
+            for part in of_text:
+                encoding = next(encoded) if isinstance(part, Aligned) else part
+                ids += encoding.ids
+                offsets += encoding.offsets
+            encodings.append(Encoding(ids, offsets))
+        return encodings
+
+    def _parts(self, text: str) -> Iterator[Encoding | Aligned]:
+        """The added tokens of a text, encoded, and what lies between them, normalised."""
+        for token_id, begin, stop in self._given_matcher.split(text):
+            if token_id is not None:
+                yield Encoding([token_id], [(begin, stop)])
+                continue
+            normalized, starts, ends = self.normalization.align(text[begin:stop])
+            starts, ends = starts + np.int32(begin), ends + np.int32(begin)
+            for found_id, first, last in self._normalized_matcher.split(normalized):
+                if found_id is not None:
+                    yield Encoding([found_id], [(int(starts[first]), int(ends[last - 1]))])
+                    continue
+                start = last - len(normalized[first:last].lstrip())
+                end = len(normalized[:last].rstrip())
+                if start < end:
+                    yield Aligned(normalized[start:end], starts[start:end], ends[start:end])
 
     def _in_original(
         self, aligned: Aligned, ids: list[int], spans: list[tuple[int, int]]
@@ -157,7 +215,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text; unknown pieces become ⁇."""
-        return self._processor.decode([int(index) for index in ids])
+        texts: list[str] = []
+        added = {token.id: token.content for token in self.added_tokens}
+        for is_added, group in itertools.groupby(map(int, ids), added.__contains__):
+            if is_added:
+                texts += [added[index] for index in group]
+            else:
+                texts.append(self._processor.decode(list(group)))
+        return ' '.join(texts)
 
     def encode_with_masks(self, text: str) -> list[int]:
         """The ids of a text in which `[MASK]` stands for the mask piece."""
@@ -177,25 +242,30 @@ class Tokenizer:
     def starts_word(self) -> Bool[np.ndarray, 'vocab']:
         """Which pieces start a word, for whole-word masking (docs/REFERENCE.md, 2).
 
-        Those that begin with ▁ or <, are punctuation, or hold a character outside a–z.
+        Those that begin with ▁ or <, are punctuation, or hold a character outside a–z; added
+        tokens.
         """
-        return np.array([_starts_word(piece) for piece in self.pieces])
+        added = {token.id for token in self.added_tokens}
+        return np.array(
+            [index in added or _starts_word(piece) for index, piece in enumerate(self.pieces)]
+        )
 
     @functools.cached_property
     def ordinary_ids(self) -> Int32[np.ndarray, 'ordinary']:
         """The pieces that stand for text: not padding, unknown, control or unused."""
         processor, special = self._processor, set(_SPECIAL.values())
-        return np.array(
-            [
-                index
-                for index, piece in enumerate(self.pieces)
-                if piece not in special
-                and not processor.is_control(index)
-                and not processor.is_unknown(index)
-                and not processor.is_unused(index)
-            ],
-            np.int32,
-        )
+        special |= {token.content for token in self.added_tokens if token.special}
+        ordinary = [
+            index
+            for index, piece in enumerate(self.pieces[: self.num_model_pieces])
+            if piece not in special
+            and not processor.is_control(index)
+            and not processor.is_unknown(index)
+            and not processor.is_unused(index)
+        ]
+        added = range(self.num_model_pieces, self.vocab_size)
+        ordinary += [index for index in added if self.pieces[index] not in special]
+        return np.array(ordinary, np.int32)
 
     def _digit_comma_pieces(self) -> dict[int, list[int]]:
         """For each piece that ends in a digit and a comma, what stands in its place."""

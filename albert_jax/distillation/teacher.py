@@ -41,8 +41,10 @@ def read_teacher(name: str) -> Pretrained:
 
 def has_same_vocabulary(one: AnyTokenizer, other: AnyTokenizer) -> bool:
     """Whether both cut every text into the same pieces."""
-    normalizations = [getattr(tokenizer, 'normalization', None) for tokenizer in (one, other)]
-    return one.sha256 == other.sha256 and normalizations[0] == normalizations[1]
+    return one.sha256 == other.sha256 and all(
+        getattr(one, name, None) == getattr(other, name, None)
+        for name in ('normalization', 'added_tokens')
+    )
 
 
 def distillation_on_task(

@@ -70,8 +70,12 @@ def _signature(model: Pretrained, function: portable.Portable) -> dict[str, Any]
         'inputs': {name: {'type': 'int32', 'shape': shape} for name in function.inputs},
         'head': model.head and model.head.kind,
         'labels': list(model.head.labels) if model.head else [],
+        'activation': model.head and model.head.activation,
         'max_length': model.config.max_position_embeddings,
         'min_length': _MIN_LENGTH,
         'special': {name: int(getattr(tokenizer, name)) for name in _SPECIAL} if tokenizer else {},
         'normalization': normalization and dataclasses.asdict(normalization),
+        'added_tokens': [
+            dataclasses.asdict(token) for token in getattr(tokenizer, 'added_tokens', ())
+        ],
     }

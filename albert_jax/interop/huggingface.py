@@ -19,6 +19,7 @@ from albert_jax.interop.head_formats import HEAD_FORMATS
 from albert_jax.interop.native import OPTIONAL_PARTS, Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours, to_theirs
 from albert_jax.model.config import AlbertConfig
+from albert_jax.runs.task import TaskSettings
 
 _PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.h5', '*.msgpack', '*.ot')
 _INDEX = 'model.safetensors.index.json'
@@ -145,11 +146,13 @@ def read(path: Path, vocabulary: Path | None = None) -> Pretrained:
             num_outputs = tensors[f'{name}.weight'].shape[0]
             head = configs.read_head(content, num_outputs, str(path))
             table += _dense(name, 'head')
+    configs.check_tied(content, tensors, str(config_file))
     _check_tied(tensors, str(path))
     if kind == 'albert' and not config.use_embedding_projection:
         _drop_identity(tensors, config, str(path))
     params, notes = to_ours(table, tensors, _SKIPS, config, str(path), num_outputs)
-    tokenizer = tokenizers.read(path, vocabulary)
+    tokenizer, tokenizer_notes = tokenizers.read(path, vocabulary, config.vocab_size)
+    notes += [*tokenizer_notes, *configs.training_notes(content)]
     if head is None and config.hidden_act == 'gelu_erf' and kind == 'albert':
         notes.append(
             "config.json says 'gelu', which is the erf form; the weights of Google's ALBERT want "
@@ -293,7 +296,9 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
             notes.append(f'left out, since the architecture of a fine-tuned model has none: '
                          f'{", ".join(lost)}.')  # fmt: skip
         params = {part: tree for part, tree in params.items() if part not in dropped}
-    content = configs.write_config(config, head, tuple(params))
+    task = pretrained.run_section(TaskSettings) if head is not None else None
+    head_dropout = None if task is None else task.head_dropout
+    content = configs.write_config(config, head, tuple(params), head_dropout)
     architecture: str = content['architectures'][0]
     if architecture.endswith('ForMaskedLM'):
         # A pooler stays: AlbertModel takes it, as from the Hub's own directories.

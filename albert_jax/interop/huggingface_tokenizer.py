@@ -1,23 +1,40 @@
 """The tokenizer files of a Hugging Face directory, and ours."""
 
 import base64
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sentencepiece import sentencepiece_model_pb2
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.data.added_tokens import AddedToken, add_pieces
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.interop import huggingface_added_tokens as added_tokens
+from albert_jax.interop.huggingface_added_tokens import Found
 from albert_jax.interop.huggingface_config import parse
 
 _SENTENCEPIECE, _TOKENIZERS, _WORDPIECE = 'spiece.model', 'tokenizer.json', 'vocab.txt'
+# In the order in which one of them is chosen.
+_FILES = (_SENTENCEPIECE, _TOKENIZERS, _WORDPIECE)
+_SPECIAL = ('pad', 'unk', 'cls', 'sep', 'mask')
 
 
-def read(path: Path, vocabulary: Path | None = None) -> AnyTokenizer | None:
-    """The tokenizer of a directory, or None where it has none.
+class Vocabulary(NamedTuple):
+    """What a directory has of a tokenizer."""
+
+    # None where it has none.
+    tokenizer: AnyTokenizer | None
+    # What a person should know of how it was read, a sentence each.
+    notes: tuple[str, ...] = ()
+
+
+def read(path: Path, vocabulary: Path | None, num_rows: int) -> Vocabulary:
+    """The tokenizer of a directory, with its added tokens.
 
     SentencePiece is preferred to its translation into `tokenizer.json`, which does not cut
     numbers from their commas.
@@ -25,43 +42,93 @@ def read(path: Path, vocabulary: Path | None = None) -> AnyTokenizer | None:
     Args:
       path: the directory.
       vocabulary: a file to use in place of the directory's own.
+      num_rows: word embeddings of the model.
 
     Raises:
       UserError: if a file is not what its format wants.
     """
-    settings_file = path / 'tokenizer_config.json'
-    settings: dict[str, Any] = {}
-    if settings_file.is_file():
-        settings = parse(_text(settings_file), str(settings_file))
-        for name in ('do_lower_case', 'keep_accents', 'strip_accents', 'tokenize_chinese_chars'):
-            if settings.get(name) is None:
-                settings.pop(name, None)
-            elif not isinstance(settings[name], bool):
-                raise UserError(
-                    f'{settings_file}: {name} is {settings[name]!r}; it must be true or false.'
-                )
+    settings = _settings(path / 'tokenizer_config.json')
+    added = added_tokens.read(path, settings)
     if vocabulary is not None:
-        return from_file(vocabulary, settings)
+        tokenizer = from_file(vocabulary, settings)
+        return Vocabulary(tokenizer, lost_tokens([one.token for one in added], tokenizer))
     if 'Japanese' in str(settings.get('tokenizer_class')):
         raise UserError(
             f'{path} wants the tokenizer {settings["tokenizer_class"]}, which cuts words with a '
             f'dictionary; give another vocabulary, or text that is cut already.'
         )
-    tokenizer: AnyTokenizer | None = None
-    for name in (_SENTENCEPIECE, _TOKENIZERS, _WORDPIECE):
-        if tokenizer is None and (path / name).is_file():
-            tokenizer = from_file(path / name, settings)
-            if name == _SENTENCEPIECE and (path / _TOKENIZERS).is_file():
-                tokenizer = _with_added_pieces(tokenizer, path / _TOKENIZERS)
-    return tokenizer
+    file = next((path / name for name in _FILES if (path / name).is_file()), None)
+    if file is None:
+        return Vocabulary(None)
+    tokenizer = from_file(file, settings)
+    tokenizer = _with_added(tokenizer, added, file)
+    extra = added_tokens.extra_special(path, settings)
+    new = [content for content in extra if content not in tokenizer.pieces]
+    if new and tokenizer.vocab_size + len(new) <= num_rows:
+        # They have the next ids, as in transformers.
+        ids = range(tokenizer.vocab_size, num_rows)
+        specials = [
+            Found(AddedToken(content, index, normalized=False, special=True), str(path))
+            for content, index in zip(new, ids, strict=False)
+        ]
+        return Vocabulary(_with_added(tokenizer, [*added, *specials], file))
+    note = f'it has no embeddings for its additional special tokens, which are text: {new}.'
+    return Vocabulary(tokenizer, (note,) if new else ())
 
 
-def _with_added_pieces(tokenizer: AnyTokenizer, file: Path) -> AnyTokenizer:
-    """The tokenizer.json in place of a SentencePiece model that it has more pieces than."""
-    added = parse(_text(file), str(file)).get('added_tokens') or []
-    if all(token.get('id', 0) < tokenizer.vocab_size for token in added):
+def lost_tokens(added: Sequence[AddedToken], tokenizer: AnyTokenizer) -> tuple[str, ...]:
+    """A note on the added tokens of a model that another vocabulary does not have; none if none.
+
+    Args:
+      added: tokens of the model.
+      tokenizer: that is used in place of its own.
+    """
+    lost = [token.content for token in added if token.content not in tokenizer.pieces]
+    if not lost:
+        return ()
+    return (f'the added tokens {", ".join(lost)} are not in the vocabulary given, and are text.',)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The content of tokenizer_config.json; what is null there is left out."""
+    if not file.is_file():
+        return {}
+    settings = parse(_text(file), str(file))
+    for name in ('do_lower_case', 'keep_accents', 'strip_accents', 'tokenize_chinese_chars'):
+        if settings.get(name) is None:
+            settings.pop(name, None)
+        elif not isinstance(settings[name], bool):
+            raise UserError(f'{file}: {name} is {settings[name]!r}; it must be true or false.')
+    return settings
+
+
+def _with_added(tokenizer: AnyTokenizer, added: Sequence[Found], file: Path) -> AnyTokenizer:
+    """The tokenizer with the added tokens of its directory.
+
+    Of a SentencePiece model's, ALBERT's special pieces are text, as in Google's code, and symbols
+    that the model itself never cuts are left to it.
+    """
+    if isinstance(tokenizer, HubTokenizer):
+        return added_tokens.with_added(tokenizer, added, str(file))
+    special_ids = {getattr(tokenizer, f'{name}_id') for name in _SPECIAL}
+    left = {tokenizer.pieces[index] for index in special_ids}
+    left |= {
+        piece.piece
+        for piece in _proto(tokenizer).pieces
+        if piece.type == piece.USER_DEFINED and tokenizer.normalization(piece.piece) == piece.piece
+    }
+    kept = [
+        one
+        for one in added
+        if one.token.content not in left and not (one.token.special and one.token.id in special_ids)
+    ]
+    if not kept:
         return tokenizer
-    return from_file(file, {})
+    tokens = [one.token for one in kept]
+    pieces = tokenizer.pieces[: tokenizer.num_model_pieces]
+    # Once here, where it is known which file each is from.
+    add_pieces(pieces, tokens, [one.origin for one in kept])
+    return Tokenizer(tokenizer.model, tokenizer.normalization, str(file), tokens)
 
 
 def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
@@ -80,7 +147,8 @@ def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:
         raise UserError(f'Vocabulary {file} cannot be read: {reason(error)}.') from error
     keep_case = not settings.get('do_lower_case', True)
     if content.lstrip()[:1] == b'{':
-        return HubTokenizer(_normalised(_text(file), settings, str(file)), str(file))
+        tokenizer = HubTokenizer(_normalised(_text(file), settings, str(file)), str(file))
+        return added_tokens.with_added(tokenizer, (), str(file))
     if b'\n[CLS]\n' in b'\n' + content.replace(b'\r\n', b'\n'):
         strip = settings.get('strip_accents')
         return HubTokenizer.from_wordpiece(
@@ -127,13 +195,14 @@ def write(tokenizer: AnyTokenizer, max_length: int, directory: Path) -> None:
       max_length: positions of the model.
       directory: exists.
     """
-    names = {name: tokenizer.pieces[getattr(tokenizer, f'{name}_id')]
-             for name in ('pad', 'unk', 'cls', 'sep', 'mask')}  # fmt: skip
+    names = {name: tokenizer.pieces[getattr(tokenizer, f'{name}_id')] for name in _SPECIAL}
     settings: dict[str, Any] = {f'{name}_token': piece for name, piece in names.items()}
     settings['model_max_length'] = max_length
     if isinstance(tokenizer, Tokenizer):
         (directory / _SENTENCEPIECE).write_bytes(tokenizer.model)
-        definition = json.dumps(_unigram(tokenizer), ensure_ascii=False)
+        content = _unigram(tokenizer)
+        definition = json.dumps(content, ensure_ascii=False)
+        num_model_pieces = tokenizer.num_model_pieces
         settings |= {
             'tokenizer_class': 'AlbertTokenizer',
             'do_lower_case': not tokenizer.normalization.keep_case,
@@ -146,10 +215,10 @@ def write(tokenizer: AnyTokenizer, max_length: int, directory: Path) -> None:
         content = json.loads(definition)
         normalizer = content.get('normalizer') or {}
         is_bert = normalizer.get('type') == 'BertNormalizer'
+        num_model_pieces = tokenizer.num_model_pieces
         if content['model']['type'] == 'WordPiece' and is_bert:
-            (directory / _WORDPIECE).write_text(
-                ''.join(f'{piece}\n' for piece in tokenizer.pieces), 'utf-8'
-            )
+            pieces = tokenizer.pieces[:num_model_pieces]
+            (directory / _WORDPIECE).write_text(''.join(f'{piece}\n' for piece in pieces), 'utf-8')
             settings |= {
                 'tokenizer_class': 'BertTokenizer',
                 'do_lower_case': normalizer['lowercase'],
@@ -159,7 +228,19 @@ def write(tokenizer: AnyTokenizer, max_length: int, directory: Path) -> None:
         else:
             settings['tokenizer_class'] = 'PreTrainedTokenizerFast'
     (directory / _TOKENIZERS).write_text(definition, 'utf-8')
+    tokens = added_tokens.from_definition(content, _TOKENIZERS)
+    more, legacy = added_tokens.files(tokens, num_model_pieces)
+    if legacy:
+        (directory / added_tokens.FILE).write_text(legacy, 'utf-8')
+    settings |= more
     (directory / 'tokenizer_config.json').write_text(json.dumps(settings, indent=2) + '\n')
+
+
+def _proto(tokenizer: Tokenizer) -> Any:
+    """The SentencePiece model as a protocol buffer."""
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    proto.ParseFromString(tokenizer.model)
+    return proto
 
 
 def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -168,8 +249,7 @@ def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
     What transformers makes of a bare `spiece.model` cuts the text at the brackets, hyphens and
     full stops of ALBERT's vocabulary and puts a space after each.
     """
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    proto.ParseFromString(tokenizer.model)
+    proto = _proto(tokenizer)
     normalizers: list[dict[str, Any]] = [
         {'type': 'Replace', 'pattern': {'String': quotes}, 'content': '"'}
         for quotes in ('``', "''")
@@ -183,26 +263,18 @@ def _unigram(tokenizer: Tokenizer) -> dict[str, Any]:
         encoded = base64.b64encode(charsmap).decode()
         normalizers.append({'type': 'Precompiled', 'precompiled_charsmap': encoded})
     space = {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always', 'split': True}
-    special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id,
-               tokenizer.mask_id]  # fmt: skip
+    special = sorted(getattr(tokenizer, f'{name}_id') for name in _SPECIAL)
+    added = [
+        *(AddedToken(tokenizer.pieces[i], i, normalized=False, special=True) for i in special),
+        *tokenizer.added_tokens,
+    ]
     cls, sep = tokenizer.pieces[tokenizer.cls_id], tokenizer.pieces[tokenizer.sep_id]
 
     return {
         'version': '1.0',
         'truncation': None,
         'padding': None,
-        'added_tokens': [
-            {
-                'id': index,
-                'content': tokenizer.pieces[index],
-                'single_word': False,
-                'lstrip': False,
-                'rstrip': False,
-                'normalized': False,
-                'special': True,
-            }
-            for index in sorted(special)
-        ],
+        'added_tokens': [dataclasses.asdict(token) for token in added],
         'normalizer': {'type': 'Sequence', 'normalizers': normalizers},
         'pre_tokenizer': {
             'type': 'Sequence',

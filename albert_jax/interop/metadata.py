@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from albert_jax.data.added_tokens import AddedToken
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
@@ -72,9 +73,11 @@ def _tokenizer_to_json(tokenizer: AnyTokenizer | None) -> dict[str, Any]:
         return {}
     if isinstance(tokenizer, HubTokenizer):
         return {'tokenizer_json': tokenizer.definition}
+    added = [dataclasses.asdict(token) for token in tokenizer.added_tokens]
     return {
         'normalization': dataclasses.asdict(tokenizer.normalization),
         'vocabulary': base64.b64encode(tokenizer.model).decode(),
+        **({'added_tokens': added} if added else {}),
     }
 
 
@@ -83,5 +86,7 @@ def _tokenizer_from_json(content: Mapping[str, Any]) -> AnyTokenizer | None:
         return HubTokenizer(content['tokenizer_json'])
     if 'vocabulary' in content:
         vocabulary = base64.b64decode(content['vocabulary'])
-        return Tokenizer(vocabulary, Normalization(**content['normalization']))
+        added = [AddedToken(**token) for token in content.get('added_tokens', ())]
+        normalization = Normalization(**content['normalization'])
+        return Tokenizer(vocabulary, normalization, added_tokens=added)
     return None

@@ -33,7 +33,12 @@ _TOKENIZATION = {
     'may fill texts up and cut them; normalising is part of it.',
     'vocabulary.model': 'The pieces of a text, by the package sentencepiece: '
     "`SentencePieceProcessor(model_file='vocabulary.model')`, for text normalised as "
-    '`signature.json` says.',
+    '`signature.json` says. Its `added_tokens` are cut out first, and stand for themselves.',
+}
+
+_PROBABILITIES = {
+    'softmax': 'softmax of the logits',
+    'sigmoid': 'sigmoid of each logit: every label is a yes or no of its own, yes above 0.5',
 }
 
 
@@ -92,6 +97,8 @@ def render(
         ('vocabulary', f'{config.vocab_size} pieces'),
         ('longest text', f'{config.max_position_embeddings} pieces'),
     ]  # fmt: skip
+    if signature['activation']:
+        rows.append(('probabilities', _PROBABILITIES[signature['activation']]))
     if signature['labels']:
         rows.append(('labels', ', '.join(signature['labels'])))
     lines = ['# An ALBERT model', '', '| | |', '|---|---|']

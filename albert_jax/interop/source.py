@@ -1,6 +1,7 @@
 """Finds out what a source holds and reads it: what `albert_jax.load` does."""
 
 import bz2
+import dataclasses
 import gzip
 import lzma
 import shutil
@@ -118,7 +119,10 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
             'keep_accents': normalization.keep_accents,
         }
         words = huggingface_tokenizer.from_file(vocabulary, settings)
-        return native.with_tokenizer(model, words, str(path))
+        added = getattr(model.tokenizer, 'added_tokens', ())
+        notes = (*model.notes, *huggingface_tokenizer.lost_tokens(added, words))
+        model = native.with_tokenizer(model, words, str(path))
+        return dataclasses.replace(model, notes=notes)
     if present == ['Hugging Face']:
         return huggingface.read(path, vocabulary)
     if len(checkpoints) != 1:

@@ -60,6 +60,16 @@ def cross_entropy(
     return Sum((losses * weights).sum(), weights.sum())
 
 
+def binary_cross_entropy(
+    logits: Float[Array, 'batch labels'],
+    targets: Float[Array, 'batch labels'],
+    weights: Float[Array, 'batch'],
+) -> Sum:
+    """Weighted sum of −log p in nats of independent yes-no answers, a mean over the labels."""
+    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets).mean(-1)
+    return Sum((losses * weights).sum(), weights.sum())
+
+
 def accuracy(
     logits: Float[Array, '*batch classes'],
     labels: Int[Array, '*batch'],
@@ -86,3 +96,19 @@ def soft_target_loss(
         target > _IMPOSSIBLE / temperature, jnp.exp(target) * (target - predicted), 0.0
     )
     return Sum(temperature**2 * (terms.sum(-1) * weights).sum(), weights.sum())
+
+
+def soft_binary_target_loss(
+    student: Float[Array, 'batch labels'],
+    teacher: Float[Array, 'batch labels'],
+    temperature: float,
+    weights: Float[Array, 'batch'],
+) -> Sum:
+    """`soft_target_loss` of independent yes-no answers, a mean over the labels."""
+    target = teacher.astype(jnp.float32) / temperature
+    predicted = student.astype(jnp.float32) / temperature
+    yes = jax.nn.sigmoid(target)
+    terms = yes * (jax.nn.log_sigmoid(target) - jax.nn.log_sigmoid(predicted)) + (1 - yes) * (
+        jax.nn.log_sigmoid(-target) - jax.nn.log_sigmoid(-predicted)
+    )
+    return Sum(temperature**2 * (terms.mean(-1) * weights).sum(), weights.sum())

@@ -1,5 +1,6 @@
 """Pretraining from another model's weights: its continuation, or a deeper net from a shallower."""
 
+import sys
 from typing import Any
 
 import jax
@@ -45,6 +46,12 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
         raise UserError(
             f'init_from={init_from} has another vocabulary than the corpus; prepare the corpus '
             f'with --vocabulary=FILE of that one.'
+        )
+    if added := getattr(start.tokenizer, 'added_tokens', ()):
+        print(
+            f'note: init_from={init_from} has {len(added)} added tokens, which the vocabulary of '
+            f'the corpus has not; in its text they are cut, and the new model does not know them.',
+            file=sys.stderr,
         )
     differing = [
         f'{name}={getattr(start.config, name)}, the model of this run {getattr(model, name)}'

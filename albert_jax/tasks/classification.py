@@ -203,6 +203,11 @@ class TextTask(Task[TextExample]):
             )
         if self.is_regression:
             return
+        if len(set(head.labels)) < len(head.labels):
+            raise UserError(
+                f'{origin} has the labels {", ".join(head.labels)}, of which two are the same; '
+                f'name them in the order of the outputs with --labels=A,B.'
+            )
         if self.labels is None:
             self.labels = head.labels
         if set(head.labels) != set(self.labels):

@@ -112,6 +112,8 @@ class Encoder:
             'normalization': normalization and dataclasses.asdict(normalization),
             'is_training': is_training,
         }
+        if added := getattr(self.tokenizer, 'added_tokens', ()):
+            key['added_tokens'] = [dataclasses.asdict(token) for token in added]
         features = cached(
             self.cache,
             key,

@@ -26,6 +26,24 @@ def f1(labels: Numbers, predictions: Numbers) -> float:
     return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0))  # pyright: ignore
 
 
+def multi_label_f1(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """F1 of all decisions together (micro), and the mean of each label's (macro).
+
+    As scikit-learn has them; a label that is nowhere and is not predicted counts as 0.
+
+    Args:
+      labels: whether each label is right for each example, [examples, labels].
+      predictions: whether each is predicted.
+    """
+    true, predicted = np.asarray(labels, bool), np.asarray(predictions, bool)
+    num_right = (true & predicted).sum(0)
+    num_both = true.sum(0) + predicted.sum(0)
+    return {
+        'micro_f1': float(2 * num_right.sum() / max(num_both.sum(), 1)),
+        'macro_f1': float(np.mean(2 * num_right / np.maximum(num_both, 1))),
+    }
+
+
 def matthews(labels: Numbers, predictions: Numbers) -> float:
     """Matthews' correlation coefficient; 0 where one side is constant."""
     return float(sklearn_metrics.matthews_corrcoef(labels, predictions))

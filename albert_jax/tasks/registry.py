@@ -10,6 +10,7 @@ from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.glue import LAYOUTS, GlueTask
+from albert_jax.tasks.multilabel import MultiLabelTask
 from albert_jax.tasks.race import RaceTask
 from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.tagging import TaggingTask
@@ -83,6 +84,7 @@ TASKS: dict[str, Entry] = {
         is_default=True,
     ),
     'classification': Entry(TextTask, _OWN_TABLES, is_default=True),
+    'multilabel': Entry(MultiLabelTask, _OWN_TABLES, is_default=True),
     'regression': Entry(
         functools.partial(TextTask, is_regression=True), _OWN_TABLES, is_default=True
     ),

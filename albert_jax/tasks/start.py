@@ -1,6 +1,7 @@
 """What a fine-tuning starts from: a checkpoint without its heads, or random weights."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
             )
         base = dataclasses.replace(SIZES[run.model.size], vocab_size=tokenizer.vocab_size)
         start = Pretrained(base, {}, tokenizer)
+    for note in start.notes:
+        print(f'note: {run.init_from}: {note}', file=sys.stderr)
     model = run.model.resolve(start.config)
     if run.from_scratch:
         return dataclasses.replace(start, config=model, params={}, head=None, run={})

@@ -17,6 +17,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import conll, conll_layout, metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.inputs import parse_lines
+from albert_jax.tasks.known_tags import Tags, check_tags
 from albert_jax.tasks.tables import read_text
 from albert_jax.tasks.task import Outputs, Task
 
@@ -239,9 +240,11 @@ class TaggingTask(Task[Sentence]):
         A tag that the head does not know is counted as wrong, and not learnt from.
 
         Raises:
-          UserError: if a tag of the training file is none of the head's.
+          UserError: if a tag of the training file is none of the head's, or none of another's is.
         """
         ids = {tag: index for index, tag in enumerate(head.labels)}
+        if not is_training:
+            check_tags([Tags(e.where, e.tags) for e in examples], head.labels)
         writer = FeaturesWriter(tokenizer)
         owners: list[int] = []
         labels: list[int] = []

@@ -8,7 +8,14 @@ from jaxtyping import Array, Float, Key
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import Dropout
 from albert_jax.model.heads.definition import HeadDefinition, Logits, Params, dense, init_dense
-from albert_jax.model.losses import Batch, Sum, cross_entropy, soft_target_loss
+from albert_jax.model.losses import (
+    Batch,
+    Sum,
+    binary_cross_entropy,
+    cross_entropy,
+    soft_binary_target_loss,
+    soft_target_loss,
+)
 
 
 class SequenceClassification(HeadDefinition):
@@ -51,6 +58,24 @@ class SequenceClassification(HeadDefinition):
             losses = jnp.square(student['logits'][:, 0] - teacher['logits'][:, 0])
             return Sum((losses * weights).sum(), weights.sum())
         return soft_target_loss(student['logits'], teacher['logits'], temperature, weights)
+
+
+class MultiLabelClassification(SequenceClassification):
+    """A yes or no for each label of a text or a pair: a sigmoid of each output."""
+
+    activation = 'sigmoid'
+
+    def loss(self, logits: Logits, batch: Batch) -> Sum:
+        """Binary cross entropy, a mean over the labels; `labels` are 0 or 1, [batch, labels]."""
+        return binary_cross_entropy(logits['logits'], batch['labels'], batch['weights'])
+
+    def soft_target_loss(
+        self, student: Logits, teacher: Logits, batch: Batch, temperature: float
+    ) -> Sum:
+        """KL of the softened yes and no of each label, a mean over the labels."""
+        return soft_binary_target_loss(
+            student['logits'], teacher['logits'], temperature, batch['weights']
+        )
 
 
 class MultipleChoice(SequenceClassification):

@@ -33,6 +33,8 @@ class HeadDefinition(abc.ABC):
     is_token_level: bool = False
     # Sequences that make an example; their logits are compared with one another.
     num_choices: int = 1
+    # What makes probabilities of the logits: softmax over the last axis, or sigmoid of each.
+    activation: str = 'softmax'
     # Arrays [batch, length] that it reads besides the encoder's inputs.
     extra_inputs: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Key
 
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads.classification import (
+    MultiLabelClassification,
     MultipleChoice,
     SequenceClassification,
     TokenClassification,
@@ -19,6 +20,7 @@ from albert_jax.model.heads.question_answering import (
 
 HEADS: dict[str, HeadDefinition] = {
     'sequence_classification': SequenceClassification(),
+    'multi_label_classification': MultiLabelClassification(),
     'token_classification': TokenClassification(),
     'question_answering': QuestionAnswering(),
     'multiple_choice': MultipleChoice(),
@@ -44,6 +46,12 @@ class Head:
     def name(self) -> str:
         """The kind as a reader writes it: 'question answering'."""
         return self.kind.replace('_', ' ')
+
+    @property
+    def activation(self) -> str:
+        """What makes probabilities of the logits: 'softmax', 'sigmoid', or '' for a number."""
+        is_regression = self.kind == 'sequence_classification' and len(self.labels) == 1
+        return '' if is_regression else self.definition.activation
 
     def init(self, config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:
         """Fresh parameters for an encoder of this config."""
