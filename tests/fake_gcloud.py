@@ -10,9 +10,9 @@ do not get through; `ssh_hangs`, those that are not answered; `describe_fails`;
 
 gcloud cannot be installed from a package registry: nothing here is its code, and it was never
 compared with the real one. FLAGS, beyond which a command ends with status 2 as gcloud's parser has
-it, and NODE_STATES are written from knowledge of its reference (cloud.google.com/sdk/gcloud/reference,
-compute tpus) and of the TPU API, not checked line by line. The states of a queued resource are those
-of its guide (cloud.google.com/tpu/docs/queued-resources), looked up.
+it, and NODE_STATES are written from knowledge of the references of gcloud (compute tpus) and of the
+TPU API, not checked line by line. The states of a queued resource are those of its guide
+(cloud.google.com/tpu/docs/queued-resources), looked up.
 """
 
 import contextlib
