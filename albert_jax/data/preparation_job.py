@@ -1,6 +1,7 @@
 """Prepares a corpus on one machine: trains a vocabulary if asked, writes records, shows them."""
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from albert_jax.data.tokenizer import Tokenizer
 _BUILTIN_BYTES = 11_000_000
 # Text is about so many times as large as its compressed file.
 _GZIP_RATIO = 3
+# A share of unknown tokens that a user must know of.
+_MANY_UNKNOWN = 0.01
 
 
 def run(
@@ -132,14 +135,25 @@ def _progress_line(done: float, total: float, seconds: float) -> str:
 def show(manifest: Mapping[str, Any], output: Path | str) -> None:
     """Prints what a corpus holds, and what to do with it."""
     table = Table(title=f'Prepared corpus {output}', show_header=False)
-    for name, value in manifest['counts'].items():
+    counts = manifest['counts']
+    num_tokens = sum(counts.get(f'tokens/{split}', 0) for split in dataset.SPLITS)
+    unknown_share = counts.get('tokens_unknown', 0) / max(num_tokens, 1)
+    for name, value in counts.items():
         if isinstance(value, dict):
             for split, number in value.items():
                 table.add_row(f'{name}/{split}', f'{number:,}')
+        elif name == 'tokens_unknown':
+            table.add_row(name, f'{value:,} ({unknown_share:.2%})')
         else:
             table.add_row(name, f'{value:,}')
     table.add_row('fingerprint', manifest['fingerprint'])
     Console().print(table)
+    if unknown_share > _MANY_UNKNOWN:
+        print(
+            f'note: {unknown_share:.1%} of the tokens are unknown: the vocabulary lacks characters '
+            f'of this text; train one of it with --vocabulary=train.',
+            file=sys.stderr,
+        )
     length = manifest['settings']['sequence_length']
     print(f'Wrote {output}. Next:')
     print(
