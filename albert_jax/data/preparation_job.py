@@ -13,7 +13,7 @@ from rich.table import Table
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import incomplete
 from albert_jax.cli.progress import Progress
-from albert_jax.data import dataset
+from albert_jax.data import dataset, vocabulary_normalization
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import prepare, vocabulary_for
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -50,6 +50,10 @@ def run(
     """
     for source in sources:
         source.files()  # a glob that matches nothing is told before anything is read
+    given = None
+    if vocabulary != 'train':
+        given = Tokenizer.from_file(vocabulary)
+        settings = vocabulary_normalization.settings_for(Path(vocabulary), given, settings)
     if dataset.is_prepared(output):
         _check_same(output, sources, vocabulary, vocab_size, settings)
         print(f'{output} is prepared already; delete it to prepare it anew.')
@@ -57,11 +61,11 @@ def run(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} exists and is no prepared corpus; choose another --output.')
     _check_writable(output)
-    if vocabulary == 'train':
+    if given is None:
         print(f'Training a vocabulary of {vocab_size} pieces …', flush=True)
         model = vocabulary_for(sources, settings, vocab_size)
     else:
-        model = Tokenizer.from_file(vocabulary).model
+        model = given.model
     with _progress(sum(map(_input_bytes, sources))) as progress:
         manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
     show(manifest, output)

@@ -8,6 +8,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.data import vocabulary_normalization
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ def read(path: Path, vocabulary: Path | None = None) -> AnyTokenizer | None:
                     f'{settings_file}: {name} is {settings[name]!r}; it must be true or false.'
                 )
     if vocabulary is not None:
-        return from_file(vocabulary, settings)
+        return from_file(vocabulary, settings) if settings else from_vocabulary(vocabulary)
     if 'Japanese' in str(settings.get('tokenizer_class')):
         raise UserError(
             f'{path} wants the tokenizer {settings["tokenizer_class"]}, which cuts words with a '
@@ -62,6 +63,21 @@ def _with_added_pieces(tokenizer: AnyTokenizer, file: Path) -> AnyTokenizer:
     if all(token.get('id', 0) < tokenizer.vocab_size for token in added):
         return tokenizer
     return from_file(file, {})
+
+
+def from_vocabulary(file: Path) -> AnyTokenizer:
+    """A tokenizer from its file alone, with what is stated beside it or shown by its pieces.
+
+    Raises:
+      UserError: as `from_file`, or if what lies beside it cannot be read.
+    """
+    settings_file = file.with_name('tokenizer_config.json')
+    settings = parse(_text(settings_file), str(settings_file)) if settings_file.is_file() else {}
+    tokenizer = from_file(file, settings)
+    if not isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    normalization = vocabulary_normalization.of_vocabulary(file, tokenizer)
+    return Tokenizer(tokenizer.model, normalization, str(file))
 
 
 def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:

@@ -12,7 +12,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
-from albert_jax.tasks.features import Features, cached
+from albert_jax.tasks.features import Features, cached, tell_empty
 from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
 from albert_jax.tasks.task import Task, digest_of
@@ -112,11 +112,13 @@ class Encoder:
             'normalization': normalization and dataclasses.asdict(normalization),
             'is_training': is_training,
         }
-        return cached(
+        features = cached(
             self.cache,
             key,
             functools.partial(self.task.encode, examples, self.tokenizer, self.head, is_training),
         )
+        tell_empty(features)
+        return features
 
     def each(
         self, splits: Mapping[str, Sequence[Any]]
