@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
@@ -49,12 +50,14 @@ def main(arguments: Sequence[str]) -> int:
         if 'gs://' in path and find_spec('apitools') is None:
             raise UserError("Google's storage needs pip install 'apache-beam[gcp]' as well.")
 
-    from albert_jax.data import beam_preparation, preparation_job
+    from albert_jax.data import beam_preparation, preparation_job, vocabulary_normalization
     from albert_jax.data.tokenizer import Tokenizer
 
     # As text: a Path would make one slash of the two in gs://.
     beam_preparation.check_is_free(flags.output)
-    model = Tokenizer.from_file(flags.vocabulary).model
+    tokenizer = Tokenizer.from_file(flags.vocabulary)
+    settings = vocabulary_normalization.settings_for(Path(flags.vocabulary), tokenizer, settings)
+    model = tokenizer.model
     manifest = beam_preparation.prepare(
         sources, flags.output, model, settings, flags.scratch, options
     )

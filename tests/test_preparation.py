@@ -99,11 +99,17 @@ def test_tfds_is_a_source(tmp_path):
     ('content', 'message'),
     [
         (b'{"text": "ok"}\n{"text": "\xff"}\n', r'a.jsonl, line 2: not UTF-8 \(byte 0xff'),
-        (b'{"text": "ok"}\n{"text": \n', 'a.jsonl, line 2: broken JSON'),
+        (b'{"text": "ok"}\n{"text": \n', 'a.jsonl, line 2 is not JSON'),
         (b'{"text": "ok"}\n\n{"id": 3}\n', 'a.jsonl, line 3: a document without text'),
+        (
+            b'{"text": "a", "text": "b"}\n',
+            "a.jsonl, line 1: a JSON object has the key 'text' twice",
+        ),
+        (b'{"text": "a", "x": ' + b'[' * 100_000 + b'\n', 'a.jsonl, line 1 is JSON that is nested'),
+        (b'{"text": "a", "x": ' + b'1' * 5000 + b'}\n', 'a.jsonl, line 1 is not JSON'),
         (b'{"text": 5}\n', 'a.jsonl, line 1: a document without text'),
         (b'[1, 2]\n', 'a.jsonl, line 1: a document without text'),
-        (b'{"text": "half \\ud83d"}\n', 'a.jsonl, line 1: half a surrogate pair'),
+        (b'{"text": "half \\ud83d"}\n', 'a.jsonl, line 1 has half a surrogate pair'),
     ],
 )
 def test_a_bad_line_is_told_with_file_and_line(tmp_path, content, message):
@@ -300,7 +306,7 @@ def test_an_error_half_way_leaves_nothing(tmp_path, vocabulary):
     source = write_jsonl(tmp_path / 'a.jsonl', documents()[:5])
     with (tmp_path / 'a.jsonl').open('a') as file:
         file.write('{"text": \n')
-    with pytest.raises(UserError, match='line 6: broken JSON'):
+    with pytest.raises(UserError, match='line 6 is not JSON'):
         prepare([source], tmp_path / 'c', vocabulary, PreparationSettings(), 1)
     assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 

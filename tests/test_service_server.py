@@ -90,6 +90,19 @@ def test_looking_inside(server):
     assert server.figure('albert_compiled_programs') == compiled
 
 
+def test_characters_without_width_are_no_fault_of_the_service(server):
+    for nothing in ('\u200b', '\ufeff', '\u0301', '\x01'):
+        for text in (f'[MASK]{nothing}', f'{nothing}[MASK]'):
+            status, content = server.ask('/v1/fill-mask', {'input': text})
+            assert status == 200 and len(content['output']) == 1
+            status, content = server.ask('/v1/inspect', {'model': 'base', 'text': text})
+            assert (status, content.get('pieces')) == (200, ['[CLS]', '[MASK]', '[SEP]'])
+        status, content = server.ask('/v1/inspect', {'model': 'base', 'text': nothing})
+        assert (status, content['error'][:17]) == (422, 'The text is empty')
+        assert server.ask('/v1/predict', {'input': nothing})[0] == 200
+        assert server.ask('/v1/embed', {'input': nothing, 'model': 'base'})[0] == 200
+
+
 MISTAKES = [
     ('/v1/predict', b'{', 400, 'not JSON'),
     ('/v1/predict', b'\xff\xfe', 400, 'not JSON'),

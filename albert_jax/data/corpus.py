@@ -8,7 +8,6 @@ import dataclasses
 import glob
 import gzip
 import inspect
-import json
 import pydoc_data.topics
 import re
 import sysconfig
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_text import check_text, parse_json
 from albert_jax.data.tfds_reader import decode_text, open_data_set
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
@@ -130,32 +130,16 @@ def _json_documents(path: str, text_key: str) -> Iterator[str]:
     for number, line in _lines(path):
         if not line.strip():
             continue
-        try:
-            document = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f'{path}, line {number}: broken JSON ({error.msg} at column {error.colno}).'
-            ) from error
+        where = f'{path}, line {number}'
+        document = parse_json(line, where)
         text = document.get(text_key) if isinstance(document, dict) else None
         if not isinstance(text, str):
             raise UserError(
-                f'{path}, line {number}: a document without text; each line must be an object '
-                f'with a string under the key {text_key!r}.'
+                f'{where}: a document without text; each line must be an object with a string '
+                f'under the key {text_key!r}.'
             )
-        if '\\u' in line and not _is_unicode(text):
-            raise UserError(
-                f'{path}, line {number}: half a surrogate pair, which is no character; write the '
-                f'text as UTF-8.'
-            )
-        yield text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        # Decoded from UTF-8, only an escape can be one.
+        yield check_text(text, where) if '\\u' in line else text
 
 
 def _tfds_documents(target: str, text_key: str) -> Iterator[str]:

@@ -74,8 +74,8 @@ def pack(
             if len(tokens) + len(part) > capacity:
                 yield tokens, ends
                 tokens, ends = [], []
-            tokens = tokens + part
-            ends = [*ends, len(tokens)]
+            tokens += part
+            ends.append(len(tokens))
     if tokens:
         yield tokens, ends
 
@@ -83,11 +83,17 @@ def pack(
 def _cut(
     sentence: list[int], capacity: int, starts_word: Bool[np.ndarray, 'vocab']
 ) -> Iterator[list[int]]:
-    while len(sentence) > capacity:
-        words = np.flatnonzero(starts_word[sentence[: capacity + 1]])
+    """A sentence in parts of at most `capacity`; none of a sentence without pieces."""
+    if len(sentence) <= capacity:
+        if sentence:
+            yield sentence
+        return
+    is_start = starts_word[sentence]
+    begin = 0
+    while len(sentence) - begin > capacity:
+        words = np.flatnonzero(is_start[begin : begin + capacity + 1])
         last_word = int(words[-1]) if words.size else 0
-        end = last_word if last_word > capacity * _SHORT_CUT else capacity
-        yield sentence[:end]
-        sentence = sentence[end:]
-    if sentence:
-        yield sentence
+        length = last_word if last_word > capacity * _SHORT_CUT else capacity
+        yield sentence[begin : begin + length]
+        begin += length
+    yield sentence[begin:]

@@ -60,17 +60,24 @@ class Worker:
         counts: collections.Counter[str] = collections.Counter()
         documents = []
         for number, text in block:
-            sentences = split_sentences(clean(text, settings, counts))
-            if sentences:
-                documents.append((number, _split_of(text, settings), sentences))
+            cleaned = clean(text, settings, counts)
+            if cleaned:
+                split = _split_of(text, settings)
+                documents.append((number, split, split_sentences(cleaned)))
         encoded = iter(tokenizer.encode([s for document in documents for s in document[2]]))
         records: dict[str, list[bytes]] = {split: [] for split in dataset.SPLITS}
         token_counts = np.zeros(tokenizer.vocab_size, np.int64)
         capacity = settings.sequence_length - _NUM_SPECIAL
         for number, split, sentences in documents:
+            ids = list(itertools.islice(encoded, len(sentences)))
+            num_empty = sum(not sentence for sentence in ids)
+            # Of white space and characters without width nothing is left after normalisation.
+            if num_empty == len(ids):
+                counts['documents_empty'] += 1
+                continue
+            counts['sentences_empty'] += num_empty
             counts['documents'] += 1
             counts[f'documents/{split}'] += 1
-            ids = itertools.islice(encoded, len(sentences))
             for tokens, ends in pack(ids, capacity, tokenizer.starts_word):
                 array = np.array(tokens, self.dtype)
                 records[split].append(dataset.encode_chunk(array, ends, number))

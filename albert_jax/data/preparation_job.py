@@ -1,6 +1,7 @@
 """Prepares a corpus on one machine: trains a vocabulary if asked, writes records, shows them."""
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import incomplete
 from albert_jax.cli.progress import Progress
-from albert_jax.data import dataset
+from albert_jax.data import dataset, vocabulary_normalization
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import prepare, vocabulary_for
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -22,6 +23,8 @@ from albert_jax.data.tokenizer import Tokenizer
 _BUILTIN_BYTES = 11_000_000
 # Text is about so many times as large as its compressed file.
 _GZIP_RATIO = 3
+# A share of unknown tokens that a user must know of.
+_MANY_UNKNOWN = 0.01
 
 
 def run(
@@ -47,6 +50,10 @@ def run(
     """
     for source in sources:
         source.files()  # a glob that matches nothing is told before anything is read
+    given = None
+    if vocabulary != 'train':
+        given = Tokenizer.from_file(vocabulary)
+        settings = vocabulary_normalization.settings_for(Path(vocabulary), given, settings)
     if dataset.is_prepared(output):
         _check_same(output, sources, vocabulary, vocab_size, settings)
         print(f'{output} is prepared already; delete it to prepare it anew.')
@@ -54,11 +61,11 @@ def run(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} exists and is no prepared corpus; choose another --output.')
     _check_writable(output)
-    if vocabulary == 'train':
+    if given is None:
         print(f'Training a vocabulary of {vocab_size} pieces …', flush=True)
         model = vocabulary_for(sources, settings, vocab_size)
     else:
-        model = Tokenizer.from_file(vocabulary).model
+        model = given.model
     with _progress(sum(map(_input_bytes, sources))) as progress:
         manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
     show(manifest, output)
@@ -132,14 +139,25 @@ def _progress_line(done: float, total: float, seconds: float) -> str:
 def show(manifest: Mapping[str, Any], output: Path | str) -> None:
     """Prints what a corpus holds, and what to do with it."""
     table = Table(title=f'Prepared corpus {output}', show_header=False)
-    for name, value in manifest['counts'].items():
+    counts = manifest['counts']
+    num_tokens = sum(counts.get(f'tokens/{split}', 0) for split in dataset.SPLITS)
+    unknown_share = counts.get('tokens_unknown', 0) / max(num_tokens, 1)
+    for name, value in counts.items():
         if isinstance(value, dict):
             for split, number in value.items():
                 table.add_row(f'{name}/{split}', f'{number:,}')
+        elif name == 'tokens_unknown':
+            table.add_row(name, f'{value:,} ({unknown_share:.2%})')
         else:
             table.add_row(name, f'{value:,}')
     table.add_row('fingerprint', manifest['fingerprint'])
     Console().print(table)
+    if unknown_share > _MANY_UNKNOWN:
+        print(
+            f'note: {unknown_share:.1%} of the tokens are unknown: the vocabulary lacks characters '
+            f'of this text; train one of it with --vocabulary=train.',
+            file=sys.stderr,
+        )
     length = manifest['settings']['sequence_length']
     print(f'Wrote {output}. Next:')
     print(

@@ -230,13 +230,23 @@ class Tokenizer:
         for index, part in enumerate(text.split('[MASK]')):
             if index:
                 ids.append(self.mask_id)
-            if part.strip():
-                part_ids = self.encode([part])[0]
-                # After a mask, "." is a piece of its own, without the space that starts a text.
-                is_glued = index and not part[0].isspace()
-                is_space = self.pieces[part_ids[0]] == _SPACE
-                ids.extend(part_ids[1:] if is_glued and is_space else part_ids)
+            part_ids = self.encode([part])[0]
+            # After a mask, "." is a piece of its own, without the space that starts a text.
+            if part_ids and index and self.pieces[part_ids[0]] == _SPACE and self._is_glued(part):
+                part_ids = part_ids[1:]
+            ids += part_ids
         return ids
+
+    def changes_piece(self, piece: str, normalization: Normalization) -> bool:
+        """Whether a normalisation leaves nothing like this piece, as SentencePiece shows it."""
+        text = piece.replace(_SPACE, ' ').strip()
+        normalize = self._processor.normalize
+        return normalize(normalization(text)) != normalize(text)
+
+    def _is_glued(self, part: str) -> bool:
+        """Whether what follows a mask does so without a space, some of which have no width."""
+        shown = self._processor.normalize(self.normalization(f']{part}'))
+        return not shown.removeprefix(f'{_SPACE}]').startswith(_SPACE)
 
     @functools.cached_property
     def starts_word(self) -> Bool[np.ndarray, 'vocab']:

@@ -198,7 +198,7 @@ def _read_config(content: Mapping[str, Any], has_projection: bool, origin: str) 
 
 def _tokenizer_of(directory: Path, vocabulary: Path | None) -> AnyTokenizer | None:
     if vocabulary is not None:
-        return huggingface_tokenizer.from_file(vocabulary, {})
+        return huggingface_tokenizer.from_vocabulary(vocabulary)
     # The Chinese models have WordPiece vocabularies.
     files = [
         file

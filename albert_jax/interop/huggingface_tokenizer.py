@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sentencepiece import sentencepiece_model_pb2
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.data import vocabulary_normalization
 from albert_jax.data.added_tokens import AddedToken, add_pieces
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
@@ -50,7 +51,7 @@ def read(path: Path, vocabulary: Path | None, num_rows: int) -> Vocabulary:
     settings = _settings(path / 'tokenizer_config.json')
     added = added_tokens.read(path, settings)
     if vocabulary is not None:
-        tokenizer = from_file(vocabulary, settings)
+        tokenizer = from_file(vocabulary, settings) if settings else from_vocabulary(vocabulary)
         return Vocabulary(tokenizer, lost_tokens([one.token for one in added], tokenizer))
     if 'Japanese' in str(settings.get('tokenizer_class')):
         raise UserError(
@@ -129,6 +130,19 @@ def _with_added(tokenizer: AnyTokenizer, added: Sequence[Found], file: Path) -> 
     # Once here, where it is known which file each is from.
     add_pieces(pieces, tokens, [one.origin for one in kept])
     return Tokenizer(tokenizer.model, tokenizer.normalization, str(file), tokens)
+
+
+def from_vocabulary(file: Path) -> AnyTokenizer:
+    """A tokenizer from its file alone, with what is stated beside it or shown by its pieces.
+
+    Raises:
+      UserError: as `from_file`, or if what lies beside it cannot be read.
+    """
+    tokenizer = from_file(file, _settings(file.with_name('tokenizer_config.json')))
+    if not isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    normalization = vocabulary_normalization.of_vocabulary(file, tokenizer)
+    return Tokenizer(tokenizer.model, normalization, str(file))
 
 
 def from_file(file: Path, settings: dict[str, Any]) -> AnyTokenizer:

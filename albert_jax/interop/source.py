@@ -113,6 +113,9 @@ def _read_directory(path: Path, vocabulary: Path | None) -> Pretrained:
         model = native.read(path)
         if vocabulary is None:
             return model
+        if model.tokenizer is None:
+            words = huggingface_tokenizer.from_vocabulary(vocabulary)
+            return native.with_tokenizer(model, words, str(path))
         normalization = getattr(model.tokenizer, 'normalization', Normalization())
         settings = {
             'do_lower_case': not normalization.keep_case,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.interop.native import Pretrained
 
 
@@ -28,14 +29,17 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedT
     """A text, or a pair, with `[MASK]` as a piece of its own.
 
     Raises:
-      UserError: if the model has no vocabulary or too few positions.
+      UserError: if the model has no vocabulary or too few positions, the text has half a surrogate
+        pair, or nothing is left of it after normalisation.
     """
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise UserError('The model has no vocabulary.')
-    if not first.strip():
-        raise UserError('The text is empty; give some words to look at.')
+    for text in (first, second or ''):
+        check_text(text, 'The text')
     segments = [tokenizer.encode_with_masks(text) for text in (first, second) if text is not None]
+    if not segments[0]:
+        raise UserError('The text is empty; give some words to look at.')
     ids, types = [tokenizer.cls_id], [0]
     for number, segment in enumerate(segments):
         ids += [*segment, tokenizer.sep_id]

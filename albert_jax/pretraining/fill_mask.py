@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
 
@@ -28,12 +29,15 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
 
     Raises:
       UserError: if the model has no vocabulary or no trained masked-LM head, or the text is longer
-        than its positions.
+        than its positions, has no `[MASK]` or half a surrogate pair.
     """
     tokenizer, config = model.tokenizer, model.config
     if tokenizer is None or 'mlm' in model.initialised:
         missing = 'vocabulary' if tokenizer is None else 'masked-LM head'
         raise UserError(f'The checkpoint has no {missing}; masks need both.')
+    check_text(text, 'The text')
+    if '[MASK]' not in text:
+        raise UserError(f'There is no [MASK] in {text!r}; write it where a piece is missing.')
     ids = [tokenizer.cls_id, *tokenizer.encode_with_masks(text), tokenizer.sep_id]
     if len(ids) > config.max_position_embeddings:
         raise UserError(

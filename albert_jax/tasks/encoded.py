@@ -12,7 +12,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
-from albert_jax.tasks.features import Features, cached, note_cut
+from albert_jax.tasks.features import Features, cached, note_cut, tell_empty
 from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
 from albert_jax.tasks.task import Task, digest_of
@@ -120,6 +120,7 @@ class Encoder:
             functools.partial(self.task.encode, examples, self.tokenizer, self.head, is_training),
         )
         note_cut(features, examples[0].where, self.task.settings.max_length)
+        tell_empty(features)
         return features
 
     def each(

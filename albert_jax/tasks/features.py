@@ -57,6 +57,13 @@ class Features:
         """Tokens of each example's longest sequence."""
         return np.diff(self.starts).reshape(-1, self.num_choices).max(1)
 
+    @property
+    def num_without_text(self) -> int:
+        """Sequences of special pieces alone: of their texts nothing is left after normalisation."""
+        lengths = np.diff(self.starts)
+        num_special = 2 + (self.seconds < lengths)
+        return int((lengths == num_special).sum())
+
     def sequence(self, index: int) -> Int32[np.ndarray, 'length']:
         """The ids of one sequence."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
@@ -135,6 +142,15 @@ class PairedFeatures:
             **self.own.batch(examples, weights, length, pad_id),
             **{f'{self.prefix}{name}': other[name] for name in inputs},
         }
+
+
+def tell_empty(features: Features) -> None:
+    """Notes on standard error how many sequences have no text, if there are any."""
+    if features.num_without_text:
+        note(
+            f'{features.num_without_text:,} of {len(features.seconds):,} texts are empty after '
+            f'normalisation; the model sees [CLS] and [SEP] alone.'
+        )
 
 
 class FeaturesWriter:

@@ -44,7 +44,7 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
         )
     else:
         if vocabulary:
-            tokenizer = huggingface_tokenizer.from_file(Path(vocabulary), {})
+            tokenizer = huggingface_tokenizer.from_vocabulary(Path(vocabulary))
         if run.model.size not in SIZES or tokenizer is None:
             raise UserError(
                 f'A model from scratch needs --config.init_from for its shape and vocabulary, or '
