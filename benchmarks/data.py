@@ -2,9 +2,10 @@
 
     python -m benchmarks.data [--text=FILE.jsonl.gz --vocabulary=MODEL] [--memory]
 
-Without a text the builtin corpus is used. Prints prepare throughput, the time of the
-chunks of one long line, and batch(step) at 512 tokens from disk beside what google-research/albert's builder makes (240 sequences a second on one core,
-measured once with TF 2.21, which is not run here: docs/REFERENCE.md, 2).
+Without a text the builtin corpus is used. Prints prepare throughput, the time of the chunks of one
+long line, and batch(step) at 512 tokens from disk beside what google-research/albert's builder
+makes (240 sequences a second on one core, measured once with TF 2.21, which is not run here:
+docs/REFERENCE.md, 2).
 """
 
 import argparse
