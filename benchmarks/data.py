@@ -2,9 +2,10 @@
 
     python -m benchmarks.data [--text=FILE.jsonl.gz --vocabulary=MODEL] [--memory]
 
-Without a text the builtin corpus is used. Prints prepare throughput, and batch(step) at 512 tokens
-from disk beside what google-research/albert's builder makes (240 sequences a second on one core,
-measured once with TF 2.21, which is not run here: docs/REFERENCE.md, 2).
+Without a text the builtin corpus is used. Prints prepare throughput, the time of the chunks of one
+long line, and batch(step) at 512 tokens from disk beside what google-research/albert's builder
+makes (240 sequences a second on one core, measured once with TF 2.21, which is not run here:
+docs/REFERENCE.md, 2).
 """
 
 import argparse
@@ -19,8 +20,10 @@ import sentencepiece
 
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.dataset import PreparedCorpus
+from albert_jax.data.documents import pack
 from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
 from albert_jax.data.pretraining import PretrainingData
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.runs.pretraining import PretrainingSettings
 
 _REFERENCE_SEQUENCES = 240
@@ -46,6 +49,7 @@ def main() -> None:
             vocabulary.write_bytes(vocabulary_for([source], PreparationSettings(), 8000))
         _measure_prepare(source, vocabulary.read_bytes(), corpus)
         _measure_batches(corpus)
+        _measure_long_lines(PreparedCorpus(corpus).tokenizer)
         if flags.memory:
             for repeats in (1, 10):
                 peak = _peak_memory(source.target or '', str(vocabulary), repeats, folder)
@@ -79,6 +83,19 @@ def _measure_batches(corpus: Path) -> None:
         f'batch(step), 512 tokens, one core: {best:,.0f} sequences/s, '
         f"{best / _REFERENCE_SEQUENCES:.0f} × the reference builder's {_REFERENCE_SEQUENCES}"
     )
+
+
+def _measure_long_lines(tokenizer: Tokenizer) -> None:
+    """Prints the seconds that chunks of one line without punctuation take, the best of three."""
+    capacity = PretrainingSettings().sequence_length - 3
+    for length in (100_000, 200_000, 400_000, 800_000):
+        ids = tokenizer.encode([('the words of a line ' * (length // 20))])
+        best = float('inf')
+        for _ in range(3):
+            started = time.monotonic()
+            num_chunks = sum(1 for _ in pack(ids, capacity, tokenizer.starts_word))
+            best = min(best, time.monotonic() - started)
+        print(f'pack: one line of {length:,} characters, {num_chunks:,} chunks, {best:.4f} s')
 
 
 def _bare_sentencepiece(source: Source, model: bytes) -> float:
