@@ -64,6 +64,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     file_endings: ClassVar[tuple[str, ...]] = (
         '.tsv', '.csv', '.jsonl', '.json', '.conllu', '.conll',
     )  # fmt: skip
+    # Whether the task's examples can come from tensorflow-datasets.
+    reads_tfds: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
