@@ -42,6 +42,7 @@ class TextTask(Task[TextExample]):
     """
 
     head_kind = 'sequence_classification'
+    reads_tfds = True
     # Whether rows with more or fewer fields than the header are known to be there.
     skips_broken = False
     # Of tensorflow-datasets: whether a number below zero is a label that is not known.

@@ -68,6 +68,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     )  # fmt: skip
     # Whether predictions are written by the example's key, which then must be its own.
     writes_by_key: ClassVar[bool] = False
+    # Whether the task's examples can come from tensorflow-datasets.
+    reads_tfds: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings

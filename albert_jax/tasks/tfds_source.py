@@ -36,7 +36,7 @@ def read(path: str, task: Task) -> Splits:
     Raises:
       UserError: if the data set cannot be opened, or the task cannot be read from it.
     """
-    if not isinstance(task, TextTask):
+    if not task.reads_tfds or not isinstance(task, TextTask):
         raise UserError(
             f'data.path is {path}; tasks of texts and pairs can be read from TFDS, '
             f'{task.settings.name} from its published files.'
