@@ -139,13 +139,11 @@ def test_queries_and_keys_give_the_models_attention(changes):
         return_attentions=True,
     )  # fmt: skip
     for layer in range(2):
-        query, key, _ = (
-            x.reshape(3, 12, 2, 8)
-            for x in attention_vectors(config, params, output.hidden_states[layer], layer)
-        )
+        query, key, _ = attention_vectors(config, params, output.hidden_states[layer], layer)
         if config.position_encoding == 'rope':
             # What is compared with a teacher is what the rotations are given.
-            query, key = (rotate(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (query, key))
+            query, key = rotate(query, 2), rotate(key, 2)
+        query, key = (x.reshape(3, 12, 2, 8) for x in (query, key))
         scores = np.einsum('bqhd,bkhd->bhqk', query, key) / np.sqrt(8)
         scores = np.where(batch['attention_mask'][:, None, None] > 0, scores, -1e30)
         np.testing.assert_allclose(

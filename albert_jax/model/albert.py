@@ -189,12 +189,11 @@ class Attention(_Weights):
         rate, dropout = config.attention_probs_dropout_prob, None
         if rate and not deterministic:
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
-        query, key, value = (
-            _split_heads(dense(name=name)(inputs, index), config.num_attention_heads)
-            for name in ('query', 'key', 'value')
-        )
+        num_heads = config.num_attention_heads
+        query, key, value = (dense(name=name)(inputs, index) for name in ('query', 'key', 'value'))
         if config.position_encoding == 'rope':
-            query, key = rope.rotate(query), rope.rotate(key)
+            query, key = rope.rotate(query, num_heads), rope.rotate(key, num_heads)
+        query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
         implementation = attention.choose(
             config.attention, attention.backend(), hidden.shape[1], dropout is not None
         )

@@ -9,23 +9,25 @@ BASE = 10_000.0
 
 
 def rotate(
-    vectors: Float[Array, 'batch heads length head'],
-) -> Float[Array, 'batch heads length head']:
-    """Each vector rotated by its position 0, 1, …, so that products depend on distances only.
+    vectors: Float[Array, 'batch length hidden'], num_heads: int
+) -> Float[Array, 'batch length hidden']:
+    """Each head's vector rotated by its position 0, 1, …: products depend on distances only.
 
-    Numbers i and i + head/2 of a vector are a pair, rotated by position · BASE^(−2i/head): the
+    Numbers i and i + head/2 of a head are a pair, rotated by position · BASE^(−2i/head): the
     'rotate half' convention of GPT-NeoX, Llama and ModernBERT. (The paper pairs 2i with 2i + 1.)
     Angles and rotations are float32; the result has the dtype of the vectors.
 
     Args:
-      vectors: queries or keys; the size of a head is even.
+      vectors: queries or keys of all heads, side by side: one by one they would leave most of a
+        TPU's vector lanes empty.
+      num_heads: each of an even size.
     """
-    length, size = vectors.shape[2:]
-    half = size // 2
+    length, width = vectors.shape[1:]
+    half = width // num_heads // 2
     frequencies = (BASE ** (-np.arange(half) / half)).astype(np.float32)
     angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies[None]
-    cosines, sines = jnp.cos(angles)[None, None], jnp.sin(angles)[None, None]
+    cosines, sines = (jnp.tile(f(angles), (1, 2 * num_heads))[None] for f in (jnp.cos, jnp.sin))
+    is_first = (np.arange(width) % (2 * half) < half)[None, None]
     vectors32 = vectors.astype(jnp.float32)
-    first, second = vectors32[..., :half], vectors32[..., half:]
-    rotated = [first * cosines - second * sines, second * cosines + first * sines]
-    return jnp.concatenate(rotated, -1).astype(vectors.dtype)
+    partners = jnp.where(is_first, -jnp.roll(vectors32, -half, -1), jnp.roll(vectors32, half, -1))
+    return (vectors32 * cosines + partners * sines).astype(vectors.dtype)
