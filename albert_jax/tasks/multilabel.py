@@ -51,6 +51,7 @@ class MultiLabelTask(TextTask):
     """
 
     head_kind = 'multi_label_classification'
+    reads_tfds = False
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings, metric_names=('micro_f1', 'macro_f1'))
