@@ -1,6 +1,7 @@
 """Pseudo-log-likelihoods and minimal pairs."""
 
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 
@@ -280,3 +281,21 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_flags_that_do_not_fit(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         evaluate.main(['--checkpoint=none', *flags])
+
+
+def test_packed_files_are_read(tmp_path: Path) -> None:
+    plain = _blimp(tmp_path / 'a.jsonl', ('A b.', 'A c.', 'u'))
+    packed = tmp_path / 'packed.jsonl.gz'
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_pairs(packed)[1][0].better == 'A b.'
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r'packed\.jsonl\.gz cannot be read'):
+        read_pairs(packed)
+
+
+def test_equal_sentences_of_blimp_are_ties(scorer, tmp_path: Path) -> None:
+    _, pairs = read_pairs(_blimp(tmp_path / 'a.jsonl', ('It was left.', 'It was left.', 'u')))
+    encoded = minimal_pairs.encode_pairs(scorer, pairs)
+    found = results(pairs, encoded, score_pairs(scorer, encoded))
+    assert found.overall == {'word_l2r': 0.0, 'plain': 0.0}
+    assert found.num_same_pieces == 1

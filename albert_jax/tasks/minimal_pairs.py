@@ -73,8 +73,8 @@ def read_pairs(
       limit_per_group: at most so many pairs of a group, the first; 0 for all.
 
     Raises:
-      UserError: if a file cannot be read, a column is missing, or a sentence is empty or both are
-        the same.
+      UserError: if a file cannot be read, a column is missing, or a sentence is empty or, but in
+        BLiMP's own files, both are the same.
     """
     layout = Layout(*columns[:2], group=''.join(columns[2:])) if columns else None
     files = sorted(file for file in path.iterdir() if _is_table(file)) if path.is_dir() else [path]
@@ -117,7 +117,8 @@ def _pair(row: Row, layout: Layout) -> Pair:
             raise UserError(f'{row.where}: {column} is empty; a pair has two sentences.')
         texts.append(check_text(text, f'{row.where}: {column}'))
     better, worse = texts
-    if better == worse:
+    # Seven pairs of BLiMP as it was published are so; like any tie they are wrong.
+    if better == worse and layout != BLIMP:
         raise UserError(
             f'{row.where}: {layout.better} and {layout.worse} are the same sentence; they must '
             f'differ.'

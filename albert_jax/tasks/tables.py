@@ -2,10 +2,12 @@
 
 import collections
 import csv
+import gzip
 import io
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,14 +82,16 @@ class Row(NamedTuple):
 
 
 def read_text(path: Path) -> str:
-    """The content of a file of text.
+    """The content of a file of text; one whose name ends in .gz is unpacked.
 
     Raises:
       UserError: if it cannot be read, is empty, or is not UTF-8.
     """
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        if path.suffix == '.gz':
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # \0 in a name is a ValueError
         raise UserError(f'{path} cannot be read: {reason(error)}.') from error
     text = decode(content, str(path))
     if not text.strip():
@@ -130,7 +134,7 @@ def read_rows(path: Path, has_header: bool = True, skips_broken: bool = False) -
     is counted in a note.
 
     Args:
-      path: .tsv, .csv or .jsonl (.json).
+      path: .tsv, .csv or .jsonl (.json), perhaps with .gz behind.
       has_header: if not, columns are named by their numbers, '0', '1', …
       skips_broken: leave rows out that have more or fewer fields than the header.
 
@@ -138,11 +142,12 @@ def read_rows(path: Path, has_header: bool = True, skips_broken: bool = False) -
       UserError: if it cannot be read, or a row has more or fewer fields than the header.
     """
     text = read_text(path)
-    if path.suffix in ('.jsonl', '.json'):
+    ending = path.with_suffix('').suffix if path.suffix == '.gz' else path.suffix
+    if ending in ('.jsonl', '.json'):
         yield from _json_rows(path, text)
-    elif path.suffix == '.csv':
+    elif ending == '.csv':
         yield from _delimited(path, _csv_records(path, text), has_header, skips_broken)
-    elif path.suffix in ('.tsv', '.txt'):
+    elif ending in ('.tsv', '.txt'):
         yield from _delimited(path, _tsv_records(path, text), has_header, skips_broken)
     else:
         raise UserError(f'{path} is none of .tsv, .csv and .jsonl; rename it to what it is.')
