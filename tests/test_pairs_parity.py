@@ -1,5 +1,7 @@
 """Minimal pairs by our scorer and by a plain loop in torch over transformers, on BLiMP."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ _NUM_PAIRS = 1000
 
 @pytest.mark.parametrize('family', ['Albert', 'Bert'])
 def test_the_same_winners_of_1000_pairs(family: str, tokenizer, tmp_path) -> None:
+    changes: dict[str, Any] = {'embedding_size': 16}
     if family == 'Bert':
         letters = 'abcdefghijklmnopqrstuvwxyz'
         words = ['the', 'who', 'that', 'is', 'are', 'was', 'were', '.', ',', '?', "'", *letters]
@@ -28,8 +31,6 @@ def test_the_same_winners_of_1000_pairs(family: str, tokenizer, tmp_path) -> Non
         pieces = [*special, *words, *(f'##{letter}' for letter in letters)]
         tokenizer = HubTokenizer.from_wordpiece('\n'.join(pieces) + '\n')
         changes = {'embedding_size': 32, 'use_embedding_projection': False, 'sharing': 'none'}
-    else:
-        changes = {'embedding_size': 16}
     config = AlbertConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2,
         num_attention_heads=4, intermediate_size=64, max_position_embeddings=128,
