@@ -34,6 +34,7 @@ _NEW_FINETUNE_FIELDS = (
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    ('task', 'word_column'),
     *_NEW_MODEL_FIELDS,
     *_NEW_OPTIMIZER_FIELDS,
 )

@@ -36,7 +36,7 @@ COMMANDS = [
 NOT_PATHS = {
     'text', 'pair', 'label', 'piece', 'task', 'labels', 'text_key', 'host', 'topology',
     'coordinator', 'name', 'zone', 'project', 'runtime', 'service_account', 'network', 'bucket',
-    'corpus', 'confirm', 'only',
+    'corpus', 'confirm', 'only', 'pair_columns',
     # Whose values are expanded where a field is read.
     'override', 'api_key_file',
 }  # fmt: skip
@@ -45,7 +45,8 @@ NOT_PATH_FIELDS = {
     'model.size', 'model.hidden_act', 'model.sharing', 'model.compute_dtype', 'model.remat',
     'model.attention', 'pretraining.sentence_loss', 'optimizer.name', 'optimizer.schedule',
     'loop.best_metric', 'task.name', 'task.text', 'task.text_pair', 'task.label', 'task.labels',
-    'distillation.hidden_layers', '--host',
+    'distillation.hidden_layers', '--host', 'model.kernel_initializer', 'model.norm_placement',
+    'model.position_encoding',
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Scores a file of minimal pairs as the command does it: progress, a table, JSON."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.progress import TextColumn
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_output import to_json
 from albert_jax.cli.progress import Progress
 from albert_jax.interop.native import Pretrained
 from albert_jax.pretraining.pseudo_likelihood import PseudoLikelihood
@@ -96,7 +96,7 @@ def _write(
     output: Path, found: PairResults, pairs: Sequence[Pair], scores: Sequence[PairScores]
 ) -> None:
     lines = [
-        json.dumps(
+        to_json(
             {'better': pair.better, 'worse': pair.worse, 'group': pair.group}
             | {f'{name}_better': value for name, value in score.better.items()}
             | {f'{name}_worse': value for name, value in score.worse.items()},
@@ -106,7 +106,7 @@ def _write(
         for pair, score in zip(pairs, scores, strict=True)
     ]
     contents = {
-        'pairs.json': json.dumps(dataclasses.asdict(found), indent=2) + '\n',
+        'pairs.json': to_json(dataclasses.asdict(found), indent=2) + '\n',
         'pairs.jsonl': ''.join(lines),
     }
     for name, content in contents.items():
