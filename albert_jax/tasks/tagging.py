@@ -187,7 +187,7 @@ class TaggingTask(Task[Sentence]):
         )
         mark = {'.csv': ',', '.json': '"', '.jsonl': '"'}.get(path.suffix)
         if mark and (
-            kind != 'columns' or all(mark in line.text for line in conll.lines_of(blocks))
+            'columns' not in kind or all(mark in line.text for line in conll.lines_of(blocks))
         ):
             raise UserError(
                 f'{path} is not of tagging: give CoNLL columns (.conll, .txt, .tsv, .conllu), or '
@@ -198,7 +198,12 @@ class TaggingTask(Task[Sentence]):
                 f'{path} may have CoNLL columns or sentences: rename it to .conll if it has '
                 f'columns, or give its sentences, a line each, on standard input (--input=-).'
             )
-        return kind == 'columns'
+        if kind == 'likely columns':
+            note(
+                f'{path} is read as CoNLL columns, the first word of each line; if its lines are '
+                f'sentences, give them on standard input (--input=-).'
+            )
+        return kind != 'sentences'
 
     def _column_rows(
         self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool
