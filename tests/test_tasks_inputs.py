@@ -48,7 +48,7 @@ def test_standard_input_that_is_not_utf_8(monkeypatch):
     'text',
     [
         '{"Hello"} she said',
-        "{ 'a' }",
+        "{ 'x' }",
         '{laughs} no',
         '{{name}} is here',
         '{} is a set',
