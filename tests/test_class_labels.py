@@ -58,6 +58,7 @@ def test_classes_keep_their_names(labels, name, tmp_path):
         (['True', 'true', 'False'], ['true', 'true', 'False'], "'True' (1 examples), 'true' (1 "
          "examples) are one class, 'true'"),
         (['+1', '1.0', '-1'], ['1', '1', '-1'], "are one class, '1'"),
+        (['-0.0', '0', '1'], ['0', '0', '1'], "are one class, '0'"),
         (['Yes', 'yes', 'no'], ['Yes', 'yes', 'no'], "'Yes' (1 examples), 'yes' (1 examples), "
          'which differ in their case only, are 2 classes'),
         (['true', '0', 'red'], ['true', '0', 'red'], "'true' (1 examples), '0' (1 examples) are "
@@ -80,6 +81,7 @@ def test_a_truth_value_is_the_models_in_any_case(tmp_path):
         (['True', '0'], 'x.csv', r"line 2: the label is 'True', but '0' at .*x.csv, line 3"),
         (['NaN', 'a'], 'x.csv', "line 2: the label 'NaN' is a missing value"),
         (['1.0', '0.0', 'nan'], 'x.csv', "line 4: the label 'nan' is a missing value"),
+        (['\u200b', 'a'], 'x.csv', "line 2 has no label in column 'label'"),
         (['"NaN"', '"a"'], 'x.jsonl', "line 1: the label 'NaN' is a missing value"),
     ],
 )  # fmt: skip

@@ -8,9 +8,9 @@ from tests import tiny
 IOB = Head('token_classification', ('B-LOC', 'B-PER', 'O'))
 
 
-def predict(folder, content):
+def predict(folder, content, **settings):
     """The words of each sentence, as prediction with a model reads them."""
-    task = tiny.task('ner')
+    task = tiny.task('ner', **settings)
     task.use_head(IOB, 'the model')
     (folder / 'x.txt').write_text(content, 'utf-8')
     examples = task.read(folder / 'x.txt', False, is_labelled=False)
@@ -36,10 +36,15 @@ NO_COLUMNS = [
 def test_what_is_most_likely_columns_is_read_so_with_a_note(content, expected, tmp_path, capsys):
     assert predict(tmp_path, content) == expected
     told = capsys.readouterr().err
-    assert 'x.txt is read as CoNLL columns, the first word of each line; if its lines are' in told
+    assert 'x.txt is read as CoNLL columns with the words in column 0, counted from 0; if' in told
 
 
 @pytest.mark.parametrize('content', NO_COLUMNS)
 def test_short_sentences_are_no_columns(content, tmp_path):
     lines = [line for line in content.split('\n') if line]
     assert predict(tmp_path, content) == lines
+
+
+def test_a_word_a_line_is_a_word_wherever_the_task_has_its_words(tmp_path):
+    content = 'Anna\nlives\n\nOslo\n'
+    assert predict(tmp_path, content, word_column=1) == ['Anna lives', 'Oslo']

@@ -241,6 +241,7 @@ def test_conll_u_without_any_tag_or_word(tmp_path):
         ('tags', 'Lima\tNOUN\t\nis\tVERB\t\n', r'line 1: the tag is empty; remove the tab at'),
         ('ner', 'Lima\tB-LOC\t\n', r'line 1: the tag is empty; remove the tab at'),
         ('tags', 'a\tX\nLima\t\nis\tY\n', r'line 2: the tag is empty'),
+        ('tags', 'a\tX\nLima\t\u200b\nis\tY\n', r'line 2: the tag is empty'),
         ('tags', 'a X\n\tNOUN\n', r'line 2: the word is empty \(column 0, counted from 0\)'),
         ('tags', 'a X\n  \tNOUN\n', r'line 2: the word is empty'),
         ('ner', 'a B-\n', r"line 1: the tag 'B-' is none of IOB: O, B-TYPE or I-TYPE"),

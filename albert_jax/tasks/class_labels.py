@@ -2,6 +2,7 @@
 
 import collections
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
@@ -12,6 +13,11 @@ _TRUTHS = ('true', 'false')
 # Spellings of a missing value that may also be the name of a class, and those that are never one.
 _DOUBTFUL = ('nan', 'null', 'none', 'na', 'n/a')
 _MISSING = ('NaN', '<NA>')
+
+
+def is_visible(name: str) -> bool:
+    """Whether a label or a tag has more than white space and characters without a shape."""
+    return any(unicodedata.category(x) not in ('Cc', 'Cf') and not x.isspace() for x in name)
 
 
 def known_label(label: str, labels: Sequence[str]) -> str | None:
@@ -78,7 +84,7 @@ def _value(label: str) -> str | None:
     if label.casefold() in _TRUTHS:
         return label.casefold()
     match = _INTEGER.fullmatch(label)
-    return match and match[1]
+    return match and ('0' if match[1] == '-0' else match[1])
 
 
 def _spellings(labels: Sequence[str], counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import known_label
+from albert_jax.tasks.class_labels import is_visible, known_label
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
@@ -148,7 +148,7 @@ class TextTask(Task[TextExample]):
         if row.get(column) is None and not is_training:
             return None
         value = row.value(column).strip()
-        if not value:
+        if not is_visible(value):
             if is_training:
                 raise UserError(
                     f'{row.where} has no label in column {column!r}; remove the row or label it.'

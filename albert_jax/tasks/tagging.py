@@ -200,8 +200,9 @@ class TaggingTask(Task[Sentence]):
             )
         if kind == 'likely columns':
             note(
-                f'{path} is read as CoNLL columns, the first word of each line; if its lines are '
-                f'sentences, give them on standard input (--input=-).'
+                f'{path} is read as CoNLL columns with the words in column '
+                f'{self.settings.word_column}, counted from 0; if its lines are sentences, give '
+                f'them on standard input (--input=-).'
             )
         return kind != 'sentences'
 
@@ -209,6 +210,9 @@ class TaggingTask(Task[Sentence]):
         self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool
     ) -> list[list[conll.Row]]:
         word_column, tag_column = self.settings.word_column, self.settings.tag_column
+        if not is_labelled and all(len(line.fields) == 1 for line in conll.lines_of(blocks)):
+            # Words and nothing else, wherever they are in the files of the task.
+            word_column = 0
         rows = conll.column_rows(path, blocks, word_column, tag_column if is_labelled else None)
         has_tags = is_labelled or self._share_of_tags(blocks) >= _MOST
         conll_layout.check_words(path, blocks, word_column, tag_column if has_tags else None)
