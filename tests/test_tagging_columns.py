@@ -24,6 +24,9 @@ LIKELY = [  # of tags that the model does not have; right on the code before
     ('Anna anna\nlives live\n\nChen chen\nruns run\n', ['Anna lives', 'Chen runs']),
     ('Anna NNP anna\nlives VBZ live\nhere RB here\n', ['Anna lives here']),
     ('Anna 0.5\nlives 0.25\n\nChen 1\nruns -3\n', ['Anna lives', 'Chen runs']),
+    # Without a blank line.
+    ('Anna NNP\nlives VBZ\n', ['Anna lives']),
+    ('Yes\nNo\n', ['Yes No']),
 ]
 NO_COLUMNS = [
     'Hello there\nGood morning\nThank you\nHow nice\n', 'Bye bye\nHa ha\nOk then\n',

@@ -196,18 +196,21 @@ def kind_of(
         # With a whole sentence before the tab.
         num_long = sum(' ' in line.fields[0] for line in lines)
         return 'columns' if num_long <= len(lines) / 2 else 'unclear'
-    widths = {len(line.fields) for line in lines}
-    if widths == {1} or share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
+    if share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
         return 'columns'
+    widths = {len(line.fields) for line in lines}
     has_long_blocks = len(blocks) > 1 and any(len(block) > 1 for block in blocks)
+    if widths == {1} or (len(widths) == 1 and _are_tag_like(lines)):
+        # Without blank lines between sentences, each line may be one: I USA.
+        return 'columns' if len(blocks) > 1 or len(lines) == 1 else 'likely columns'
     if len(widths) > 1:
         num_single = sum(len(line.fields) == 1 for line in lines)
         return 'unclear' if has_long_blocks and num_single >= len(lines) / 2 else 'sentences'
-    return 'columns' if _are_tag_like(lines) else _kind_of_words(lines, has_long_blocks)
+    return _kind_of_words(lines, has_long_blocks)
 
 
 def _kind_of_words(lines: Sequence[Line], has_long_blocks: bool) -> Kind:
-    """What lines with as many fields each are, of which some are no tags of a treebank.
+    """What lines with as many fields each are, some of them no tags of a treebank.
 
     Args:
       lines: with two fields or more.
