@@ -239,6 +239,13 @@ def test_what_is_odd_in_race_is_told(tmp_path, capsys):
     assert 'dev: 1 files are not UTF-8' in told
 
 
+def test_answers_of_race_may_be_one_text(tmp_path):
+    folder = race_folder(tmp_path)
+    file = folder / 'high' / '1.txt'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'answers': 'DB'}))
+    assert [q.answer for q in tiny.task('race').read(folder, True)][2:] == [3, 1]
+
+
 def test_an_id_twice_in_race(tmp_path, capsys):
     """Each question has a name of its own, by which predictions are written."""
     folder = race_folder(tmp_path)

@@ -183,6 +183,8 @@ def _questions(
     answers: Any = content.get('answers')
     if not answers and isinstance(asked, list):
         answers = [None] * len(asked)
+    elif isinstance(answers, str):
+        answers = list(answers)  # a letter for each question: "ABD"
     if not all(isinstance(part, list) for part in (asked, options, answers)):
         raise UserError(f'{where} is not of RACE: questions, options and answers must be lists.')
     if not len(asked) == len(options) == len(answers):
