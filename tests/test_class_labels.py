@@ -44,10 +44,34 @@ def test_one_and_one_point_zero_are_one_class(name, tmp_path, capsys):
         (['cmn', 'yue', 'nan'], 'x.csv'),
         (['favor', 'none'], 'x.csv'),
         (['1', '2', 'NA'], 'x.csv'),
+        (['true', 'false', '0', '7', 'red'], 'x.csv'),
+        (['yes', 'YES'], 'x.csv'),
     ],
 )
 def test_classes_keep_their_names(labels, name, tmp_path):
     assert _read(tmp_path, labels, name) == labels
+
+
+@pytest.mark.parametrize(
+    ('labels', 'read', 'told'),
+    [
+        (['True', 'true', 'False'], ['true', 'true', 'False'], "'True' (1 examples), 'true' (1 "
+         "examples) are one class, 'true'"),
+        (['+1', '1.0', '-1'], ['1', '1', '-1'], "are one class, '1'"),
+        (['-0.0', '0', '1'], ['0', '0', '1'], "are one class, '0'"),
+        (['Yes', 'yes', 'no'], ['Yes', 'yes', 'no'], "'Yes' (1 examples), 'yes' (1 examples), "
+         'which differ in their case only, are 2 classes'),
+        (['true', '0', 'red'], ['true', '0', 'red'], "'true' (1 examples), '0' (1 examples) are "
+         'taken as different classes'),
+    ],
+)  # fmt: skip
+def test_labels_that_are_nearly_the_same_are_told(labels, read, told, tmp_path, capsys):
+    assert _read(tmp_path, labels, 'x.csv') == read
+    assert told in capsys.readouterr().err
+
+
+def test_a_truth_value_is_the_models_in_any_case(tmp_path):
+    assert _read(tmp_path, ['True', 'FALSE'], 'x.csv', labels='false,true') == ['true', 'false']
 
 
 @pytest.mark.parametrize(
@@ -57,6 +81,7 @@ def test_classes_keep_their_names(labels, name, tmp_path):
         (['True', '0'], 'x.csv', r"line 2: the label is 'True', but '0' at .*x.csv, line 3"),
         (['NaN', 'a'], 'x.csv', "line 2: the label 'NaN' is a missing value"),
         (['1.0', '0.0', 'nan'], 'x.csv', "line 4: the label 'nan' is a missing value"),
+        (['\u200b', 'a'], 'x.csv', "line 2 has no label in column 'label'"),
         (['"NaN"', '"a"'], 'x.jsonl', "line 1: the label 'NaN' is a missing value"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, parse_json, parse_row
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -33,6 +33,17 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_a_key_twice_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="x, line 1: a JSON object has the key 'a' twice"):
         parse_json(text, 'x, line 1')
+
+
+def test_a_key_twice_that_is_not_read(text='{"m": {"k": 1, "k": 2}, "a": 1, "m": 2, "b": 3}'):
+    assert parse_json(text, 'x', ('a', 'b')) == {'m': 2, 'a': 1, 'b': 3}
+    with pytest.raises(UserError, match="has the key 'k' twice"):
+        parse_json(text, 'x', ('a', 'k'))
+    assert parse_row(text, 'x') == ({'m': 2, 'a': 1, 'b': 3}, ('m',))
+    # The outermost object is meant, whose inner ones end before it.
+    assert parse_row('{"m": {"k": 1, "k": 2}}', 'x')[1] == ()
+    with pytest.raises(UserError, match='x is not a JSON object'):
+        parse_row('[1]', 'x')
 
 
 def test_json_that_is_nested_too_deep_is_refused() -> None:

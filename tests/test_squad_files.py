@@ -16,8 +16,9 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.heads import HEADS, Head
+from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.inputs import parse_lines
+from albert_jax.tasks.encoded import read_examples
 from tests import tiny
 
 CONTEXT = 'Anna lives in Oslo .'
@@ -46,10 +47,8 @@ def read(folder, content, name='squad1', is_training=True, is_labelled=True):
 # Repeated ids.
 
 
-@pytest.mark.parametrize(
-    ('is_training', 'is_labelled'), [(True, True), (False, True), (False, False)]
-)
-def test_an_id_twice_is_refused_with_both_places(is_training, is_labelled, tmp_path):
+@pytest.mark.parametrize('is_labelled', [True, False])
+def test_an_id_twice_is_refused_with_both_places(is_labelled, tmp_path, capsys):
     content = document(ask(), ask('q2'))
     content['data'] += document(ask('q2'))['data']
     message = (
@@ -58,20 +57,22 @@ def test_an_id_twice_is_refused_with_both_places(is_training, is_labelled, tmp_p
     )
     for name in ('squad1', 'squad2'):
         with pytest.raises(UserError, match=message):
-            read(tmp_path, content, name, is_training, is_labelled)
+            read(tmp_path, content, name, False, is_labelled)
+        # Training does not go by the id.
+        assert len(read(tmp_path, content, name)) == 3
+        assert '1 question(s) have the id of another one before' in capsys.readouterr().err
     # A number and a text are the same key of JSON.
     with pytest.raises(UserError, match="the question id '7' twice"):
-        read(tmp_path, document(ask(7), ask('7')))
+        read(tmp_path, document(ask(7), ask('7')), is_training=False)
 
 
-def test_an_id_twice_is_refused_in_lines_too():
-    lines = [json.dumps({'id': 'q', 'question': 'Who?', 'passage': 'x'})] * 2
-    with pytest.raises(UserError, match="input, line 2: the id 'q' is also at input, line 1"):
-        parse_lines(tiny.task('squad2'), lines, 'input')
-    # The second line has the number of the first as its id.
-    lines = [json.dumps({'question': 'Who?', 'passage': 'x'} | i) for i in ({}, {'id': 0})]
-    with pytest.raises(UserError, match="the id '0' is also at input, line 1"):
-        parse_lines(tiny.task('squad1'), lines, 'input')
+def test_an_id_twice_among_what_is_held_out(tmp_path):
+    """Its metrics go by the id, and training on the rest does not."""
+    articles = [document(ask())['data'][0] | {'title': f't{i}'} for i in range(20)]
+    path = write(tmp_path, {'data': articles})
+    data = FinetuneDataSettings(train=str(path), validation_fraction=0.5)
+    with pytest.raises(UserError, match="x.json, question q1: the id 'q1' is also at"):
+        read_examples(data, tiny.task('squad1'))
 
 
 # Layout.
@@ -91,7 +92,6 @@ BAD = [
     (document('q'), r'qas\[0\] must be an object'),
     (document({'question': 'a', 'answers': []}), r'qas\[0\] has no id'),
     (document(ask(None)), r'qas\[0\] has no id'),
-    (document(ask(['q'])), r'qas\[0\]: id must be a text or a number'),
     (document(ask(question=None)), r'x.json, question q1: question must be a text'),
     (document({'id': 'q', 'answers': [_ANSWER]}), r'question q has no question'),
     (document(ask(answers=None)), r'question q1 has no answers'),
@@ -110,6 +110,7 @@ BAD = [
     (document(ask(text='', start=0)), r'question q1 has an empty answer, which no prediction can'),
     (document(ask(text=' ', start=4)), r'question q1 has an empty answer'),
     (document(ask(text='', start=-1)), r'question q1 has an empty answer'),
+    ('{"data": [{"title": 1, "title": 2}]}', r"x.json: a JSON object has the key 'title' twice"),
     ('{"data": [], "data": []}', r"x.json: a JSON object has the key 'data' twice"),
     (document(ask(question='\ud83d')), r'question q1: its question has half a surrogate pair'),
     (document(ask(), context=f'{CONTEXT}\udc00'), r'question q1: its context has half a surrogate'),

@@ -102,8 +102,9 @@ def test_columns_are_told_by_tags_of_the_model_or_of_the_training_file(tmp_path)
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
-        ('x.txt', 'EU foo\nlives bar\n\nx bar\ny foo', 'x.txt may have CoNLL columns or sentences: '
-         'rename it to .conll'),
+        ('x.txt', 'Anna sleeps\nBob sleeps\n\nCarl sleeps\nDora wakes', 'x.txt may have CoNLL '
+         'columns or sentences: rename it to .conll'),
+        ('x.txt', 'Anna lives here\nBob was there\n\nCarl lives here\nDora ran home', 'may have'),
         ('x.txt', 'Anna lives in Oslo .\t1\nChen too .\t0\n', 'may have CoNLL columns or'),
         ('x.jsonl', '{"text": "Anna lives"}\n', 'x.jsonl is not of tagging: give CoNLL columns'),
         ('x.json', '{"text":"a"}\n', 'x.json is not of tagging'),
@@ -116,8 +117,8 @@ def test_what_may_be_either_is_refused(file, content, message, tmp_path):
 
 
 def test_the_ending_of_columns_settles_it(tmp_path):
-    assert predict(tmp_path, 'EU foo\nlives bar\n\nx bar\ny foo', file='x.conll') == [
-        'EU lives', 'x y',
+    assert predict(tmp_path, 'Anna sleeps\nEU foo\n\nx bar\ny foo', file='x.conll') == [
+        'Anna EU', 'x y',
     ]  # fmt: skip
 
 
@@ -240,6 +241,7 @@ def test_conll_u_without_any_tag_or_word(tmp_path):
         ('tags', 'Lima\tNOUN\t\nis\tVERB\t\n', r'line 1: the tag is empty; remove the tab at'),
         ('ner', 'Lima\tB-LOC\t\n', r'line 1: the tag is empty; remove the tab at'),
         ('tags', 'a\tX\nLima\t\nis\tY\n', r'line 2: the tag is empty'),
+        ('tags', 'a\tX\nLima\t\u200b\nis\tY\n', r'line 2: the tag is empty'),
         ('tags', 'a X\n\tNOUN\n', r'line 2: the word is empty \(column 0, counted from 0\)'),
         ('tags', 'a X\n  \tNOUN\n', r'line 2: the word is empty'),
         ('ner', 'a B-\n', r"line 1: the tag 'B-' is none of IOB: O, B-TYPE or I-TYPE"),
@@ -279,6 +281,7 @@ COMMENTS = [  # each with the words that are left
     ('tags', 'Anna N\n# SYM\n1 V\n', 'Anna # 1'),
     ('tags', '#oslo N\n#lima V\n', '#oslo #lima'),
     ('tags', '# N\n# V\n\n# N\n', '# # / #'),
+    ('tags', '#\tSYM\nAnna\tN\n\n#x\tH\nis\tV\n', '# Anna / #x is'),
     ('ner', '# O\nAnna B-PER\n', '# Anna'),
     ('ner', '#text O\n#id B-PER\n', '#text #id'),
 ]

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import HubTokenizer
+from albert_jax.tasks.answering import Answerer
+from albert_jax.tasks.inference import predict_file
 from albert_jax.tasks.inputs import parse_lines, read_input
 from tests import tiny
 from tests.tiny import write_lines
@@ -43,7 +45,18 @@ def test_standard_input_that_is_not_utf_8(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'text', ['{laughs} no', '{{name}} is here', '{} is a set', '{not: json}', '{', '[1]', '"a"']
+    'text',
+    [
+        '{"Hello"} she said',
+        "{ 'x' }",
+        '{laughs} no',
+        '{{name}} is here',
+        '{} is a set',
+        '{not: json}',
+        '{',
+        '[1]',
+        '"a"',
+    ],
 )
 def test_a_text_in_braces_is_a_text(text):
     (one,) = parse_lines(tiny.task('classification'), [text], 'x')
@@ -65,7 +78,7 @@ def test_a_text_in_braces_is_a_text(text):
         ('{"text": "a", "text": "b"}', "x, line 1: a JSON object has the key 'text' twice"),
         ('{"text": null}', 'x, line 1: text must be a text'),
         ('{"text": ["a"]}', 'x, line 1: text must be a text'),
-        ('{"text": "a", "id": ["x"]}', 'x, line 1: id must be a text or a number'),
+        ('{"text" "a"}', 'x, line 1 is not JSON'),
         ('{"text": "\\ud83d"}', 'x, line 1, text has half a surrogate pair'),
         ('{"text": "a", "id": "\\ud83d"}', 'x, line 1, id has half a surrogate pair'),
         (f'a {HALF}', 'x, line 1 has half a surrogate pair'),
@@ -83,9 +96,10 @@ def test_ids_are_kept():
         '',
         '{"text": "c", "id": 7}',
         '{"text": "d", "id": null}',
+        '{"text": "e", "id": {"$oid": "5f"}, "m": 1, "m": 2}',
     ]
     examples = parse_lines(tiny.task('classification'), lines, 'x')
-    assert [e.key for e in examples] == ['x', '1', '7', '4']
+    assert [e.key for e in examples] == ['x', '1', '7', '4', '{"$oid": "5f"}']
     question = {'question': 'a', 'passage': 'b', 'options': ['a', 'b', 'c', 4], 'id': 'q'}
     (one,) = parse_lines(tiny.task('race'), [json.dumps(question)], 'x')
     assert one.key == 'q' and one.options[3] == '4'
@@ -97,10 +111,17 @@ def test_repeated_ids_of_lines(capsys):
     assert 'x: 1 examples have the id of another one' in capsys.readouterr().err
     question = '{"question": "a", "passage": "b", "options": ["1", "2", "3", "4"], "id": "q"}'
     for name in ('race', 'squad1'):
-        with pytest.raises(
-            UserError, match=r"x, line 3: the id 'q' is also at x, line 1; give each"
-        ):
-            parse_lines(tiny.task(name), [question, '', question], 'x')
+        assert len(parse_lines(tiny.task(name), [question, '', question], 'x')) == 2
+        assert 'x: 1 examples have the id of another one' in capsys.readouterr().err
+
+
+def test_repeated_ids_are_refused_where_answers_are_written_by_them(tmp_path):
+    answerer = Answerer.__new__(Answerer)
+    answerer.task = tiny.task('squad1')
+    line = '{"question": "a", "passage": "b", "id": "q"}'
+    path = write_lines(tmp_path / 'x.text', line, line)
+    with pytest.raises(UserError, match=r"x.text, line 2: the id 'q' is also at .*, line 1; give"):
+        predict_file(answerer, str(path), None, tmp_path / 'out')
 
 
 def test_empty_lines_are_counted(tmp_path, capsys):

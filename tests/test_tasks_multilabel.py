@@ -104,7 +104,7 @@ BAD_FILES = [
     ('x.jsonl', '{"text": "a"}\n', r"line 1 has no labels; give it a list in column 'label'"),
     ('x.jsonl', '{"text": "a", "label": []}\n', r'x.jsonl: no example has a label; there is noth'),
     ('x.jsonl', '{"text": "a", "label": ["NaN"]}\n', r"the label 'NaN' is a missing value"),
-    ('x.jsonl', '{"text": "a", "label": [1], "label": [2]}\n', r"the key 'label' twice"),
+    ('x.jsonl', '{"text": "a", "label": [1], "label": [2]}\n', r"has the column 'label' twice"),
     ('x.tsv', 'text\tlabel\na\tx,y\n', r"line 2: 'label' is 'x,y'; it must be a list of labels"),
     ('x.tsv', 'text\tlabel\na\t["x"\n', r"x.tsv, line 2, column 'label' is not JSON"),
     ('x.tsv', 'text\tlabel\na\t\n', r'line 2 has no labels'),

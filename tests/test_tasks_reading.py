@@ -186,7 +186,6 @@ def test_race_from_an_archive_and_bad_ones(tmp_path):
 
 # fmt: off
 RACE_CHANGES = [
-    ({'id': 'middle1.txt'}, r"high/1.txt: the id 'middle1.txt-0' is also at .*middle/1.txt"),
     ({'article': ['a']}, 'article must be a text'),
     ({'article': None}, 'article must be a text'),
     ({'article': 'a \ud83d'}, r'high/1.txt, article has half a surrogate pair, \\ud83d'),
@@ -219,6 +218,8 @@ def test_a_key_twice_in_race(tmp_path):
     file.write_text(file.read_text().replace('{"article"', '{"id": "x", "article"'))
     with pytest.raises(UserError, match=r"high/1.txt: a JSON object has the key 'id' twice"):
         tiny.task('race').read(folder, True)
+    file.write_text(file.read_text().replace('{"id": "x"', '{"m": 1, "m": 2'))
+    assert len(tiny.task('race').read(folder, True)) == 4
 
 
 def test_what_is_odd_in_race_is_told(tmp_path, capsys):
@@ -236,7 +237,23 @@ def test_what_is_odd_in_race_is_told(tmp_path, capsys):
     told = capsys.readouterr().err
     assert 'dev: 1 files that are not in middle or high were left out' in told
     assert 'dev: 1 files are not UTF-8' in told
-    # Training does not go by the id.
-    file.write_text((folder / 'middle' / '1.txt').read_text())
-    assert len(tiny.task('race').read(folder, True)) == 4
-    assert 'dev: 2 examples have the id of another one' in capsys.readouterr().err
+
+
+def test_answers_of_race_may_be_one_text(tmp_path):
+    folder = race_folder(tmp_path)
+    file = folder / 'high' / '1.txt'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'answers': 'DB'}))
+    assert [q.answer for q in tiny.task('race').read(folder, True)][2:] == [3, 1]
+
+
+def test_an_id_twice_in_race(tmp_path, capsys):
+    """Each question has a name of its own, by which predictions are written."""
+    folder = race_folder(tmp_path)
+    (folder / 'high' / '1.txt').write_text((folder / 'middle' / '1.txt').read_text())
+    for is_training, is_labelled in ((True, True), (False, True), (False, False)):
+        questions = tiny.task('race').read(folder, is_training, is_labelled)
+        assert [q.key for q in questions] == [
+            'middle/1.txt-0', 'middle/1.txt-1', 'high/1.txt-0', 'high/1.txt-1',
+        ]  # fmt: skip
+        told = capsys.readouterr().err
+        assert 'dev: 4 questions have the id of another one; they are called by their' in told

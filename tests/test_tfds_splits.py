@@ -196,3 +196,19 @@ def test_numbers_are_learned_as_they_are_named(tokenizer, tmp_path):
         train = tfds_source.read(path, task).train
         targets = task.encode(train, tokenizer, task.head(train), True).targets['labels']
         np.testing.assert_array_equal(targets, np.float32(numbers), err_msg=name)
+
+
+def test_labels_are_classes_as_those_of_files_are(tmp_path, capsys):
+    rows = [{'text': f't{i}', 'label': x} for i, x in enumerate(['1', '1.0', '0', 'True', 'x'])]
+    features = {'text': F.Text(), 'label': F.Text()}
+    path = tfds_data_sets.write('spelled_labels', features, {'train': rows}, tmp_path)
+    train = tfds_source.read(path, tiny.task('classification')).train
+    assert [e.label for e in train] == ['1', '1', '0', 'True', 'x']
+    told = capsys.readouterr().err
+    assert f"{path}:train: the labels '1' (1 examples), '1.0' (1 examples) are one class" in told
+    named = tfds_source.read(path, tiny.task('classification', labels='1,1.0,0,True,x')).train
+    assert [e.label for e in named] == ['1', '1.0', '0', 'True', 'x']
+    rows[4]['label'] = 'NaN'
+    path = tfds_data_sets.write('missing_labels', features, {'train': rows}, tmp_path)
+    with pytest.raises(UserError, match=r'train, example 4: the label .NaN. is a missing value'):
+        tfds_source.read(path, tiny.task('classification'))

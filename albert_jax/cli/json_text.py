@@ -1,29 +1,58 @@
 """JSON and texts from files, lines, standard input and requests: one meaning, or refused."""
 
+import collections
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from albert_jax.cli.errors import UserError
 
+# Of an object: a text in quotation marks, before a colon.
+_KEY = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*:"""
 
-def parse_json(text: str, where: str) -> Any:
+
+def parse_json(text: str, where: str, keys: Collection[str] | None = None) -> Any:
     """The content of a JSON text.
+
+    Args:
+      text: to parse.
+      where: what to call it in messages.
+      keys: those that are read, which no object may have twice; None for all.
+
+    Raises:
+      UserError: if it is not JSON, or an object in it has such a key twice.
+    """
+    objects = _Objects()
+    content = _parsed(text, where, objects)
+    repeated = [key for key in objects.repeated if keys is None or key in keys]
+    if repeated:
+        raise UserError(
+            f'{where}: a JSON object has the key {repeated[0]!r} twice; keep one of the two.'
+        )
+    return content
+
+
+def parse_row(text: str, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The JSON object of a line, and the keys that it has more than once.
 
     Args:
       text: to parse.
       where: what to call it in messages.
 
     Raises:
-      UserError: if it is not JSON, or an object in it has a key twice.
+      UserError: if it is not a JSON object.
     """
+    objects = _Objects()
+    content = _parsed(text, where, objects)
+    if not isinstance(content, dict):
+        raise UserError(f'{where} is not a JSON object.')
+    return content, objects.repeated_in_last
+
+
+def _parsed(text: str, where: str, objects: '_Objects') -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except _RepeatedKeyError as error:
-        raise UserError(
-            f'{where}: a JSON object has the key {error.args[0]!r} twice; keep one of the two.'
-        ) from None
+        return json.loads(text, object_pairs_hook=objects)
     except ValueError as error:
         raise UserError(f'{where} is not JSON: {error}.') from error
     except RecursionError:
@@ -65,21 +94,32 @@ def check_texts(texts: Iterable[str]) -> None:
 def is_json_object(line: str, names: Iterable[str]) -> bool:
     """Whether a line is meant as a JSON object, right or broken, and not as a text in braces.
 
+    It is where it begins with a key: a text in quotation marks and a colon, or one of `names`.
+
     Args:
       line: a line of a file.
-      names: keys that it may have; without quotation marks around them it is broken.
+      names: keys that it may have.
     """
     keys = '|'.join(re.escape(name) for name in names)
-    return re.match(rf'\s*\{{\s*(["\']|\}}\s*$|({keys})\s*:)', line) is not None
+    return (
+        re.match(rf'\s*\{{\s*(\}}\s*$|["\']?({keys})["\']?\s*:|["\']({keys})["\']|{_KEY})', line)
+        is not None
+    )
 
 
-class _RepeatedKeyError(Exception):
-    pass
+class _Objects:
+    """Makes the objects of a JSON text, inner ones first, and tells which keys are repeated."""
 
+    def __init__(self) -> None:
+        # In any object, and in the one that was made last: the outermost.
+        self.repeated: list[str] = []
+        self.repeated_in_last: tuple[str, ...] = ()
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
-    return content
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        self.repeated_in_last = ()
+        if len(content) < len(pairs):
+            counts = collections.Counter(key for key, _ in pairs)
+            self.repeated_in_last = tuple(key for key, count in counts.items() if count > 1)
+            self.repeated += self.repeated_in_last
+        return content

@@ -1,19 +1,27 @@
-"""Labels as files spell them: 1 and 1.0 are one class, and a missing value is none."""
+"""Labels as files spell them: 1 and 1.0 are one class, True and true, a missing value is none."""
 
+import collections
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
 
-_INTEGER = re.compile(r'([+-]?\d+)(?:\.0+)?')
+_INTEGER = re.compile(r'\+?(-?\d+)(?:\.0+)?')
+_TRUTHS = ('true', 'false')
 # Spellings of a missing value that may also be the name of a class, and those that are never one.
 _DOUBTFUL = ('nan', 'null', 'none', 'na', 'n/a')
 _MISSING = ('NaN', '<NA>')
 
 
+def is_visible(name: str) -> bool:
+    """Whether a label or a tag has more than white space and characters without a shape."""
+    return any(unicodedata.category(x) not in ('Cc', 'Cf') and not x.isspace() for x in name)
+
+
 def known_label(label: str, labels: Sequence[str]) -> str | None:
-    """The one of some labels that is meant: spelled the same, or the same integer.
+    """The one of some labels that is meant: spelled the same, the same integer or truth value.
 
     Args:
       label: as a file has it.
@@ -24,16 +32,16 @@ def known_label(label: str, labels: Sequence[str]) -> str | None:
     """
     if label in labels:
         return label
-    number = _integer(label)
-    same = [known for known in labels if number is not None and _integer(known) == number]
+    value = _value(label)
+    same = [known for known in labels if value is not None and _value(known) == value]
     return same[0] if len(same) == 1 else None
 
 
 def classes(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -> dict[str, str]:
     """The class of each label of a training file for which no classes are named.
 
-    Labels that are the same integer are one class. Notes tell of them, and of labels that may
-    stand for a missing value.
+    Labels that are the same integer or truth value are one class. Notes tell of them, and of labels
+    that differ only in their case, or may stand for a missing value.
 
     Args:
       places: 'FILE, line N' where each label is first, by the label.
@@ -41,31 +49,67 @@ def classes(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -
       origin: what to call the file in notes.
 
     Raises:
-      UserError: if a label is a missing value, or truth values and numbers are mixed.
+      UserError: if a label is a missing value, or truth values and 0 or 1 are all there is.
     """
-    truths = [label for label in places if label.casefold() in ('true', 'false')]
-    numbers = [label for label in places if _integer(label) in ('0', '1')]
-    if truths and numbers:
-        raise UserError(
-            f'{places[truths[0]]}: the label is {truths[0]!r}, but {numbers[0]!r} at '
-            f'{places[numbers[0]]}; spell each class in one way, or name them all with '
-            f'--config.task.labels=A,B.'
-        )
+    _check_truths(places, counts, origin)
     _check_missing(places, counts, origin)
     found = {label: label for label in places}
-    for number in {_integer(label) for label in places} - {None}:
-        same = [label for label in places if _integer(label) == number]
+    by_value: dict[str, list[str]] = collections.defaultdict(list)
+    by_case: dict[str, list[str]] = collections.defaultdict(list)
+    for label in places:
+        value = _value(label)
+        if value is None:
+            by_case[label.casefold()].append(label)
+        else:
+            by_value[value].append(label)
+    for value, same in by_value.items():
         if len(same) > 1:
-            found |= dict.fromkeys(same, str(number))
-            spellings = ', '.join(f'{label!r} ({counts[label]} examples)' for label in same)
-            note(f'{origin}: the labels {spellings} are one class, {str(number)!r}.')
+            found |= dict.fromkeys(same, value)
+            note(f'{origin}: the labels {_spellings(same, counts)} are one class, {value!r}.')
+    for same in by_case.values():
+        if len(same) > 1:
+            note(
+                f'{origin}: the labels {_spellings(same, counts)}, which differ in their case '
+                f'only, are {len(same)} classes.'
+            )
     return found
 
 
-def _integer(label: str) -> str | None:
-    """The number without zeros behind its point; None if it is no integer."""
+def _value(label: str) -> str | None:
+    """What an integer is without zeros behind its point, or a truth value in lower case.
+
+    Returns:
+      None for any other label.
+    """
+    if label.casefold() in _TRUTHS:
+        return label.casefold()
     match = _INTEGER.fullmatch(label)
-    return match and match[1]
+    return match and ('0' if match[1] == '-0' else match[1])
+
+
+def _spellings(labels: Sequence[str], counts: Mapping[str, int]) -> str:
+    return ', '.join(f'{label!r} ({counts[label]} examples)' for label in labels)
+
+
+def _check_truths(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -> None:
+    """Refuses one truth value that is spelled as a word and as a number.
+
+    Beside other labels, as among answers to questions of all kinds, they are classes of their own,
+    which a note tells.
+    """
+    truths = [label for label in places if _value(label) in _TRUTHS]
+    numbers = [label for label in places if _value(label) in ('0', '1')]
+    if not truths or not numbers:
+        return
+    if len(truths) + len(numbers) < len(places):
+        both = _spellings([*truths, *numbers], counts)
+        note(f'{origin}: the labels {both} are taken as different classes.')
+        return
+    raise UserError(
+        f'{places[truths[0]]}: the label is {truths[0]!r}, but {numbers[0]!r} at '
+        f'{places[numbers[0]]}; spell each class in one way, or name them all with '
+        f'--config.task.labels=A,B.'
+    )
 
 
 def _check_missing(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -> None:

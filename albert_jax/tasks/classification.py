@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, is_json_object
+from albert_jax.cli.json_text import check_text, is_json_object, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import known_label
+from albert_jax.tasks.class_labels import is_visible, known_label
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
@@ -111,9 +111,9 @@ class TextTask(Task[TextExample]):
             note(f'{path}: {num_empty} empty rows were left out.')
         note_gaps(examples, path, is_labelled)
         if columns.key:
-            check_keys(examples, str(path), not is_labelled)
+            check_keys(examples, str(path), is_refused=False)
         if is_training and not self.is_regression and not self.labels:
-            return with_classes(examples, path)
+            return with_classes(examples, str(path))
         return examples
 
     @property
@@ -134,8 +134,9 @@ class TextTask(Task[TextExample]):
     def parse_line(self, line: str, where: str, key: str) -> TextExample:
         """The example of a text, of a pair with a tab between, or of a JSON object."""
         _, first, second, _ = self.columns(Path(), False)
-        if is_json_object(line, (first, second or first, 'id')):
-            return super().parse_line(line, where, key)
+        names = (first, second or first, 'id')
+        if is_json_object(line, names):
+            return self.parse(parse_json(line, where, names), where, key)
         if not self.fields:
             return TextExample(where, key, line, None, None)
         texts = line.split('\t')
@@ -147,7 +148,7 @@ class TextTask(Task[TextExample]):
         if row.get(column) is None and not is_training:
             return None
         value = row.value(column).strip()
-        if not value:
+        if not is_visible(value):
             if is_training:
                 raise UserError(
                     f'{row.where} has no label in column {column!r}; remove the row or label it.'

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
+from albert_jax.tasks.class_labels import is_visible
 
 # Of CoNLL-U's ten columns.
 _FORM, _UPOS, _NUM_CONLLU = 1, 3, 10
@@ -133,7 +134,7 @@ def _row(where: str, line: Line, word_column: int, tag_column: int | None) -> Ro
             f'task.word_column and task.tag_column.'
         )
     tag = line.fields[tag_column].strip()
-    if not tag:
+    if not is_visible(tag):
         end = line.text.endswith('\t') and tag_column % width == width - 1
         what = 'remove the tab at the end of the line, or ' if end else ''
         raise UserError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ _DIRECTIVE = re.compile(r'#\s*(?:(?:id|sent_id|text|newdoc|newpar)\b|[\w.:-]+\s*
 _SENTENCE_END = frozenset('.!?…。！？।;:,"\')»”')
 # Tags of the treebanks, not words: NNP, I-NP, -LRB-.
 _TAG_LIKE = re.compile(r'[A-Z0-9$#.,:;\'"`|()*+_=<>&/!?\[\]{}-]+')
+
+_NUMBER = re.compile(r'[-+]?[0-9][0-9.,:/-]*|[_-]')
+# In letters: punct, propn; and of tags that are hardly there twice: n, vb.
+_LONGEST_TAG, _LONGEST_LETTERS = 5, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,8 @@ class _Words:
         has_space = line.text.strip() == '#' or line.text[1:2].isspace()
         if not fits:
             return not is_known and (has_space or (is_first and len(line.fields) > 1))
+        if self.is_iob is None and line.text[1:2] == '\t':
+            return False
         return is_first and has_space and (self.is_iob is not None or self.all_begin)
 
 
@@ -165,7 +172,7 @@ def _are_names(sentences: Sequence[Sequence[str]]) -> bool:
     return num_long > 1 and all(len(set(words)) == 1 for words in sentences)
 
 
-Kind = Literal['columns', 'sentences', 'unclear']
+Kind = Literal['columns', 'likely columns', 'sentences', 'unclear']
 
 
 def kind_of(
@@ -189,17 +196,31 @@ def kind_of(
         # With a whole sentence before the tab.
         num_long = sum(' ' in line.fields[0] for line in lines)
         return 'columns' if num_long <= len(lines) / 2 else 'unclear'
-    widths = {len(line.fields) for line in lines}
-    if widths == {1} or share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
+    if share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
         return 'columns'
+    widths = {len(line.fields) for line in lines}
     has_long_blocks = len(blocks) > 1 and any(len(block) > 1 for block in blocks)
+    if widths == {1} or (len(widths) == 1 and _are_tag_like(lines)):
+        # Without blank lines between sentences, each line may be one: I USA.
+        return 'columns' if len(blocks) > 1 or len(lines) == 1 else 'likely columns'
     if len(widths) > 1:
         num_single = sum(len(line.fields) == 1 for line in lines)
         return 'unclear' if has_long_blocks and num_single >= len(lines) / 2 else 'sentences'
-    if _are_tag_like(lines):
-        return 'columns'
-    ends = {line.fields[-1] for line in lines}
-    return 'unclear' if has_long_blocks and not ends <= _SENTENCE_END else 'sentences'
+    return _kind_of_words(lines, has_long_blocks)
+
+
+def _kind_of_words(lines: Sequence[Line], has_long_blocks: bool) -> Kind:
+    """What lines with as many fields each are, some of them no tags of a treebank.
+
+    Args:
+      lines: with two fields or more.
+      has_long_blocks: blank lines make sentences of several of them.
+    """
+    if {line.fields[-1] for line in lines} <= _SENTENCE_END:
+        return 'sentences'
+    if _are_likely_columns(lines, has_long_blocks):
+        return 'likely columns'
+    return 'unclear' if has_long_blocks else 'sentences'
 
 
 def share_of_tags(
@@ -219,9 +240,45 @@ def share_of_tags(
 def _are_tag_like(lines: Sequence[Line]) -> bool:
     """Whether all columns but the first look like those of a treebank, and the first does not."""
     rest = [field for line in lines for field in line.fields[1:]]
-    num_alphabetic = sum(any(letter.isalpha() for letter in field) for field in rest)
-    return (
-        all(_TAG_LIKE.fullmatch(field) for field in rest)
-        and num_alphabetic >= len(rest) / 2
-        and not all(_TAG_LIKE.fullmatch(line.fields[0]) for line in lines)
+    return _are_tags(rest) and not all(_TAG_LIKE.fullmatch(line.fields[0]) for line in lines)
+
+
+def _are_tags(fields: Sequence[str]) -> bool:
+    num_alphabetic = sum(any(letter.isalpha() for letter in field) for field in fields)
+    return all(map(_TAG_LIKE.fullmatch, fields)) and num_alphabetic >= len(fields) / 2
+
+
+def _are_likely_columns(lines: Sequence[Line], has_long_blocks: bool) -> bool:
+    """Whether each column but the first could be one of lemmas, tags or numbers.
+
+    Args:
+      lines: all with as many fields, two or more.
+      has_long_blocks: blank lines make sentences of several of them.
+    """
+    words, *others = zip(*(line.fields for line in lines), strict=True)
+    if all(map(_TAG_LIKE.fullmatch, words)):
+        return False
+    are_marked = [
+        _are_tags(column) or _are_lemmas(words, column) or all(map(_NUMBER.fullmatch, column))
+        for column in others
+    ]
+    are_few = [_are_few_and_short(column) for column in others]
+    if len(others) == 1:
+        # Two words may also be a sentence: Bye bye.
+        return are_few[0] or (are_marked[0] and has_long_blocks)
+    return all(map(operator.or_, are_marked, are_few)) and any(are_marked)
+
+
+def _are_few_and_short(column: Sequence[str]) -> bool:
+    """Whether they may be tags of any kind: n, v or noun, propn, of which there are few."""
+    is_repetitive = len(set(column)) <= len(column) / 2
+    longest = _LONGEST_TAG if is_repetitive else _LONGEST_LETTERS
+    return all(field.isascii() and len(field) <= longest for field in column)
+
+
+def _are_lemmas(words: Sequence[str], column: Sequence[str]) -> bool:
+    """Whether most begin as the words do."""
+    num_alike = sum(
+        one[:2].casefold() == other[:2].casefold() for one, other in zip(words, column, strict=True)
     )
+    return num_alike > len(words) / 2

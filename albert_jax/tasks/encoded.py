@@ -15,7 +15,7 @@ from albert_jax.tasks import tfds_source
 from albert_jax.tasks.features import Features, cached, note_cut, tell_empty
 from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
-from albert_jax.tasks.task import Task, digest_of
+from albert_jax.tasks.task import Task, check_keys, digest_of
 
 # Changes when the same settings encode the same text otherwise.
 _ENCODING_VERSION = 1
@@ -55,7 +55,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     if data.path.startswith('tfds:'):
         train, validation, test = tfds_source.read(data.path, task)
         if fraction:
-            train, held_out = hold_out(train, fraction, task.labels_of)
+            train, held_out = _hold_out(train, fraction, task)
             validation = {'': held_out}
         if data.validation:
             validation = {'': task.read(Path(data.validation), False)}
@@ -78,10 +78,18 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
         suffix: task.read(file, False, is_labelled=False) for suffix, file in test_files.items()
     }
     if fraction:
-        train, held_out = hold_out(train, fraction, task.labels_of)
+        train, held_out = _hold_out(train, fraction, task)
         return Examples(train, {'': held_out}, test)
     validation = {suffix: task.read(file, False) for suffix, file in validation_files.items()}
     return Examples(train, validation, test)
+
+
+def _hold_out(examples: Sequence[Any], fraction: float, task: Task) -> tuple[list[Any], list[Any]]:
+    """As `hold_out`; refuses ids that are there again where predictions go by them."""
+    train, held_out = hold_out(examples, fraction, task.labels_of)
+    if task.writes_by_key:
+        check_keys(held_out, 'data.validation_fraction', is_refused=True)
+    return train, held_out
 
 
 @dataclasses.dataclass(frozen=True)

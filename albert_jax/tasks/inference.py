@@ -9,6 +9,7 @@ from albert_jax.cli.report import print_metrics
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
 from albert_jax.tasks.output import json_lines, write_predictions
+from albert_jax.tasks.task import check_keys
 
 
 def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
@@ -42,9 +43,12 @@ def predict_file(answerer: Answerer, source: str, output: Path | None, server: P
       server: folder for the files that the benchmark's server takes.
 
     Raises:
-      UserError: if the source cannot be read, or a file cannot be written.
+      UserError: if the source cannot be read, a file cannot be written, or two examples have the
+        same id where the server goes by it.
     """
     examples = read_input(answerer.task, source)
+    if server and answerer.task.writes_by_key:
+        check_keys(examples, source, is_refused=True)
     predictions = answerer.evaluate(examples)[1]
     if output:
         try:

@@ -46,8 +46,7 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
       origin: what to call them in messages.
 
     Raises:
-      UserError: if a line is not what the task takes, or all are something else, or one has the id
-        of another where predictions are written by it.
+      UserError: if a line is not what the task takes, or all are something else.
     """
     lines = list(lines)
     task.check_lines(lines, origin)
@@ -64,5 +63,5 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
         examples.append(task.parse_line(check_text(content, where), where, str(number)))
     if num_empty_between:
         note(f'{origin}: {num_empty_between} empty lines were skipped.')
-    check_keys(examples, origin, task.writes_by_key)
+    check_keys(examples, origin, is_refused=False)
     return examples

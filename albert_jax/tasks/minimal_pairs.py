@@ -123,10 +123,17 @@ def _pair(row: Row, layout: Layout) -> Pair:
             f'{row.where}: {layout.better} and {layout.worse} are the same sentence; they must '
             f'differ.'
         )
-    group, phenomenon = (
-        row.values.get(column, '') if column else '' for column in (layout.group, layout.phenomenon)
-    )
+    group, phenomenon = (_name(row, column) for column in (layout.group, layout.phenomenon))
     return Pair(row.where, better, worse, group, phenomenon)
+
+
+def _name(row: Row, column: str) -> str:
+    """What a column, or none, says of a pair, which may be anything; '' where it says nothing."""
+    if not column:
+        return ''
+    if column in row.repeated:
+        row.get(column)
+    return row.values.get(column, '')
 
 
 def encode_pairs(

@@ -16,7 +16,7 @@ from albert_jax.cli.notes import note
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import classes
+from albert_jax.tasks.class_labels import classes, is_visible
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.tables import MISSING, Row, read_rows
@@ -235,7 +235,7 @@ def _listed_labels(row: Row, column: str) -> tuple[str, ...] | None:
     for label in labels:
         is_number = isinstance(label, int) and not isinstance(label, bool)
         name = str(label) if is_number else label
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not is_visible(name):
             raise UserError(
                 f'{row.where}: {json.dumps(label)} is no label; a list has the names of the labels '
                 f'that are right.'

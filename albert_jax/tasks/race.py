@@ -1,5 +1,6 @@
 """RACE: reading comprehension with four options, middle and high school."""
 
+import collections
 import dataclasses
 import json
 import tarfile
@@ -92,8 +93,7 @@ class RaceTask(Task[Question]):
             note(f'{path}: {num_replaced} files are not UTF-8; \ufffd stands for their bytes.')
         if not questions:
             raise UserError(f'{path} has no questions; give a folder with middle and high.')
-        check_keys(questions, str(path), not is_training)
-        return questions
+        return _with_own_keys(questions, path)
 
     def head(self, examples: Sequence[Question]) -> Head:
         """One score for each option."""
@@ -172,8 +172,8 @@ def _questions(
     where: str, level: str, text: str, is_training: bool, is_labelled: bool
 ) -> Iterator[Question]:
     """The questions of a passage's file."""
-    content = parse_json(text, where)
     names = ('article', 'questions', 'options', 'id')
+    content = parse_json(text, where, (*names, 'answers'))
     missing = [n for n in names if not isinstance(content, dict) or n not in content]
     if missing:
         raise UserError(f'{where} is not of RACE: it lacks {", ".join(missing)}.')
@@ -183,6 +183,8 @@ def _questions(
     answers: Any = content.get('answers')
     if not answers and isinstance(asked, list):
         answers = [None] * len(asked)
+    elif isinstance(answers, str):
+        answers = list(answers)  # a letter for each question: "ABD"
     if not all(isinstance(part, list) for part in (asked, options, answers)):
         raise UserError(f'{where} is not of RACE: questions, options and answers must be lists.')
     if not len(asked) == len(options) == len(answers):
@@ -207,6 +209,28 @@ def _questions(
             tuple(_option(option, here) for option in choice),
             _LETTERS.index(answer) if answer and is_labelled else None,
         )  # fmt: skip
+
+
+def _with_own_keys(questions: Sequence[Question], path: Path) -> list[Question]:
+    """The questions; those with the id of another one are called by their level and file."""
+    counts = collections.Counter(question.key for question in questions)
+    renamed = [
+        question
+        if counts[question.key] == 1
+        else dataclasses.replace(
+            question,
+            key=f'{question.level}/{Path(question.where).name}-{question.key.rpartition("-")[2]}',
+        )
+        for question in questions
+    ]
+    num_renamed = sum(count for count in counts.values() if count > 1)
+    if num_renamed:
+        note(
+            f'{path}: {num_renamed} questions have the id of another one; they are called by '
+            f'their level and file, as in {next(q.key for q in renamed if "/" in q.key)}.'
+        )
+    check_keys(renamed, str(path), is_refused=True)
+    return renamed
 
 
 def _option(option: object, where: str) -> str:

@@ -12,6 +12,12 @@ from albert_jax.cli.notes import note
 from albert_jax.tasks.tables import read_text
 from albert_jax.tasks.task import key_of
 
+# What is read of a file.
+_KEYS = (
+    'data', 'title', 'paragraphs', 'context', 'qas', 'id', 'question', 'answers', 'text',
+    'answer_start', 'is_impossible',
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -54,10 +60,10 @@ class QuestionReader:
         """The questions of a file; says how many answers were ignored.
 
         Raises:
-          UserError: if it is of another layout, two questions have the same id, or an answer is
-            empty or not in its passage.
+          UserError: if it is of another layout, two questions have the same id outside training, or
+            an answer is empty or not in its passage.
         """
-        content = parse_json(read_text(path), str(path))
+        content = parse_json(read_text(path), str(path), _KEYS)
         if not isinstance(content, dict) or not isinstance(content.get('data'), list):
             raise UserError(
                 f"{path} is not of SQuAD's layout: a JSON object with data → paragraphs → qas. "
@@ -71,7 +77,9 @@ class QuestionReader:
             key = key_of(asked, place, '')
             if asked.get('id') is None:
                 raise UserError(f"{place} has no id; in SQuAD's layout it must.")
-            if key in places:
+            if key in places and self.is_training:
+                ignored['question(s) have the id of another one before them'] += 1
+            elif key in places:
                 raise UserError(
                     f'{path} has the question id {key!r} twice, in {places[key]} and in '
                     f'{place.rpartition(", ")[2]}; give each question an id of its own.'

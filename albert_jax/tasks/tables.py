@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, parse_row
 from albert_jax.cli.notes import note
 
 # In characters; csv's own limit is 131,072, and the largest that it takes is a C long.
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     values: Mapping[str, str]
     # What other values of JSON Lines are: 'null', 'NaN', 'a list', …
     kinds: Mapping[str, str] = {}
-    # 'FILE, line N' of the header, by the names that it has more than once.
+    # 'FILE, line N' of the header or the object, by the names that it has more than once.
     repeated: Mapping[str, str] = {}
 
     @property
@@ -254,9 +254,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             num_blank += 1
             continue
         where = f'{path}, line {line_number}'
-        content = parse_json(line, where)
-        if not isinstance(content, dict):
-            raise UserError(f'{where} is not a JSON object.')
+        content, repeated = parse_row(line, where)
         kinds = {name: _kind(value) for name, value in content.items()}
         kinds = {name: kind for name, kind in kinds.items() if kind}
         values = {
@@ -264,7 +262,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             for name, value in content.items()
             if kinds.get(name) not in MISSING
         }
-        yield Row(where, number, values, kinds)
+        yield Row(where, number, values, kinds, dict.fromkeys(repeated, where))
         number += 1
     if num_blank:
         note(f'{path}: {num_blank} blank lines were skipped.')

@@ -187,7 +187,7 @@ class TaggingTask(Task[Sentence]):
         )
         mark = {'.csv': ',', '.json': '"', '.jsonl': '"'}.get(path.suffix)
         if mark and (
-            kind != 'columns' or all(mark in line.text for line in conll.lines_of(blocks))
+            'columns' not in kind or all(mark in line.text for line in conll.lines_of(blocks))
         ):
             raise UserError(
                 f'{path} is not of tagging: give CoNLL columns (.conll, .txt, .tsv, .conllu), or '
@@ -198,12 +198,21 @@ class TaggingTask(Task[Sentence]):
                 f'{path} may have CoNLL columns or sentences: rename it to .conll if it has '
                 f'columns, or give its sentences, a line each, on standard input (--input=-).'
             )
-        return kind == 'columns'
+        if kind == 'likely columns':
+            note(
+                f'{path} is read as CoNLL columns with the words in column '
+                f'{self.settings.word_column}, counted from 0; if its lines are sentences, give '
+                f'them on standard input (--input=-).'
+            )
+        return kind != 'sentences'
 
     def _column_rows(
         self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool
     ) -> list[list[conll.Row]]:
         word_column, tag_column = self.settings.word_column, self.settings.tag_column
+        if not is_labelled and all(len(line.fields) == 1 for line in conll.lines_of(blocks)):
+            # Words and nothing else, wherever they are in the files of the task.
+            word_column = 0
         rows = conll.column_rows(path, blocks, word_column, tag_column if is_labelled else None)
         has_tags = is_labelled or self._share_of_tags(blocks) >= _MOST
         conll_layout.check_words(path, blocks, word_column, tag_column if has_tags else None)

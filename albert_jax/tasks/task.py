@@ -103,7 +103,7 @@ class Task(abc.ABC, Generic[ExampleT]):
         Raises:
           UserError: if it is not what the task takes.
         """
-        content = parse_json(line, where)
+        content = parse_json(line, where, (*self.fields, 'id'))
         if not isinstance(content, str | dict):
             raise UserError(f'{where} must be a JSON object with {", ".join(self.fields)}.')
         return self.parse(content, where, key)
@@ -216,7 +216,7 @@ def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequenc
 
 
 def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
-    """The `id` of an object, as text.
+    """The `id` of an object, as text: what is no text as JSON.
 
     Args:
       content: the object.
@@ -224,13 +224,11 @@ def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
       default: where it has none.
 
     Raises:
-      UserError: if it is a list, an object or half a character.
+      UserError: if it has half a character.
     """
     key = content.get('id')
     if key is None:
         return default
-    if isinstance(key, list | dict):
-        raise UserError(f'{where}: id must be a text or a number.')
     return check_text(key if isinstance(key, str) else json.dumps(key), f'{where}, id')
 
 

@@ -47,12 +47,12 @@ class Columns(NamedTuple):
     label: str
 
 
-def with_classes(examples: Sequence[TextExample], path: Path) -> list[TextExample]:
-    """The examples of a training file with the names of their classes as labels.
+def with_classes(examples: Sequence[TextExample], origin: str) -> list[TextExample]:
+    """The examples to train on with the names of their classes as labels.
 
     Args:
       examples: all with a label.
-      path: the file.
+      origin: what to call their file in notes.
 
     Raises:
       UserError: as of `classes`.
@@ -61,7 +61,7 @@ def with_classes(examples: Sequence[TextExample], path: Path) -> list[TextExampl
     for example in examples:
         places.setdefault(example.label or '', example.where)
     counts = collections.Counter(example.label or '' for example in examples)
-    names = classes(places, counts, str(path))
+    names = classes(places, counts, origin)
     return [
         example
         if example.label == (name := names[example.label or ''])

@@ -2,17 +2,18 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.notes import note
 from albert_jax.data import tfds_reader
 from albert_jax.data.tfds_reader import DataSet
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.task import Task
+from albert_jax.tasks.text_examples import with_classes
 
 # The names of the splits that are for validation; the first that a data set has is taken.
 _VALIDATION = ('validation', 'valid', 'val', 'dev')
@@ -52,9 +53,9 @@ def read(path: str, task: Task) -> Splits:
     validation, test = (_by_suffix(data_set.splits, names) for names in (_VALIDATION, ['test']))
     unread = sorted(set(data_set.splits) - {'train', *validation.values(), *test.values()})
     if unread:
-        _note(f'{path}: not read: {", ".join(unread)}.')
+        note(f'{path}: not read: {", ".join(unread)}.')
     return Splits(
-        _labelled(f'{path}:train', _examples(data_set, 'train', task, label)),
+        _labelled(f'{path}:train', _examples(data_set, 'train', task, label), task),
         {
             suffix: _noted(f'{path}:{split}', _examples(data_set, split, task, label))
             for suffix, split in validation.items()
@@ -65,10 +66,6 @@ def read(path: str, task: Task) -> Splits:
             for suffix, split in test.items()
         },
     )
-
-
-def _note(text: str) -> None:
-    print(f'note: {text}', file=sys.stderr)
 
 
 def _by_suffix(splits: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -84,24 +81,24 @@ def _by_suffix(splits: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _labelled(where: str, examples: Sequence[TextExample]) -> list[TextExample]:
-    """Those to train on.
+def _labelled(where: str, examples: Sequence[TextExample], task: TextTask) -> list[TextExample]:
+    """Those to train on, with the names of their classes as labels.
 
     Raises:
-      UserError: if there are none.
+      UserError: if there are none, or a label is no class.
     """
     labelled = [example for example in examples if example.is_labelled]
     if not labelled:
         raise UserError(f'{where} has {len(examples)} examples, none of them with a label.')
     if len(labelled) < len(examples):
-        _note(f'{where}: {_num_unlabelled(examples)} and are left out.')
-    return labelled
+        note(f'{where}: {_num_unlabelled(examples)} and are left out.')
+    return labelled if task.is_regression or task.labels else with_classes(labelled, where)
 
 
 def _noted(where: str, examples: list[TextExample]) -> list[TextExample]:
     """The examples; a note says if the metrics are over some of them only."""
     if any(not example.is_labelled for example in examples):
-        _note(f'{where}: {_num_unlabelled(examples)}; metrics are over the others.')
+        note(f'{where}: {_num_unlabelled(examples)}; metrics are over the others.')
     return examples
 
 
@@ -222,7 +219,7 @@ def _examples(
     if not examples:
         raise UserError(f'{data_set.where}:{split} has no examples.')
     if len({example.key for example in examples}) < len(examples):
-        _note(f'{data_set.where}:{split}: {columns.key} is not unique; examples are numbered.')
+        note(f'{data_set.where}:{split}: {columns.key} is not unique; examples are numbered.')
         return [dataclasses.replace(e, key=str(number)) for number, e in enumerate(examples)]
     return examples
 
