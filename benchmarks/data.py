@@ -2,10 +2,10 @@
 
     python -m benchmarks.data [--text=FILE.jsonl.gz --vocabulary=MODEL] [--memory]
 
-Without a text the builtin corpus is used. Prints prepare throughput, the time of the chunks of one
-long line, and batch(step) at 512 tokens from disk beside what google-research/albert's builder
-makes (240 sequences a second on one core, measured once with TF 2.21, which is not run here:
-docs/REFERENCE.md, 2).
+Without a text the builtin corpus is used. Prints prepare throughput, the time of the sentences and
+of the chunks of one long line, and batch(step) at 512 tokens from disk beside what
+google-research/albert's builder makes (240 sequences a second on one core, measured once with TF
+2.21, which is not run here: docs/REFERENCE.md, 2).
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sentencepiece
 
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.dataset import PreparedCorpus
-from albert_jax.data.documents import pack
+from albert_jax.data.documents import pack, split_sentences
 from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
 from albert_jax.data.pretraining import PretrainingData
 from albert_jax.data.tokenizer import Tokenizer
@@ -50,6 +50,7 @@ def main() -> None:
         _measure_prepare(source, vocabulary.read_bytes(), corpus)
         _measure_batches(corpus)
         _measure_long_lines(PreparedCorpus(corpus).tokenizer)
+        _measure_long_paragraphs()
         if flags.memory:
             for repeats in (1, 10):
                 peak = _peak_memory(source.target or '', str(vocabulary), repeats, folder)
@@ -96,6 +97,22 @@ def _measure_long_lines(tokenizer: Tokenizer) -> None:
             num_chunks = sum(1 for _ in pack(ids, capacity, tokenizer.starts_word))
             best = min(best, time.monotonic() - started)
         print(f'pack: one line of {length:,} characters, {num_chunks:,} chunks, {best:.4f} s')
+
+
+def _measure_long_paragraphs() -> None:
+    """Prints the seconds that the sentences of one line take, the best of three."""
+    for unit in ('It is a sentence of a line. ', '一行の中の文の一つである。'):
+        for length in (100_000, 200_000, 400_000, 800_000):
+            line = unit * (length // len(unit))
+            best = float('inf')
+            for _ in range(3):
+                started = time.monotonic()
+                num_sentences = len(split_sentences(line))
+                best = min(best, time.monotonic() - started)
+            print(
+                f'split_sentences: one line of {length:,} characters, {num_sentences:,} sentences, '
+                f'{best:.4f} s'
+            )
 
 
 def _bare_sentencepiece(source: Source, model: bytes) -> float:

@@ -9,6 +9,8 @@ import pytest
 
 from albert_jax import explain
 from albert_jax.cli.errors import UserError
+from albert_jax.data.added_tokens import AddedToken
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
@@ -137,6 +139,21 @@ def test_pieces_are_put_together_to_words(pieces, words):
     found = word_scores(pieces, np.arange(len(pieces), dtype=float))
     assert [word for word, _ in found] == words
     assert sum(score for _, score in found) == sum(range(len(pieces)))
+
+
+def test_added_tokens_are_words(vocabulary):
+    tokens = [AddedToken(text, 1000 + n) for n, text in enumerate(('<e>', '▁x', '</e>'))]
+    config = tiny.wider_config(vocab_size=1003)
+    model = tiny.pretrained(config, vocabulary)
+    tokenizer = Tokenizer(vocabulary, added_tokens=tokens)
+    model = dataclasses.replace(model, tokenizer=tokenizer)
+    encoded = encode(model, 'The<e>statement</e>. x▁x')
+    scores = np.arange(len(encoded.pieces), dtype=float)
+    words = word_scores(encoded.pieces, scores, encoded.added_tokens)
+    assert [word for word, _ in words] == [
+        '[CLS]', 'the', '<e>', 'statement', '</e>', '.', 'x', 'x', '[SEP]'
+    ]  # fmt: skip
+    assert sum(score for _, score in words) == scores.sum()
 
 
 def test_mistakes_are_one_sentence(model, classifier, tmp_path):

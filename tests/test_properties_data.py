@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data import documents
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import shard_bounds
 from albert_jax.data.documents import pack, split_sentences
@@ -75,6 +76,52 @@ def test_each_normalised_character_has_its_place(kept: bool, text: str) -> None:
 @given(text=_TEXT)
 def test_sentences_lose_nothing_but_white_space(text: str) -> None:
     assert ''.join(''.join(split_sentences(text)).split()) == ''.join(text.split())
+
+
+# Each needs what is beside it: abbreviations, quotations, brackets, references, list markers.
+_PHRASES = {
+    'en': ['It is so. ', 'He said “Go. Now.” Then. ', '(See p. 3. It is.) ', 'wait... what? ',
+           'Dr. Who came at 5 p.m. on Jan. 5. ', 'A "b. C" d! ', 'See [1]. [2] ', 'a@b.com. ',
+           'No end here ', 'U.S.A. is. ', "It's 'so. Not' it. ", '\xa0x. '],
+    'ja': ['あ。', '「あ。い。」と。', '（う。え）お。', 'え！！', 'か', 'Dr. A。', '“あ。” '],
+    'zh': ['他说。', '“好。”他说。', '（好。）吧！', '啊？？', '中', 'A.B。'],
+}  # fmt: skip
+
+
+@given(data=st.data())
+@pytest.mark.parametrize('language', sorted(_PHRASES))
+def test_sentences_of_windows_are_those_of_the_whole_paragraph(
+    language: str, data: st.DataObject
+) -> None:
+    phrases = st.lists(st.sampled_from(_PHRASES[language]), min_size=40, max_size=120)
+    paragraph = ''.join(data.draw(phrases))
+    in_windows = list(documents._segment(language, paragraph, window=200))
+    assert in_windows == documents.segment(language, paragraph)
+
+
+@given(text=_TEXT.filter(bool), window=st.integers(2, 10))
+def test_windows_lose_nothing_of_any_text(text: str, window: int) -> None:
+    parts = list(documents._segment('ja', text, window))
+    assert ''.join(parts) == text and all(parts)
+
+
+@pytest.mark.parametrize(
+    ('unit', 'num_sentences'), [('あ。', 60_000), ('「あ。」', 30_000), ('いろ', 1), ('a b ', 1)]
+)
+def test_long_paragraphs_are_segmented_in_linear_time(
+    unit: str, num_sentences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sentencex's time grows with the square of what it is given."""
+    given_lengths = []
+
+    def segment(language: str, text: str) -> list[str]:
+        given_lengths.append(len(text))
+        return [text] if num_sentences == 1 else [unit] * (len(text) // len(unit))
+
+    monkeypatch.setattr(documents, 'segment', segment)
+    paragraph = unit * (120_000 // len(unit))
+    assert len(split_sentences(paragraph)) == num_sentences
+    assert max(given_lengths) <= 20_000 and sum(given_lengths) < 3 * len(paragraph)
 
 
 def _naive_pack(

@@ -16,6 +16,9 @@ _KANA = re.compile('[\u3041-\u30ff]')
 _HAN = re.compile('[\u4e00-\u9fff]')
 # A sentence is cut before a word if that leaves so much of the chunk filled.
 _SHORT_CUT = 0.5
+# The time of sentencex grows with the square of a paragraph, so that a longer one than this is
+# given to it in windows of so many characters.
+_AT_ONCE, _WINDOW = 20_000, 4_000
 
 
 def split_sentences(text: str) -> list[str]:
@@ -31,8 +34,52 @@ def split_sentences(text: str) -> list[str]:
         if not paragraph.isascii():
             is_japanese, is_chinese = _KANA.search(paragraph), _HAN.search(paragraph)
             language = 'ja' if is_japanese else 'zh' if is_chinese else 'en'
-        sentences += [part for part in segment(language, paragraph) if part.strip()]
+        is_long = len(paragraph) > _AT_ONCE
+        parts = _segment(language, paragraph) if is_long else segment(language, paragraph)
+        sentences += [part for part in parts if part.strip()]
     return sentences
+
+
+def _segment(language: str, paragraph: str, window: int = _WINDOW) -> Iterator[str]:
+    """The sentences of a long paragraph, in time proportional to its length.
+
+    They are the same as of all at once, unless a quotation or a bracket, in which no sentence ends,
+    is longer than half a window.
+
+    Args:
+      language: whose rules.
+      paragraph: of any length.
+      window: characters to look at together. Of each window the sentences in its first half are
+        taken; the rest is looked at again, with the sentence before and what follows.
+    """
+    unfinished: list[str] = []
+    context = start = 0
+    while len(paragraph) - start > window:
+        middle, done = start + window // 2, start
+        sentences = segment(language, paragraph[context : start + window])
+        for sentence in _from(start - context, sentences):
+            if done + len(sentence) > middle:
+                break
+            yield ''.join([*unfinished, sentence])
+            unfinished = []
+            context, done = done, done + len(sentence)
+        if done == start:
+            # A sentence of more than half a window: its end is looked for from a word on.
+            context = done = paragraph.rfind(' ', start, middle) + 1 or middle
+            unfinished.append(paragraph[start:done])
+        start = done
+    first, *others = _from(start - context, segment(language, paragraph[context:]))
+    yield ''.join([*unfinished, first])
+    yield from others
+
+
+def _from(place: int, sentences: Iterable[str]) -> Iterator[str]:
+    """What lies behind a place of the text that these sentences make up."""
+    end = 0
+    for sentence in sentences:
+        end += len(sentence)
+        if end > place:
+            yield sentence[-(end - place) :]
 
 
 def clean(text: str, settings: PreparationSettings, counts: collections.Counter[str]) -> str:

@@ -50,12 +50,12 @@ def run(
     """
     for source in sources:
         source.files()  # a glob that matches nothing is told before anything is read
-    given = None
+    given, asked = None, settings
     if vocabulary != 'train':
         given = Tokenizer.from_file(vocabulary)
         settings = vocabulary_normalization.settings_for(Path(vocabulary), given, settings)
     if dataset.is_prepared(output):
-        _check_same(output, sources, vocabulary, vocab_size, settings)
+        _check_same(output, sources, vocabulary, vocab_size, asked, settings)
         print(f'{output} is prepared already; delete it to prepare it anew.')
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -76,9 +76,12 @@ def _check_same(
     sources: Sequence[Source],
     vocabulary: str,
     vocab_size: int,
+    asked: PreparationSettings,
     settings: PreparationSettings,
 ) -> None:
     """Compares a corpus with what is asked for.
+
+    Earlier versions prepared it as it was asked for, without what the vocabulary needs.
 
     Raises:
       UserError: if anything differs.
@@ -89,9 +92,11 @@ def _check_same(
         is_same = present_tokenizer.vocab_size == vocab_size
     else:
         is_same = Tokenizer.from_file(vocabulary).sha256 == present_tokenizer.sha256
-    wanted = settings.to_dict() | {'sources': [str(source) for source in sources]}
-    present = manifest['settings'] | {'sources': manifest['sources']}
-    differing = [name for name in wanted if wanted[name] != present.get(name)]
+    present = manifest['settings']
+    used, named = settings.to_dict(), asked.to_dict()
+    differing = [name for name in used if present.get(name) not in (used[name], named[name])]
+    if manifest['sources'] != [str(source) for source in sources]:
+        differing.append('sources')
     differing += [] if is_same else ['vocabulary']
     if differing:
         raise UserError(

@@ -277,6 +277,20 @@ class Tokenizer:
         ordinary += [index for index in added if self.pieces[index] not in special]
         return np.array(ordinary, np.int32)
 
+    @functools.cached_property
+    def learned_ids(self) -> Int32[np.ndarray, 'learned']:
+        """The pieces that were learned from text: ordinary ones, but not bytes or given symbols."""
+        processor = self._processor
+        learned = [
+            index
+            for index in self.ordinary_ids.tolist()
+            # SentencePiece gives symbols that are not learned the score 0.
+            if index < self.num_model_pieces
+            and not processor.is_byte(index)
+            and processor.get_score(index) != 0
+        ]
+        return np.array(learned, np.int32)
+
     def _digit_comma_pieces(self) -> dict[int, list[int]]:
         """For each piece that ends in a digit and a comma, what stands in its place."""
         recut = {}

@@ -1,12 +1,12 @@
 """What a vocabulary expects to be done to text: stated beside its file, or shown by its pieces."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import parse_json
+from albert_jax.cli.notes import note
 from albert_jax.data.dataset import MANIFEST
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -57,7 +57,7 @@ def shown_by_pieces(tokenizer: Tokenizer) -> Normalization:
     No text whose case is dropped could be cut into a piece with a capital letter, so that one such
     piece shows that it was kept; accents likewise.
     """
-    pieces = [tokenizer.pieces[index] for index in tokenizer.ordinary_ids.tolist()]
+    pieces = [tokenizer.pieces[index] for index in tokenizer.learned_ids.tolist()]
     without_case, without_accents = Normalization(False, True), Normalization(True, False)
     return Normalization(
         keep_case=any(tokenizer.changes_piece(piece, without_case) for piece in pieces),
@@ -72,10 +72,9 @@ def of_vocabulary(vocabulary: Path, tokenizer: Tokenizer) -> Normalization:
         return stated
     shown = shown_by_pieces(tokenizer)
     if shown != Normalization():
-        print(
-            f'note: {vocabulary}: nothing beside it says so, but its pieces show that '
-            f'{_described(shown)}.',
-            file=sys.stderr,
+        note(
+            f'{vocabulary}: nothing beside it says so, but its pieces show that '
+            f'{_described(shown)}.'
         )
     return shown
 
@@ -89,9 +88,11 @@ def settings_for(
       UserError: if the settings keep what the vocabulary is known not to have.
     """
     stated = stated_beside(vocabulary, tokenizer)
-    needed = stated or shown_by_pieces(tokenizer)
+    shown = shown_by_pieces(tokenizer)
+    needed = stated or shown
     for name in ('keep_case', 'keep_accents'):
-        if stated is not None and getattr(settings, name) and not getattr(stated, name):
+        is_kept = getattr(needed, name) or getattr(shown, name)
+        if stated is not None and getattr(settings, name) and not is_kept:
             raise UserError(
                 f'--{name}: the vocabulary {vocabulary} was made without it, so that what is kept '
                 f'would be unknown; leave --{name} out, or train a vocabulary with it.'
@@ -102,11 +103,24 @@ def settings_for(
         keep_accents=settings.keep_accents or needed.keep_accents,
     )
     if used != settings:
-        print(
-            f'note: as the vocabulary {vocabulary} asks, {_described(used.normalization)}.',
-            file=sys.stderr,
-        )
+        note(f'as the vocabulary {vocabulary} asks, {_described(used.normalization)}.')
     return used
+
+
+def note_difference(one: str, own: Tokenizer, other: str, theirs: Tokenizer) -> None:
+    """Notes if two whose vocabulary is the same do not do the same to text before it is cut.
+
+    Args:
+      one: what has the first tokenizer.
+      own: the first tokenizer.
+      other: what has the second.
+      theirs: the second.
+    """
+    if own.normalization != theirs.normalization:
+        note(
+            f'{one} and {other} have the same vocabulary, but in {one} '
+            f'{_described(own.normalization)}, in {other} {_described(theirs.normalization)}.'
+        )
 
 
 def _described(normalization: Normalization) -> str:

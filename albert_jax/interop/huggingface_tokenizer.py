@@ -62,9 +62,19 @@ def read(path: Path, vocabulary: Path | None, num_rows: int) -> Vocabulary:
     if file is None:
         return Vocabulary(None)
     tokenizer = from_file(file, settings)
+    # A tokenizer to which tokens were added, but not the model: all other texts are read well.
+    beyond = [
+        one.token.content
+        for one in added
+        if one.token.id >= num_rows and one.token.content not in tokenizer.pieces
+    ]
+    added = [one for one in added if one.token.content not in beyond]
     tokenizer = _with_added(tokenizer, added, file)
+    notes: list[str] = []
+    if beyond:
+        notes.append(f'it has no embeddings for its added tokens, which are text: {beyond}.')
     extra = added_tokens.extra_special(path, settings)
-    new = [content for content in extra if content not in tokenizer.pieces]
+    new = [content for content in extra if content not in (*tokenizer.pieces, *beyond)]
     if new and tokenizer.vocab_size + len(new) <= num_rows:
         # They have the next ids, as in transformers.
         ids = range(tokenizer.vocab_size, num_rows)
@@ -72,9 +82,12 @@ def read(path: Path, vocabulary: Path | None, num_rows: int) -> Vocabulary:
             Found(AddedToken(content, index, normalized=False, special=True), str(path))
             for content, index in zip(new, ids, strict=False)
         ]
-        return Vocabulary(_with_added(tokenizer, [*added, *specials], file))
-    note = f'it has no embeddings for its additional special tokens, which are text: {new}.'
-    return Vocabulary(tokenizer, (note,) if new else ())
+        return Vocabulary(_with_added(tokenizer, [*added, *specials], file), tuple(notes))
+    if new:
+        notes.append(
+            f'it has no embeddings for its additional special tokens, which are text: {new}.'
+        )
+    return Vocabulary(tokenizer, tuple(notes))
 
 
 def lost_tokens(added: Sequence[AddedToken], tokenizer: AnyTokenizer) -> tuple[str, ...]:

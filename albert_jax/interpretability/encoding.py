@@ -1,7 +1,7 @@
 """A text as the model reads it, and scores of its pieces as scores of its words."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,8 @@ class EncodedText:
     pieces: tuple[str, ...]
     input_ids: Int[np.ndarray, '1 length']
     token_type_ids: Int[np.ndarray, '1 length']
+    # Those of the pieces that were added to the vocabulary; each is a word.
+    added_tokens: frozenset[str] = frozenset()
 
     @property
     def is_special(self) -> Bool[np.ndarray, 'length']:
@@ -50,18 +52,29 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedT
             f'{model.config.max_position_embeddings} positions: shorten it.'
         )
     pieces = tuple(str(tokenizer.pieces[i]) for i in ids)
-    return EncodedText(pieces, np.array([ids], np.int32), np.array([types], np.int32))
+    added = frozenset(token.content for token in getattr(tokenizer, 'added_tokens', ()))
+    return EncodedText(
+        pieces, np.array([ids], np.int32), np.array([types], np.int32), added & set(pieces)
+    )
 
 
 def word_scores(
-    pieces: Sequence[str], scores: Float[np.ndarray, 'length']
+    pieces: Sequence[str],
+    scores: Float[np.ndarray, 'length'],
+    added_tokens: Set[str] = frozenset(),
 ) -> list[tuple[str, float]]:
-    """Words with the sums of their pieces' scores, for SentencePiece or WordPiece."""
+    """Words with the sums of their pieces' scores, for SentencePiece or WordPiece.
+
+    Args:
+      pieces: of a text.
+      scores: of each.
+      added_tokens: those of the pieces that are words whatever is beside them.
+    """
     has_spaces = any(piece.startswith('▁') for piece in pieces)
     words: list[tuple[str, float]] = []
     was_special = True
     for piece, score in zip(pieces, scores.tolist(), strict=True):
-        is_special = piece.startswith('[') and piece.endswith(']')
+        is_special = piece in added_tokens or (piece.startswith('[') and piece.endswith(']'))
         starts = piece.startswith('▁') if has_spaces else not piece.startswith('##')
         if starts or is_special or was_special:
             words.append((piece.removeprefix('▁'), score))

@@ -94,7 +94,8 @@ def write(explanation: Explanation, file: Path, text: str, origin: str) -> None:
 
 def show(attribution: Attribution) -> None:
     """Prints the words that contribute most to an output."""
-    words = word_scores(attribution.encoded.pieces, attribution.scores)
+    encoded = attribution.encoded
+    words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
     values = f'{attribution.baseline_value:.3f} → {attribution.value:.3f}'
     table = Table(title=f'{attribution.output!r}: {values}')
     table.add_column('word')

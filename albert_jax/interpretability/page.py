@@ -51,7 +51,8 @@ def _rounded(values: np.ndarray) -> list[object]:
 
 
 def _words(attribution: Attribution) -> str:
-    words = word_scores(attribution.encoded.pieces, attribution.scores)
+    encoded = attribution.encoded
+    words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
     largest = max((abs(score) for _, score in words), default=1.0) or 1.0
     spans = [
         f'<span title="{score:+.3f}" style="background: rgb({_GREEN if score > 0 else _ORANGE} / '

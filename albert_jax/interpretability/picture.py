@@ -57,7 +57,8 @@ def _draw_matrix(
 
 
 def _draw_words(axis: 'Axes', attribution: Attribution) -> None:
-    words = word_scores(attribution.encoded.pieces, attribution.scores)
+    encoded = attribution.encoded
+    words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
     colours = [_GREEN if score > 0 else _ORANGE for _, score in words]
     axis.barh(range(len(words)), [score for _, score in words], color=colours)
     axis.set_yticks(range(len(words)), [word for word, _ in words], fontsize=8)

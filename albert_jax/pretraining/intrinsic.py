@@ -14,8 +14,10 @@ from rich.progress import track
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
 from albert_jax.cli.report import print_metrics
+from albert_jax.data import vocabulary_normalization
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.losses import Sum, add, means
 from albert_jax.runs.loop import PretrainLoopSettings
@@ -45,6 +47,10 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
         raise UserError('The model has no masked-LM head, so it is no pretrained one.')
     if model.tokenizer is not None and model.tokenizer.sha256 != corpus.tokenizer.sha256:
         raise UserError(f'{corpus.directory} has another vocabulary than the model.')
+    if isinstance(model.tokenizer, Tokenizer):
+        vocabulary_normalization.note_difference(
+            'the model', model.tokenizer, str(corpus.directory), corpus.tokenizer
+        )
     completed = complete(model)
     own = model.run_section(PretrainingSettings) or PretrainingSettings()
     length = min(own.sequence_length, model.config.max_position_embeddings)

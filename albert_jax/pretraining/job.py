@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data import vocabulary_normalization
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import DATA_VERSION, PretrainingData
@@ -142,6 +143,10 @@ def _batches(run: PretrainRun, corpus: PreparedCorpus) -> Batches:
                 f'{short_corpus.directory} and {corpus.directory} have different vocabularies; '
                 f'prepare both with --vocabulary=FILE of one.'
             )
+        vocabulary_normalization.note_difference(
+            str(short_corpus.directory), short_corpus.tokenizer,
+            str(corpus.directory), corpus.tokenizer,
+        )  # fmt: skip
         fingerprints['short_phase_fingerprint'] = short_corpus.fingerprint
         short = pretraining.short_phase
         phases[0] = _Phase(data(short_corpus, 'train', short), short)

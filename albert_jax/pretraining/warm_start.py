@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data import vocabulary_normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import source
 from albert_jax.interop.native import expected_shapes
@@ -46,6 +47,10 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
         raise UserError(
             f'init_from={init_from} has another vocabulary than the corpus; prepare the corpus '
             f'with --vocabulary=FILE of that one.'
+        )
+    if isinstance(start.tokenizer, Tokenizer):
+        vocabulary_normalization.note_difference(
+            f'init_from={init_from}', start.tokenizer, 'the corpus', tokenizer
         )
     if added := getattr(start.tokenizer, 'added_tokens', ()):
         print(

@@ -111,7 +111,7 @@ class Served:
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
             return content
-        words = word_scores(encoded.pieces, attribution.scores)
+        words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
         return content | {
             'moved': {
                 'output': output.name,
