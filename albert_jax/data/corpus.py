@@ -131,7 +131,7 @@ def _json_documents(path: str, text_key: str) -> Iterator[str]:
         if not line.strip():
             continue
         where = f'{path}, line {number}'
-        document = parse_json(line, where)
+        document = parse_json(line, where, (text_key,))
         text = document.get(text_key) if isinstance(document, dict) else None
         if not isinstance(text, str):
             raise UserError(
