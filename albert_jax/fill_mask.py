@@ -6,7 +6,9 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand
 
-_DESCRIPTION = 'Fill every [MASK] of a text with the pieces that a pretrained model finds likely.'
+_DESCRIPTION = """\
+Fill every [MASK] of a text with what a pretrained model finds likely: words, and after ## the rest
+of a word."""
 _EPILOG = """\
 example:
   python -m albert_jax.fill_mask --checkpoint=runs/tiny 'Returns a [MASK] array.'
@@ -14,12 +16,12 @@ example:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a table of pieces and probabilities for each mask of each text."""
+    """Prints a table of words and probabilities for each mask of each text."""
     parser = command.parser('albert_jax.fill_mask', _DESCRIPTION, _EPILOG)
     parser.add_argument(
         '--checkpoint', required=True, type=expand, help='anything that convert reads'
     )
-    parser.add_argument('--top', type=int, default=5, help='pieces for each mask (5)')
+    parser.add_argument('--top', type=int, default=5, help='words for each mask (5)')
     parser.add_argument('text', nargs='+', help='text with [MASK] in it')
     flags = parser.parse_args(arguments)
     if flags.top < 1:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax import demo
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.libtpu import WITHOUT_CHIPS, silence_without_chips
@@ -123,27 +122,6 @@ def test_a_number_that_is_not_finite_is_refused(value):
     values = command.read_config('configs/pretrain.py:tiny', [f'--config.optimizer.l1={value}'])
     with pytest.raises(UserError, match=r'optimizer.l1 is -?(inf|nan); it must be'):
         PretrainRun.from_dict(values)
-
-
-@pytest.mark.parametrize('steps', [1, 2, 9, 10, 59, 60, 61, 600, 601])
-def test_the_demo_takes_any_number_of_steps(steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo.prepare, 'main', lambda arguments: 0)
-    given = []
-    monkeypatch.setattr(demo.pretrain, 'main', lambda arguments: given.extend(arguments) or 3)
-    assert demo.main([f'--steps={steps}', f'--output={tmp_path}']) == 3
-    overrides = [flag for flag in given if flag.startswith('--config.')]
-    config = given[0].partition('=')[2]
-    run = PretrainRun.from_dict(command.read_config(config, overrides))
-    assert run.loop.num_steps == steps
-    # As before where that was possible, so that a run of before resumes.
-    assert run.optimizer.warmup_steps == (60 if steps > 60 else steps // 10)
-
-
-@pytest.mark.parametrize('steps', [-1, -600])
-def test_the_demo_refuses_what_cannot_be_before_it_prepares(steps, monkeypatch):
-    monkeypatch.setattr(demo.prepare, 'main', lambda arguments: pytest.fail('prepared'))
-    with pytest.raises(UserError, match=f'--steps is {steps}; it must be above 0, or 0 for'):
-        demo.main([f'--steps={steps}'])
 
 
 @pytest.mark.parametrize('device', [None, 'accel0', 'vfio/0'])

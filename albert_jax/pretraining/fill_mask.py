@@ -1,4 +1,4 @@
-"""The pieces that a pretrained model finds likely for each `[MASK]` of a text."""
+"""What a pretrained model finds likely for each `[MASK]` of a text."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,16 +12,24 @@ from rich.table import Table
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
+from albert_jax.data.piece_text import piece_text
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A piece for a mask."""
+    """A piece for a mask.
+
+    Args:
+      piece: as the vocabulary has it.
+      probability: of the piece.
+      text: the piece as one writes it.
+    """
 
     piece: str
     probability: float
+    text: str
 
 
 def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
@@ -53,8 +61,8 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
     probabilities, pieces = jax.lax.top_k(jax.nn.softmax(logits), min(top, tokenizer.vocab_size))
     return [
         [
-            Candidate(tokenizer.pieces[int(piece)], float(probability))
-            for piece, probability in zip(row_pieces, row_probabilities, strict=True)
+            Candidate(tokenizer.pieces[index], float(probability), piece_text(tokenizer, index))
+            for index, probability in zip(map(int, row_pieces), row_probabilities, strict=True)
         ]
         for row_pieces, row_probabilities in zip(
             np.asarray(pieces), np.asarray(probabilities), strict=True
@@ -63,12 +71,14 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
 
 
 def show(text: str, masks: Sequence[Sequence[Candidate]]) -> None:
-    """Prints a table of pieces and probabilities for each mask of a text."""
-    table = Table(title=escape(text), title_justify='left')
+    """Prints a text, and a table of words and probabilities for each mask of it."""
+    console = Console(emoji=False)
+    console.print(f'\n{text}', markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     for number in range(len(masks)):
-        table.add_column('piece' if len(masks) == 1 else f'mask {number + 1}')
+        table.add_column('word' if len(masks) == 1 else f'mask {number + 1}')
         table.add_column('probability', justify='right')
     for rank in range(len(masks[0])):
-        cells = [(escape(m[rank].piece), f'{m[rank].probability:.1%}') for m in masks]
+        cells = [(escape(m[rank].text), f'{m[rank].probability:.1%}') for m in masks]
         table.add_row(*[cell for pair in cells for cell in pair])
-    Console().print(table)
+    console.print(table)

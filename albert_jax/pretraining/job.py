@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import PyTree
@@ -23,6 +24,7 @@ from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
 from albert_jax.pretraining import continuation, warm_start
 from albert_jax.pretraining.continuation import Trunk, read_trunk
+from albert_jax.pretraining.recorded import RecordedRun
 from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
@@ -162,6 +164,34 @@ def _work(prepared: Prepared, step: int) -> Work:
     return Work(length, flops + updating / run.loop.batch_size)
 
 
+def training_flops(prepared: Prepared) -> float:
+    """FLOPs of the matrix products of all steps, those of the updates included."""
+    loop, num_short = prepared.run.loop, prepared.run.pretraining.short_phase_steps
+    long = (loop.num_steps - num_short) * _work(prepared, num_short).flops
+    return loop.batch_size * (num_short * _work(prepared, 0).flops + long)
+
+
+def record(prepared: Prepared, config: str, workdir: Path) -> RecordedRun:
+    """What a finished run was and what it learnt.
+
+    Args:
+      prepared: the run.
+      config: its `FILE.py:NAME`.
+      workdir: of the run.
+
+    Raises:
+      UserError: if the workdir has no evaluation.
+    """
+    return RecordedRun(
+        config=config,
+        settings={name: value for name, value in prepared.run.to_dict().items() if name != 'data'},
+        corpus_fingerprint=prepared.corpus.fingerprint,
+        flops=training_flops(prepared),
+        unigram=dict(zip(('mlm_loss', 'mlm_accuracy'), prepared.unigram(), strict=True)),
+        evaluations=_evaluations(workdir),
+    )
+
+
 def make_job(
     prepared: Prepared, distillation: objectives.AuxiliaryTraining | None = None
 ) -> TrainingJob:
@@ -229,6 +259,7 @@ def pretrain(
     workdir: Path,
     num_profiled: int = 0,
     distillation: objectives.AuxiliaryTraining | None = None,
+    compared_with: Mapping[str, RecordedRun] = MappingProxyType({}),
 ) -> int:
     """Trains a prepared run and reports what it learnt; returns the exit status.
 
@@ -237,6 +268,7 @@ def pretrain(
       workdir: where everything goes.
       num_profiled: steps for TensorBoard's profiler.
       distillation: what a teacher adds, if there is one.
+      compared_with: other runs to report beside it, by what to call them.
 
     Raises:
       UserError: if the workdir cannot be used, or too many steps in a row were not finite.
@@ -249,11 +281,17 @@ def pretrain(
     # The others do not wait for the report.
     distributed.shutdown(status)
     if is_main:
-        _report(prepared, outcome, workdir, num_profiled)
+        _report(prepared, outcome, workdir, num_profiled, compared_with)
     return status
 
 
-def _report(prepared: Prepared, outcome: Outcome, workdir: Path, num_profiled: int) -> None:
+def _report(
+    prepared: Prepared,
+    outcome: Outcome,
+    workdir: Path,
+    num_profiled: int,
+    compared_with: Mapping[str, RecordedRun],
+) -> None:
     num_steps = prepared.run.loop.num_steps
     if outcome.signal_number:
         print(f'Stopped by a signal; step {outcome.step} of {num_steps} is saved in {workdir}.')
@@ -263,14 +301,7 @@ def _report(prepared: Prepared, outcome: Outcome, workdir: Path, num_profiled: i
         print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
     else:
         print(f'Trained {outcome.step} steps.')
-    metrics, (loss, accuracy) = last_evaluation(workdir), prepared.unigram()
-    table = Table(title='Masked pieces of the held-out text')
-    for name in ('', 'loss (nats)', 'accuracy'):
-        table.add_column(name, justify='right' if name else 'left')
-    mean_loss = metrics['mlm_loss']
-    shown_loss = 'undefined' if mean_loss is None else f'{mean_loss:.3f}'
-    table.add_row('this model', shown_loss, f'{metrics["mlm_accuracy"]:.1%}')
-    table.add_row('unigram model', f'{loss:.3f}', f'{accuracy:.1%}')
+    table = _results_table(prepared, last_evaluation(workdir), compared_with)
     Console().print(table)
     if num_profiled:
         print(
@@ -280,15 +311,40 @@ def _report(prepared: Prepared, outcome: Outcome, workdir: Path, num_profiled: i
     print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
 
 
+def _results_table(
+    prepared: Prepared, metrics: Mapping[str, Any], compared_with: Mapping[str, RecordedRun]
+) -> Table:
+    """Loss and accuracy; beside other runs also what each training took."""
+    runs = {'this model': (training_flops(prepared), metrics)}
+    runs |= {name: (run.flops, run.evaluations[-1]) for name, run in compared_with.items()}
+    loss, accuracy = prepared.unigram()
+    runs['unigram model'] = (0.0, {'mlm_loss': loss, 'mlm_accuracy': accuracy})
+    table = Table(title='Masked pieces of the held-out text')
+    for name in ('', 'training FLOPs', 'loss (nats)', 'accuracy'):
+        if compared_with or name != 'training FLOPs':
+            table.add_column(name, justify='right' if name else 'left')
+    for name, (flops, of_run) in runs.items():
+        mean_loss = of_run['mlm_loss']
+        cells = ['undefined' if mean_loss is None else f'{mean_loss:.3f}']
+        if compared_with:
+            cells.insert(0, f'{flops:.1e}' if flops else '')
+        table.add_row(name, *cells, f'{of_run["mlm_accuracy"]:.1%}')
+    return table
+
+
 def last_evaluation(workdir: Path) -> dict[str, Any]:
     """The last line of the held-out split in a run's metrics.
 
     Raises:
       UserError: if there is none.
     """
+    return _evaluations(workdir)[-1]
+
+
+def _evaluations(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / METRICS_FILE
     lines = read_lines(path) if path.exists() else []
     evaluations = [line for line in lines if line['split'] == 'validation']
     if not evaluations:
         raise UserError(f'{path} has no evaluation, though the run is finished; it was damaged.')
-    return evaluations[-1]
+    return evaluations

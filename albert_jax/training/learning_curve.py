@@ -40,12 +40,19 @@ def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> None:
+def draw(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    output: Path,
+    batch_sizes: Mapping[str, int] | None = None,
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
     """Draws masked-LM loss and accuracy by step.
 
     Args:
       runs: the lines of `read_metrics`, by the name of the run.
       output: PNG to write, or any other format of matplotlib.
+      batch_sizes: of the runs, to draw them by sequence: steps of unequal batches differ.
+      levels: metrics to draw as horizontal lines, by what they are of.
 
     Raises:
       UserError: if the picture cannot be written.
@@ -58,8 +65,11 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), dpi=100, layout='constrained')
     for axis, (metric, title) in zip(axes, _METRICS.items(), strict=True):
         for number, (name, lines) in enumerate(runs.items()):
-            _draw_run(axis, f'C{number}', name, metric, lines)
-        axis.set_xlabel('step')
+            size = 1 if batch_sizes is None else batch_sizes[name]
+            _draw_run(axis, f'C{number}', name, metric, lines, size)
+        for name, metrics in (levels or {}).items():
+            axis.axhline(metrics[metric], color='grey', linestyle='--', label=name)
+        axis.set_xlabel('step' if batch_sizes is None else 'sequences')
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -70,11 +80,16 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> None:
 
 
 def _draw_run(
-    axis: 'Axes', colour: str, name: str, metric: str, lines: Sequence[Mapping[str, Any]]
+    axis: 'Axes',
+    colour: str,
+    name: str,
+    metric: str,
+    lines: Sequence[Mapping[str, Any]],
+    unit: int,
 ) -> None:
     for split, (label, style) in _SPLITS.items():
         points = [
-            (line['step'], line[metric])
+            (unit * line['step'], line[metric])
             for line in lines
             if line['split'] == split and _is_finite(line.get(metric))
         ]

@@ -1,0 +1,36 @@
+"""Pieces of a vocabulary as a person writes them."""
+
+import unicodedata
+
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.tokenizer import Tokenizer
+
+_SPACE = '▁'
+_CONTINUES = '##'
+
+
+def piece_text(tokenizer: AnyTokenizer, index: int) -> str:
+    """A piece without the marks of SentencePiece: a word, or ## and the rest of one.
+
+    Punctuation, and letters of scripts without case, such as Chinese, have no ##. A space alone is
+    shown as ␣.
+
+    Args:
+      tokenizer: SentencePiece or WordPiece, whose own marks stay.
+      index: the piece's id.
+    """
+    piece = str(tokenizer.pieces[index])
+    is_added = index >= tokenizer.num_model_pieces or (
+        isinstance(tokenizer, Tokenizer)
+        and any(token.id == index for token in tokenizer.added_tokens)
+    )
+    if is_added or not _has_marks(tokenizer):
+        return piece
+    if piece.startswith(_SPACE):
+        return piece.replace(_SPACE, ' ').strip() or '␣'
+    continues = piece[:1].isalnum() and unicodedata.category(piece[0]) != 'Lo'
+    return f'{_CONTINUES}{piece}' if continues else piece
+
+
+def _has_marks(tokenizer: AnyTokenizer) -> bool:
+    return any(piece.startswith(_SPACE) for piece in tokenizer.pieces)
