@@ -59,6 +59,9 @@ def test_what_follows_the_first_colon_is_the_argument(suffix, names, config_file
 def test_a_file_is_run_anew_each_time_whatever_its_ending(config_file):
     other = write(config_file.with_suffix('.conf'), COUNTING.replace('= 3', '= 5'))
     write(config_file, COUNTING)
+    # As those that a script writes one after the other.
+    for file in (config_file, other):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
     for _ in range(2):
         assert command.read_config(str(config_file), [])['num_runs'] == 1
     assert command.read_config(str(other), ['--config.num_runs=7'])['num_runs'] == 7

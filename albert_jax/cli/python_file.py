@@ -5,9 +5,19 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from albert_jax.cli.errors import UserError, first_line
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Without the cache of bytecode.
+
+    It has one place for all endings, and takes a file of the same size and second for unchanged.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def load_python_file(path: str, name: str) -> ModuleType:
@@ -17,7 +27,7 @@ def load_python_file(path: str, name: str) -> ModuleType:
       path: of the file, whatever its name ends in.
       name: of the module in `sys.modules`, where dataclasses of the file look themselves up.
     """
-    loader = importlib.machinery.SourceFileLoader(name, path)
+    loader = _Loader(name, path)
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
