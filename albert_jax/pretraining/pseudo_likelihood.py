@@ -160,7 +160,11 @@ class PseudoLikelihood:
     ) -> Float32[np.ndarray, 'rows']:
         """The log-probability of each row's target, batch by batch."""
         num_rows, length = rows['input_ids'].shape
-        size = max(1, _TOKENS_PER_DEVICE // length) * self._mesh.size
+        largest = max(1, _TOKENS_PER_DEVICE // length) * self._mesh.size
+        # Batches of one size, as few as can be, with as few rows too many as can be.
+        num_batches = -(-num_rows // largest)
+        per_device = -(-num_rows // (num_batches * self._mesh.size))
+        size = per_device * self._mesh.size
         pending: list[Array] = []
         log_probs = []
         for first in range(0, num_rows, size):
