@@ -56,6 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError('Give one of --data and --pairs.')
     if flags.pairs:
         return _evaluate_pairs(flags)
+    for name in ('pair_columns', 'limit_per_group'):
+        if getattr(flags, name):
+            raise UserError(f'--{name} is for --pairs and not for --data.')
 
     from albert_jax.data.dataset import is_prepared
 
@@ -90,11 +93,9 @@ def _evaluate_pairs(flags: argparse.Namespace) -> int:
         raise UserError(
             f'--pair_columns is {flags.pair_columns!r}; write BETTER,WORSE or BETTER,WORSE,GROUP.'
         )
-    from albert_jax.interop import source
     from albert_jax.tasks.pairs_report import evaluate_pairs
 
-    model = source.read(flags.checkpoint)
-    evaluate_pairs(model, flags.pairs, columns, flags.limit_per_group, flags.output)
+    evaluate_pairs(flags.checkpoint, flags.pairs, columns, flags.limit_per_group, flags.output)
     return 0
 
 

@@ -273,6 +273,10 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     [
         (['--pairs=x.csv', '--data=y'], 'one of --data and --pairs'),
         ([], 'one of --data and --pairs'),
+        (['--data=x', '--pair_columns=a,b'], '--pair_columns is for --pairs'),
+        (['--data=x', '--limit_per_group=3'], '--limit_per_group is for --pairs'),
+        # Before the checkpoint, which is not there either.
+        (['--pairs=none.csv'], 'none.csv cannot be read'),
         (['--pairs=x.csv', '--pair_columns=a'], 'BETTER,WORSE'),
         (['--pairs=x.csv', '--limit_per_group=-1'], '--limit_per_group is -1'),
         (['--pairs=x.csv', '--task=sst2'], '--task is for fine-tuned models'),

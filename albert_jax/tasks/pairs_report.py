@@ -12,7 +12,7 @@ from rich.table import Table
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
 from albert_jax.cli.progress import Progress
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop import source
 from albert_jax.pretraining.pseudo_likelihood import PseudoLikelihood
 from albert_jax.tasks.minimal_pairs import (
     Pair,
@@ -26,7 +26,7 @@ from albert_jax.tasks.minimal_pairs import (
 
 
 def evaluate_pairs(
-    model: Pretrained,
+    checkpoint: str,
     path: Path,
     columns: Sequence[str] = (),
     limit_per_group: int = 0,
@@ -35,7 +35,7 @@ def evaluate_pairs(
     """Scores the pairs of a file, prints a table, and writes everything as JSON if asked.
 
     Args:
-      model: pretrained, with its masked-LM head.
+      checkpoint: of a model with its masked-LM head; read after the pairs.
       path: as of `read_pairs`.
       columns: as of `read_pairs`.
       limit_per_group: as of `read_pairs`.
@@ -45,7 +45,7 @@ def evaluate_pairs(
       UserError: if the file or the model does not serve, or a file cannot be written.
     """
     layout, pairs = read_pairs(path, columns, limit_per_group)
-    scorer = PseudoLikelihood(model)
+    scorer = PseudoLikelihood(source.read(checkpoint))
     encoded = encode_pairs(scorer, pairs)
     num_rows = scorer.num_rows([sentence for pair in encoded for sentence in pair])
     print(f'{path}: {len(pairs):,} pairs, {num_rows:,} masked sentences', flush=True)
