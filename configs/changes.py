@@ -60,10 +60,12 @@ class Sweep:
         `pretrain.METRIC`; a title for each.
       published: numbers of the paper, by row and title of the column.
       source: the publication, and the table in it.
+      reference: the row to whose final masked-LM loss a column `compute_to_reach` measures the
+        compute of the others; empty for none.
 
     Raises:
-      UserError: if there are no members, a name occurs twice, or a member starts from one that is
-        not before it.
+      UserError: if there are no members, a name occurs twice, a member starts from one that is not
+        before it, or the reference is no row.
     """
 
     title: str
@@ -74,6 +76,7 @@ class Sweep:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     source: str = ''
+    reference: str = ''
 
     def __post_init__(self) -> None:
         names = [member.name for member in chain(self.members)]
@@ -84,6 +87,9 @@ class Sweep:
                 raise UserError(
                     f'{member.name} starts from {member.after!r}, which is no member before it.'
                 )
+        rows = [member.row for member in self.members]
+        if self.reference and self.reference not in rows:
+            raise UserError(f'The reference {self.reference!r} is no row of the sweep.')
 
 
 def product(*groups: Iterable[Change]) -> list[Change]:

@@ -80,6 +80,12 @@ def num_params(members: Sequence[Member]) -> dict[str, int]:
     }
 
 
+def pretraining_flops(members: Sequence[Member]) -> dict[str, float]:
+    """FLOPs of the matrix products of each member's pretraining, by the member's name."""
+    costs = {member.change.name: _cost(member, None) for member in members}
+    return {name: cost.flops for name, cost in costs.items() if cost is not None}
+
+
 def _num_params(run: PretrainRun) -> int:
     return sum(math.prod(shape) for shape in expected_shapes(run.albert).values())
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from types import MappingProxyType
+from typing import NotRequired, TypedDict
 
 from configs.changes import Sweep
 from launch import record
@@ -25,6 +26,8 @@ class PlannedMember(TypedDict):
     # The row of the table that it belongs to, with the other seeds of it.
     row: str
     num_params: int | None
+    # Of the matrix products of its pretraining; none in plans of version 0.1.0.
+    flops: NotRequired[float | None]
     # Fields in which it differs from the parent config.
     fields: Mapping[str, str]
     stages: Sequence[PlannedStage]
@@ -38,11 +41,17 @@ class Plan(TypedDict):
     source: str
     columns: Mapping[str, str]
     published: Mapping[str, Mapping[str, float]]
+    # The row whose final loss the others' compute is measured to; empty for none.
+    reference: NotRequired[str]
     members: Sequence[PlannedMember]
 
 
 def make_plan(
-    argument: str, sweep: Sweep, members: Sequence[Member], num_params: Mapping[str, int]
+    argument: str,
+    sweep: Sweep,
+    members: Sequence[Member],
+    num_params: Mapping[str, int],
+    flops: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a sweep.
 
@@ -52,6 +61,7 @@ def make_plan(
       members: of the sweep.
       num_params: parameters of each member's pretrained model, by the member's name; a member that
         is only fine-tuned is left out.
+      flops: of each member's pretraining, likewise.
     """
     return {
         'sweep': argument,
@@ -59,11 +69,13 @@ def make_plan(
         'source': sweep.source,
         'columns': dict(sweep.columns),
         'published': {row: dict(cells) for row, cells in sweep.published.items()},
+        'reference': sweep.reference,
         'members': [
             {
                 'name': member.change.name,
                 'row': member.change.row,
                 'num_params': num_params.get(member.change.name),
+                'flops': flops.get(member.change.name),
                 'fields': {name: str(value) for name, value in member.change.fields.items()},
                 'stages': [
                     {'name': stage.name, 'key': stage.key, 'num_steps': stage.num_steps}

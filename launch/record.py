@@ -150,6 +150,19 @@ def last_line(root: Path, key: str) -> dict[str, Any]:
     return {}
 
 
+def metric_lines(root: Path, key: str) -> list[dict[str, Any]]:
+    """The metrics that a stage has written so far, by step."""
+    path = root / key / METRICS_FILE
+    lines = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # the last one, cut by a kill
+                break
+    return lines
+
+
 def log_tail(root: Path, key: str) -> str:
     """The last line that a stage has printed: its error, if it has printed one; empty if none."""
     try:

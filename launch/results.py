@@ -1,15 +1,14 @@
 """Results of a sweep so far: a table of numbers with their spread, and learning curves."""
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from albert_jax.cli.errors import UserError
-from launch import record
+from launch import compute, record
 from launch.plan import Plan, PlannedMember, PlannedStage
 from launch.stages import INTRINSIC, PRETRAIN
 
@@ -20,6 +19,7 @@ _AVERAGED = {
 }
 _NO_CURVE = ('learning_rate', 'grad_norm')
 PARAMETERS, AVERAGE = 'parameters', 'average'
+FLOPS, COMPUTE_TO_REACH = 'flops', 'compute_to_reach'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,10 @@ class Cell:
         """
         if not self.values:
             return self.state
-        digits = 2 if title == PARAMETERS or 'loss' in title else 1
+        if 'FLOP' in title:
+            return f'{self.mean:.2e}'
+        is_per_cent = not (title == PARAMETERS or 'loss' in title or 'compute' in title)
+        digits = 1 if is_per_cent else 2
         shown = f'{self.mean:.{digits}f}'
         if self.spread is not None:
             shown += f' ± {self.spread:.{digits}f}'
@@ -142,7 +145,7 @@ def _read(root: Path, plan: Plan) -> Results:
     rows = []
     for name in names:
         own = [member for member in members if member['row'] == name]
-        cells = {title: _cell(root, own, address) for address, title in columns.items()}
+        cells = {title: _cell(root, plan, own, address) for address, title in columns.items()}
         rows.append(Row(name, cells, published.get(name, {})))
     # A published row that was not run here still belongs beside ours.
     rows += [Row(name, {}, cells) for name, cells in published.items() if name not in names]
@@ -155,16 +158,16 @@ def _read(root: Path, plan: Plan) -> Results:
     )  # fmt: skip
 
 
-def _cell(root: Path, members: Sequence[PlannedMember], address: str) -> Cell:
+def _cell(root: Path, plan: Plan, members: Sequence[PlannedMember], address: str) -> Cell:
     values: list[float] = []
     states: list[str] = []
     for member in members:
-        value, state = _value(root, member, address)
+        value, state = _value(root, plan, member, address)
         if value is None or not math.isfinite(value):
             states.append(state or 'undefined')
         else:
             values.append(value)
-    if address == PARAMETERS:
+    if address in (PARAMETERS, FLOPS):
         # The same for every seed.
         return Cell(tuple(values[:1]), 1, states[0] if states else '')
     return Cell(tuple(values), len(members), _worst(states))
@@ -172,15 +175,23 @@ def _cell(root: Path, members: Sequence[PlannedMember], address: str) -> Cell:
 
 def _worst(states: Sequence[str]) -> str:
     order = (record.FAILED, 'undefined', record.STOPPED, record.RUNNING, record.WAITING)
-    return next((state for state in order if state in states), '')
+    return next((state for state in order if state in states), next(iter(states), ''))
 
 
-def _value(root: Path, member: PlannedMember, address: str) -> tuple[float | None, str]:
+def _value(root: Path, plan: Plan, member: PlannedMember, address: str) -> tuple[float | None, str]:
     """A number in the paper's unit (per cent), or the state of the stage that it waits for."""
     if address == PARAMETERS:
         return (member['num_params'] / 1e6 if member['num_params'] else None), ''
+    if address == FLOPS:
+        return member.get('flops'), 'unknown'
+    if address == COMPUTE_TO_REACH:
+        return compute.ratio_to_reach(root, plan, member)
     if address == AVERAGE:
-        return _average(root, member)
+        return _average(root, plan, member)
+    return _metric(root, member, address)
+
+
+def _metric(root: Path, member: PlannedMember, address: str) -> tuple[float | None, str]:
     name, _, metric = address.partition('.')
     key = f'{member["name"]}/{name}'
     state = record.read_record(root, key).state
@@ -193,7 +204,7 @@ def _value(root: Path, member: PlannedMember, address: str) -> tuple[float | Non
     return (value if metric.endswith('loss') else 100 * value), ''
 
 
-def _average(root: Path, member: PlannedMember) -> tuple[float | None, str]:
+def _average(root: Path, plan: Plan, member: PlannedMember) -> tuple[float | None, str]:
     """The mean over tasks, or the state of the first stage that is not finished."""
     means = []
     for stage in member['stages']:
@@ -201,7 +212,7 @@ def _average(root: Path, member: PlannedMember) -> tuple[float | None, str]:
         if task in (PRETRAIN, INTRINSIC):
             continue
         names = _AVERAGED.get(task, ('accuracy',))
-        values = [_value(root, member, f'{task}.{name}') for name in names]
+        values = [_value(root, plan, member, f'{task}.{name}') for name in names]
         missing = next((state for value, state in values if value is None), None)
         if missing is not None:
             return None, missing
@@ -211,7 +222,7 @@ def _average(root: Path, member: PlannedMember) -> tuple[float | None, str]:
 
 def _metrics(root: Path, key: str, name: str) -> dict[str, float]:
     if name == PRETRAIN:
-        lines = _lines(root, key)
+        lines = record.metric_lines(root, key)
         return next((line for line in reversed(lines) if line['split'] == 'validation'), {})
     content = record.read_json(root / key / 'results.json')
     # Over several seeds of one fine-tuning, the paper's median.
@@ -219,18 +230,6 @@ def _metrics(root: Path, key: str, name: str) -> dict[str, float]:
         metric: value['median'] if isinstance(value, dict) else value
         for metric, value in content.items()
     }
-
-
-def _lines(root: Path, key: str) -> list[dict[str, Any]]:
-    path = root / key / record.METRICS_FILE
-    lines = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # the last one, cut by a kill
-                break
-    return lines
 
 
 def _stage(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatus:
@@ -251,7 +250,7 @@ def _stage(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatu
 def _curves(root: Path, member: PlannedMember) -> list[Curve]:
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for stage in member['stages']:
-        for line in _lines(root, stage['key']):
+        for line in record.metric_lines(root, stage['key']):
             for metric, value in line.items():
                 is_number = isinstance(value, float) and math.isfinite(value)
                 if is_number and metric not in _NO_CURVE and not metric.endswith('threshold'):

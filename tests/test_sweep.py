@@ -344,15 +344,15 @@ def test_a_report_before_anything_ran_says_waiting(tmp_path):
 
 def test_stages_that_version_0_1_0_has_begun_are_the_same_stages(tmp_path):
     """The digests were written down with that version."""
-    sharing = make_members(read_sweep('configs/sweeps/sharing.py:mini'), {})
-    before = {'pretrain': 'c0e8853a5fb1352f', 'sst2': '117de5ddaa432d6f'}
+    sharing = make_members(read_sweep('configs/sweeps/sharing.py:base'), {})
+    before = {'pretrain': '400401e2ba58f682', 'squad1': 'ff87d4944f7fa0f1'}
     for begun in sharing[0].stages:
         if begun.name in before:
             settings = record.settings_of(begun) | {'digest': before[begun.name]}
             record.write_record(tmp_path, begun, record.Record(record.FINISHED, settings))
     record.check_same(tmp_path, sharing)
     other = make_members(
-        read_sweep('configs/sweeps/sharing.py:mini'), {'pretrain.loop.num_steps': '999'}
+        read_sweep('configs/sweeps/sharing.py:base'), {'pretrain.loop.num_steps': '9999'}
     )
     with pytest.raises(UserError, match='loop.num_steps'):
         record.check_same(tmp_path, other)

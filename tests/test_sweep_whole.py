@@ -108,7 +108,9 @@ def check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
     model = native.read(root / 'layers1/pretrain')
     stored = json.loads((root / 'layers1/intrinsic/results.json').read_text())
     assert set(stored) == {
-        f'{task}_{kind}' for task in ('mlm', 'nsp', 'sop') for kind in ('loss', 'accuracy')
+        f'{task}_{kind}'
+        for task in ('mlm', 'nsp', 'sop', 'unpaired_mlm')
+        for kind in ('loss', 'accuracy')
     }
     found = intrinsic.evaluate(model, PreparedCorpus(corpus_directory), batch_size=32)
     assert found == pytest.approx(stored, abs=1e-5)

@@ -33,7 +33,9 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
     """Loss and accuracy of masked pieces, sentence order and next sentence on held-out text.
 
     Sequences are made as in the model's own run (its defaults for a model from elsewhere); the
-    masks are those of its own sentence task.
+    masks are those of its own sentence task. `unpaired_mlm_loss` and `unpaired_mlm_accuracy` are of
+    full sequences of one segment with 15 % masked, the same text and masks for every model of one
+    corpus, length and seed: they compare runs that differ in the sentence loss or in the masks.
 
     Args:
       model: with its pretraining heads.
@@ -64,7 +66,26 @@ def evaluate(model: Pretrained, corpus: PreparedCorpus, batch_size: int = 32) ->
         settings = dataclasses.replace(own, sentence_loss=task)
         data = PretrainingData(corpus, 'validation', settings, batch_size, seed)
         metrics = {**_means(completed, data, task), **metrics}
+    unpaired = _unpaired(own)
+    if unpaired == own.held_out:
+        of_unpaired = metrics
+    else:
+        data = PretrainingData(corpus, 'validation', unpaired, batch_size, seed)
+        of_unpaired = _means(completed, data, 'none')
+    metrics |= {f'unpaired_{name}': of_unpaired[name] for name in ('mlm_loss', 'mlm_accuracy')}
     return {name: metrics[name] for name in sorted(metrics)}
+
+
+def _unpaired(own: PretrainingSettings) -> PretrainingSettings:
+    """Held-out text that does not depend on how a model was trained, its length aside."""
+    defaults = PretrainingSettings()
+    return dataclasses.replace(
+        own.held_out,
+        sentence_loss='none',
+        short_fraction=0.0,
+        masked_fraction=defaults.masked_fraction,
+        max_ngram=defaults.max_ngram,
+    )
 
 
 def report(model: Pretrained, directory: str, batch_size: int, output: Path | None) -> None:
