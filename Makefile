@@ -35,12 +35,12 @@ install: $(STAMP)  ## the exact versions of requirements.txt into .venv
 # Each wants other versions than the lock.
 .venv-beam/installed: $(STAMP)
 	$(PYTHON) -m venv .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[beam]' beartype pytest
+	.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[beam]' beartype hypothesis pytest
 	@touch $@
 
 .venv-onnx/installed: $(STAMP)
 	$(PYTHON) -m venv .venv-onnx
-	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx]' beartype onnxruntime pytest
+	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx]' beartype hypothesis onnxruntime pytest
 	@touch $@
 
 .venv-skypilot/installed:
