@@ -11,6 +11,7 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
 from albert_jax.cli.paths import local_path
+from launch import comparison
 from launch.record import FINISHED
 from launch.results import Results, Row
 from launch.results import read as read_results
@@ -20,8 +21,9 @@ Fill the table of a sweep with its results so far, beside the paper's numbers: M
 terminal, and report.md, report.csv and report.html (one file, with learning curves) in its folder.
 """
 _EPILOG = """\
-example:
+examples:
   python -m launch.report runs/sharing
+  python -m launch.report runs/sharing --compare all none    (the difference, paired by seed)
 """
 _PUBLISHED = 'published'
 
@@ -30,8 +32,15 @@ def main(arguments: Sequence[str]) -> int:
     """Writes the report in three forms."""
     parser = command.parser('launch.report', _DESCRIPTION, _EPILOG)
     parser.add_argument('workdir', type=local_path, metavar='DIR', help='--workdir of launch.sweep')
+    parser.add_argument(
+        '--compare', nargs=2, metavar='ROW', help='print the difference of two rows, seed by seed'
+    )
     flags = parser.parse_args(arguments)
     results = read_results(flags.workdir)
+    if flags.compare:
+        first, second = flags.compare
+        print(comparison.markdown(first, second, comparison.compare(flags.workdir, first, second)))
+        return 0
     texts = {
         'report.md': markdown(results),
         'report.csv': comma_separated(results),

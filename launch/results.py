@@ -53,8 +53,7 @@ class Cell:
             return self.state
         if 'FLOP' in title:
             return f'{self.mean:.2e}'
-        is_per_cent = not (title == PARAMETERS or 'loss' in title or 'compute' in title)
-        digits = 1 if is_per_cent else 2
+        digits = num_digits(title)
         shown = f'{self.mean:.{digits}f}'
         if self.spread is not None:
             shown += f' ± {self.spread:.{digits}f}'
@@ -62,6 +61,11 @@ class Cell:
             shown += ' M'
         missing = self.num_seeds - len(self.values)
         return f'{shown} ({missing} of {self.num_seeds} {self.state})' if missing else shown
+
+
+def num_digits(title: str) -> int:
+    """Decimals of a column: two of a loss or a ratio, one of a number in per cent."""
+    return 2 if title == PARAMETERS or 'loss' in title or 'compute' in title else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +128,7 @@ def read(root: Path) -> Results:
     Raises:
       UserError: if it is not the folder of a sweep, or a file in it is damaged.
     """
-    if not (root / record.PLAN_FILE).exists():
-        raise UserError(
-            f'{root} is not the folder of a sweep (there is no {record.PLAN_FILE}); give the '
-            f'--workdir of python -m launch.sweep.'
-        )
-    plan = record.read_json(root / record.PLAN_FILE)
+    plan = read_plan(root)
     try:
         return _read(root, plan)
     except (KeyError, TypeError, AttributeError) as error:
@@ -137,6 +136,20 @@ def read(root: Path) -> Results:
             f'{root} holds a file that is not what launch.sweep writes ({error!r}); start the '
             f'sweep again there.'
         ) from error
+
+
+def read_plan(root: Path) -> Plan:
+    """The plan in a sweep's folder.
+
+    Raises:
+      UserError: if it is not the folder of a sweep, or the plan is damaged.
+    """
+    if not (root / record.PLAN_FILE).exists():
+        raise UserError(
+            f'{root} is not the folder of a sweep (there is no {record.PLAN_FILE}); give the '
+            f'--workdir of python -m launch.sweep.'
+        )
+    return record.read_json(root / record.PLAN_FILE)
 
 
 def _read(root: Path, plan: Plan) -> Results:
@@ -162,11 +175,11 @@ def _cell(root: Path, plan: Plan, members: Sequence[PlannedMember], address: str
     values: list[float] = []
     states: list[str] = []
     for member in members:
-        value, state = _value(root, plan, member, address)
-        if value is None or not math.isfinite(value):
+        number, state = value(root, plan, member, address)
+        if number is None or not math.isfinite(number):
             states.append(state or 'undefined')
         else:
-            values.append(value)
+            values.append(number)
     if address in (PARAMETERS, FLOPS):
         # The same for every seed.
         return Cell(tuple(values[:1]), 1, states[0] if states else '')
@@ -178,8 +191,15 @@ def _worst(states: Sequence[str]) -> str:
     return next((state for state in order if state in states), next(iter(states), ''))
 
 
-def _value(root: Path, plan: Plan, member: PlannedMember, address: str) -> tuple[float | None, str]:
-    """A number in the paper's unit (per cent), or the state of the stage that it waits for."""
+def value(root: Path, plan: Plan, member: PlannedMember, address: str) -> tuple[float | None, str]:
+    """A number in the paper's unit (per cent), or the state of the stage that it waits for.
+
+    Args:
+      root: folder of the sweep.
+      plan: of the sweep.
+      member: of it.
+      address: of the column.
+    """
     if address == PARAMETERS:
         return (member['num_params'] / 1e6 if member['num_params'] else None), ''
     if address == FLOPS:
@@ -212,7 +232,7 @@ def _average(root: Path, plan: Plan, member: PlannedMember) -> tuple[float | Non
         if task in (PRETRAIN, INTRINSIC):
             continue
         names = _AVERAGED.get(task, ('accuracy',))
-        values = [_value(root, plan, member, f'{task}.{name}') for name in names]
+        values = [value(root, plan, member, f'{task}.{name}') for name in names]
         missing = next((state for value, state in values if value is None), None)
         if missing is not None:
             return None, missing
