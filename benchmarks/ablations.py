@@ -4,7 +4,8 @@
         runs/sentence_loss runs/sharing runs/embedding runs/depth
 
 A row for each folder of launch.sweep: training loss of masked-LM by step, our held-out accuracy of
-masked-LM and of sentence order, and what the paper reports for the same members.
+masked-LM and of sentence order with their standard deviation over seeds, and what the paper reports
+for the same members.
 """
 
 import argparse
@@ -42,13 +43,16 @@ def main() -> None:
         _curves(row[0], swept)
         rows = [each for each in swept.rows if each.cells]
         titles = [title for title in _OURS if title in swept.titles]
-        ours = {title: [each.cells[title].mean for each in rows] for title in titles}
+        ours = {
+            title: [(each.cells[title].mean, each.cells[title].spread or 0.0) for each in rows]
+            for title in titles
+        }
         _values(row[1], [each.name for each in rows], ours, 'here')
         # Where the paper's members are others (other sizes of E), all of its own.
         published_rows = [each for each in swept.rows if each.published]
         like = [each for each in published_rows if each.cells] or published_rows
         titles = [title for title in swept.published_titles if title in ('Avg', *_OURS)]
-        published = {t: [each.published.get(t, math.nan) for each in like] for t in titles}
+        published = {t: [(each.published.get(t, math.nan), 0.0) for each in like] for t in titles}
         _values(row[2], [each.name for each in like], published, 'published')
     figure.savefig(flags.output)
     print(f'Wrote {flags.output}.')
@@ -59,16 +63,27 @@ def _curves(axis, swept: results.Results) -> None:
         if (curve.stage, curve.split, curve.metric) == ('pretrain', 'train', 'mlm_loss'):
             # What all members fall from at first would flatten the rest.
             points = [point for point in curve.points if point[0] >= 200]
+            if not points:
+                continue
             axis.plot([p[0] for p in points], [p[1] for p in points], label=curve.member, lw=1)
     axis.set_title(f'{swept.title}: training loss', fontsize=9)
     axis.set_xlabel('step', fontsize=8)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    if axis.get_lines():
+        axis.legend(fontsize=7)
 
 
-def _values(axis, names: list[str], columns: dict[str, list[float]], where: str) -> None:
-    for title, values in columns.items():
-        axis.plot(names, values, marker='o', linewidth=1, label=title)
+def _values(
+    axis, names: list[str], columns: dict[str, list[tuple[float, float]]], where: str
+) -> None:
+    """A mark for each name and column, with its standard deviation over seeds."""
+    for number, (title, values) in enumerate(columns.items()):
+        # Members have no order, so no line joins them; columns stand side by side.
+        left = 0.15 * (number - (len(columns) - 1) / 2)
+        places = [place + left for place in range(len(names))]
+        means, spreads = ([value[k] for value in values] for k in (0, 1))
+        axis.errorbar(places, means, spreads, fmt='o', markersize=4, capsize=3, label=title)
+    axis.set_xticks(range(len(names)), names)
     axis.set_title(f'{where}, per cent', fontsize=9)
     axis.tick_params(axis='x', labelsize=8, rotation=30 if len(names) > 5 else 0)
     axis.grid(alpha=0.3)

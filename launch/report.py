@@ -176,7 +176,15 @@ def _stages(results: Results) -> str:
             f'<td class="text {state}">{state}</td><td>{step}</td><td>{minutes:.1f} min</td>'
             f'<td class="text">{message}{more}</td></tr>'
         )
-    names = ''.join(f'<th>{name}</th>' for name in ('member', 'run', 'state', 'step', 'time', ''))
+    columns = (
+        ('member', 'text'),
+        ('run', 'text'),
+        ('state', 'text'),
+        ('step', ''),
+        ('time', ''),
+        ('', 'text'),
+    )
+    names = ''.join(f'<th{_class(kind)}>{name}</th>' for name, kind in columns)
     return f'<table><tr>{names}</tr>{"".join(rows)}</table>'
 
 

@@ -324,6 +324,13 @@ def test_a_browser_draws_the_page(tmp_path):
         "s.dispatchEvent(new PointerEvent('pointermove', at))"
     )
     assert 'step 5: 6.6' in dom(hover)
+    # Runs with one point have no curve, and the page says so in its place.
+    for metrics in tmp_path.rglob('metrics.jsonl'):
+        metrics.write_text(metrics.read_text().splitlines()[0] + '\n')
+    report.main([str(tmp_path)])
+    short = dom('')
+    assert 'class="curve"' not in short and 'No run has a metric at two steps yet' in short
+    assert '<div class="legend" id="legend" hidden="">' in short
 
 
 def test_a_report_before_anything_ran_says_waiting(tmp_path):
