@@ -286,5 +286,5 @@ def test_a_report_shows_what_has_no_value_as_undefined(value, tmp_path):
     record.write_json(folder / record.STAGE_FILE, {'state': record.FINISHED, 'settings': {}})
     (folder / 'results.json').write_text(f'{{"step": 3, "pearson": {value}, "spearman": 0.5}}')
     members = [{'name': 'm', 'row': 'm', 'num_params': 3, 'fields': {}, 'stages': []}]
-    assert results._cell(tmp_path, members, 'stsb.pearson').text('x') == 'undefined'
-    assert results._cell(tmp_path, members, 'stsb.spearman').text('x') == '50.0'
+    assert results._cell(tmp_path, {}, members, 'stsb.pearson').text('x') == 'undefined'
+    assert results._cell(tmp_path, {}, members, 'stsb.spearman').text('x') == '50.0'

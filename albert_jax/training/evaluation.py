@@ -17,18 +17,31 @@ def make_evaluate(
     placement: Placement,
     frozen: Mapping[str, PyTree],
     was_signalled: Callable[[], bool],
+    show: Callable[[int, int], None],
 ) -> Callable[[PyTree], dict[str, float] | None]:
     """The job's evaluation of sharded parameters: means, or None if a signal came first.
 
     A preemption does not wait for minutes. Where several processes evaluate together none may stop
     alone, so that there it runs to its end.
+
+    Args:
+      job: whose evaluation it is.
+      placement: of its parameters and batches.
+      frozen: weights beside the parameters.
+      was_signalled: whether this process is to stop.
+      show: told the batches that are done, and how many there are; 0 where that is not known.
     """
     mesh = placement.mesh
     replicate = replicator(mesh)
     is_stopped = (lambda: False) if distributed.is_multiprocess() else was_signalled
     evaluation = job.evaluation
     if not isinstance(evaluation, HeldOutBatches):
-        return lambda params: evaluation(replicate(params), mesh, is_stopped)
+
+        def evaluate_task(params: PyTree) -> dict[str, float] | None:
+            show(0, 0)
+            return evaluation(replicate(params), mesh, is_stopped)
+
+        return evaluate_task
 
     eval_step = make_eval_step(job.objective, mesh)
     full_frozen = replicate(dict(frozen))
@@ -39,6 +52,7 @@ def make_evaluate(
         for number in range(evaluation.num_batches):
             if is_stopped():
                 return None
+            show(number, evaluation.num_batches)
             batch = put_batch(mesh, evaluation.batch(number, placement.rows))
             sums = eval_step(full_params, batch)
             total = sums if total is None else add(total, sums)

@@ -1,5 +1,6 @@
 """The loop. Pretraining, fine-tuning and distillation run through here."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,8 +78,8 @@ def train(
         is_finished = first_step >= settings.num_steps and not lacks_evaluation
         if is_finished or history.is_stale:
             return Outcome(first_step, None, None)
-        if first_step and distributed.is_main():
-            print(f'Resuming from step {first_step} of {settings.num_steps}.')
+        if distributed.is_main():
+            _print_plan(job, settings, workdir, placement, first_step)
         run = _Run(job, settings, workdir, placement, checkpoints, history, first_step)
         return run(state, lacks_evaluation, num_profiled)
 
@@ -88,6 +89,24 @@ def _first_state(job: TrainingJob, placement: Placement) -> TrainState:
     if job.start_checkpoint is not None:
         return read_state(job.start_checkpoint, placement.abstract_state)
     return placement.make_state(job.start_params)
+
+
+def _print_plan(
+    job: TrainingJob, settings: LoopSettings, workdir: Path, placement: Placement, first_step: int
+) -> None:
+    """What is trained, on what, for how long, and where it is written."""
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(placement.abstract_state.params))
+    devices, num_steps = placement.mesh.devices.flat, settings.num_steps
+    kinds = ', '.join(sorted({device.device_kind for device in devices}))
+    length = job.work(num_steps - 1).num_tokens
+    print(
+        f'Training {num_params / 1e6:,.2f} M parameters on {placement.mesh.size} × {kinds}: '
+        f'{num_steps:,} steps of {settings.batch_size:,} × {length} tokens. Checkpoints and '
+        f'metrics go to {workdir}.',
+        flush=True,
+    )
+    if first_step:
+        print(f'Resuming from step {first_step} of {num_steps}.', flush=True)
 
 
 def _check_best_metric(job: TrainingJob, abstract_state: TrainState) -> None:
@@ -141,7 +160,6 @@ class _Run:
         frozen = dict(job.frozen)
         frozen = jax.jit(lambda tree: tree, out_shardings=shardings(frozen, placement.mesh))(frozen)
         self._train_step = self._make_step(frozen)
-        self._evaluate = make_evaluate(job, placement, frozen, lambda: self._stop.is_set)
         self._telemetry = Telemetry(
             workdir,
             first_step,
@@ -149,6 +167,9 @@ class _Run:
             settings.batch_size,
             job.work,
             placement.mesh.size,
+        )
+        self._evaluate = make_evaluate(
+            job, placement, frozen, lambda: self._stop.is_set, self._telemetry.evaluating
         )
 
     def _make_step(self, frozen: Mapping[str, PyTree]) -> TrainStep:
@@ -211,12 +232,14 @@ class _Run:
             is_told = np.full(len(self._placement.rows), self._stop.is_set, np.int32)
             batch = {**batch, IS_STOPPING: is_told}
         # What the host sends without being asked would make the device wait for it.
+        is_first = self._step == self._first_step
         with (
+            self._telemetry.compiling() if is_first else contextlib.nullcontext(),
             jax.profiler.StepTraceAnnotation('train', step_num=self._step),
             jax.transfer_guard('disallow'),
         ):
             state, status = self._train_step(state, put_batch(self._placement.mesh, batch))
-        if self._step == self._first_step:
+        if is_first:
             # Speed is measured without the compilation.
             self._telemetry.start_clock(self._step + 1)
         self._read_status()

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Self
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from tensorboardX import SummaryWriter
 
 from albert_jax.cli.errors import UserError, reason
@@ -81,19 +82,21 @@ class Telemetry:
             )
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {reason(error)}.') from error
+        # At most 80 columns wide: the rest of the metrics is in the log.
         self._progress = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn('{task.completed:.0f}/{task.total:.0f}'),
+            TextColumn('step {task.completed:.0f}/{task.total:.0f}'),
+            BarColumn(bar_width=6),
+            TextColumn('ETA'),
             TimeRemainingColumn(),
-            TextColumn('{task.fields[text]}'),
+            TextColumn('{task.fields[text]}', table_column=Column(no_wrap=True)),
             console=self._console,
             disable=not (self._console.is_terminal and self._is_main),
         )
         self._task = self._progress.add_task(
             'training', total=num_steps, completed=first_step, text=''
         )
+        # Of the last line of training metrics, to be shown again after another phase.
+        self._text = ''
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -122,8 +125,38 @@ class Telemetry:
 
     def say(self, text: str) -> None:
         """Prints a line, once for all processes."""
-        if self._is_main:
+        if not self._is_main:
+            return
+        if self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False)
+        else:
             print(text, flush=True)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Says that the step is compiled inside, and how long it took."""
+        self.say(
+            'Compiling the training step: usually seconds for a small model and a minute or two '
+            'for a large one …'
+        )
+        self._show_phase('compiling')
+        before = time.monotonic()
+        yield
+        self._show_phase('')
+        self.say(f'Compiled in {time.monotonic() - before:.0f} s.')
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows how far an evaluation is.
+
+        Args:
+          done: batches.
+          total: batches; 0 where it is not known.
+        """
+        self._show_phase(f'evaluating {done}/{total}' if total else 'evaluating')
+
+    def _show_phase(self, phase: str) -> None:
+        """Shows what is done in place of training; '' for training again."""
+        self._progress.update(self._task, text=phase or self._text)
 
     def step_done(self, step: int) -> None:
         """Moves the bar."""
@@ -191,9 +224,11 @@ class Telemetry:
             text += f'  {speed["sequences_per_second"]:.4g} sequences/s'
         if self._console.is_terminal:
             if split == 'validation':
-                self._console.print(f'step {step}, held out: {text}')
+                self._console.print(f'step {step}, held out: {text}', highlight=False)
+                self._show_phase('')
             else:
-                self._progress.update(self._task, completed=step, text=text)
+                self._text = _short_text(metrics, speed['sequences_per_second'])
+                self._progress.update(self._task, completed=step, text=self._text)
             return
         if split == 'validation':
             print(f'step {step}, held out: {text}', flush=True)
@@ -205,6 +240,18 @@ class Telemetry:
         elapsed = time.monotonic() - self._started
         seconds = int(elapsed / max(done, 1) * (self._num_steps - step))
         return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+
+def _short_text(metrics: Mapping[str, float | None], speed: float) -> str:
+    """Loss, the first accuracy and the speed, in some forty columns."""
+    parts = [f'loss {_number(metrics["loss"])}']
+    accuracy = next((name for name in metrics if name.endswith('accuracy')), None)
+    if accuracy is not None and metrics[accuracy] is not None:
+        parts.append(f'accuracy {metrics[accuracy]:.1%}')
+    if metrics.get('skipped_steps'):
+        parts.append(f'skipped {metrics["skipped_steps"]:.0f}')
+    digits = 0 if speed >= 100 else 1
+    return '  '.join([*parts, f'{speed:,.{digits}f} seq/s'])
 
 
 def _number(value: float | None) -> str:
