@@ -11,7 +11,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.distillation.losses import DistillationLoss
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.portable import portable
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import init_params
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.model.heads.classification import SequenceClassification
@@ -95,7 +95,7 @@ def test_what_the_encoder_is_asked_to_show(kind):
     assert plain.hidden_states is None and plain.attention_probs is None
     inputs = (batch[name] for name in ('input_ids', 'attention_mask', 'token_type_ids'))
     all_params = init_params(CONFIG, KEY) | {n: params[n] for n in params if n != 'head'}
-    output = PretrainingModel(CONFIG).apply({'params': all_params}, *inputs, return_attentions=True)
+    output = tiny.outputs(CONFIG, all_params, *inputs, return_attentions=True)
     np.testing.assert_allclose(
         shown.hidden_states.astype(jnp.float32), output.hidden_states, atol=1e-6
     )

@@ -11,7 +11,7 @@ import numpy as np
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
-from albert_jax.model.albert import init_params
+from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.pretraining import job as pretraining
@@ -74,6 +74,14 @@ def write(model: Pretrained, folder: Path) -> Path:
     folder.mkdir()
     native.write(model, folder)
     return folder
+
+
+def outputs(config: AlbertConfig, params: Any, *inputs: Any, **options: Any) -> Any:
+    """What the pretraining model gives: one program, where op by op would compile a hundred."""
+    model = PretrainingModel(config)
+    return jax.jit(lambda params, inputs: model.apply({'params': params}, *inputs, **options))(
+        params, inputs
+    )
 
 
 # Batches.
