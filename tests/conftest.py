@@ -33,7 +33,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.pytest_cache' / 'jax')
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
+# Small ones too: operations outside jit are a program each, and the same in each process.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 from jaxtyping import install_import_hook
 
@@ -88,12 +89,12 @@ def documents() -> list[str]:
     return [' \n'.join(topics[name].split('\n\n')) for name in sorted(topics)]
 
 
-def notebook_cells(name: str) -> list[str]:
-    """The code cells of a notebook, which is short and holds no outputs."""
+def notebook_cells(name: str, has_outputs: bool = False) -> list[str]:
+    """The code cells of a notebook, which is short and holds no outputs, or is saved with them."""
     content = json.loads((ROOT / 'notebooks' / name).read_text())
     assert content['nbformat'] == 4
     assert len(content['cells']) <= 14
-    assert not any(cell.get('outputs') for cell in content['cells'])
+    assert any(cell.get('outputs') for cell in content['cells']) == has_outputs
     return [''.join(cell['source']) for cell in content['cells'] if cell['cell_type'] == 'code']
 
 
@@ -158,7 +159,7 @@ def finetuned(checkpoint: Path, mood_files: Path, tmp_path_factory: pytest.TempP
     from tests import tiny
 
     workdir = tmp_path_factory.mktemp('finetuned')
-    flags = tiny.finetune_flags(checkpoint, mood_files, workdir / 'cache')
+    flags = tiny.finetune_flags(checkpoint, mood_files, workdir / 'cache', tiny.TWO_LENGTHS)
     assert finetune.main([*flags, f'--workdir={workdir}']) == 0
     return workdir
 
@@ -180,7 +181,7 @@ def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     log = tmp_path_factory.mktemp('log') / 'serve.log'
     started = Server(checkpoints, log, ['mood', 'base'], '--max_length=32', '--timeout=5')
-    eventually(started.is_ready, 240)
+    eventually(started.is_ready, 600)
     yield started
     started.process.kill()
     started.process.wait()

@@ -14,7 +14,6 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.metadata import CheckpointMetadata
-from albert_jax.model.albert import init_params
 from albert_jax.model.losses import Sum
 from albert_jax.training.checkpoint import Checkpoints
 from albert_jax.training.step import TrainState
@@ -34,7 +33,7 @@ def about(vocabulary) -> CheckpointMetadata:
 
 
 def make_state(seed: int) -> TrainState:
-    params = init_params(CONFIG, jax.random.key(seed))
+    params = tiny.random_params(CONFIG, seed)
     zero = jnp.zeros([], jnp.int32)
     moments = (jax.tree.map(lambda x: x * 0.5, params), {'count': zero + seed})
     metric_sums = {'loss': Sum(jnp.float32(seed), jnp.float32(2))}

@@ -1,6 +1,5 @@
 """The commands as a person meets them: help, answers, and one sentence for a mistake."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -8,7 +7,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, xla_flags
+from albert_jax.cli.command import read_config
+from tests.commands import refused, run
+from tests.conftest import ROOT
 
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
@@ -17,37 +18,31 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {'XLA_FLAGS': xla_flags(1), 'COLUMNS': '100'}
-    return subprocess.run(
-        [sys.executable, '-m', *arguments],
-        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False, **options,
-    )  # fmt: skip
-
-
-def refused(*arguments: str, **options) -> str:
-    """The one sentence of a command that must not do its work."""
-    result = run(*arguments, **options)
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert 'Traceback' not in result.stderr
-    return result.stderr
-
-
 @pytest.fixture(scope='module')
-def trained(corpus_directory, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp('trained')
-    result = run('albert_jax.pretrain', *pretrain_flags(corpus_directory, workdir))
-    assert result.returncode == 0, result.stderr
-    return workdir
+def trained(text_file, tmp_path_factory):
+    """The run of the README's walk through one's own text: as written, on a small text."""
+    folder = tmp_path_factory.mktemp('walk')
+    for command in walk('prepare', 'pretrain'):
+        command = command.replace('runs/mine', f'{folder}/mine')
+        command = command.replace('jsonl:mine/*.jsonl', f'jsonl:{text_file}')
+        command = command.replace('vocab_size=8000', 'vocab_size=1000')
+        _, _, module, *arguments = shlex.split(command.replace('=2000', '=6'))
+        result = run(module, *arguments, *(SMALL if module == 'albert_jax.pretrain' else ()))
+        assert result.returncode == 0, command + result.stderr
+    return folder / 'mine'
+
+
+SMALL = (
+    '--config.model.hidden_size=16', '--config.model.num_hidden_layers=1',
+    '--config.optimizer.warmup_steps=2', '--config.loop.batch_size=16',
+    '--config.loop.num_eval_batches=1', '--config.loop.num_devices=1',
+)  # fmt: skip
 
 
 def pretrain_flags(corpus, workdir) -> list[str]:
     return [
         '--config=configs/pretrain.py:tiny', f'--workdir={workdir}', f'--config.data.path={corpus}',
-        '--config.model.vocab_size=1000', '--config.model.hidden_size=16',
-        '--config.model.num_hidden_layers=1', '--config.pretraining.sequence_length=32',
-        '--config.optimizer.warmup_steps=2', '--config.loop.num_steps=6',
-        '--config.loop.batch_size=16', '--config.loop.num_eval_batches=1',
+        '--config.model.vocab_size=1000', *SMALL,
     ]  # fmt: skip
 
 
@@ -120,10 +115,18 @@ def test_fill_mask_gives_probabilities_of_the_model(trained):
 
 
 def test_curve_draws_a_picture(trained, tmp_path):
-    result = run('albert_jax.curve', f'--output={tmp_path}/curve.png', str(trained))
+    """And in processes of their own, an answer and a refusal."""
+
+    def curve(*arguments):
+        command = [sys.executable, '-m', 'albert_jax.curve', *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    result = curve(f'--output={tmp_path}/curve.png', str(trained))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'curve.png').read_bytes().startswith(b'\x89PNG')
-    assert 'is not a run' in refused('albert_jax.curve', '--output=x.png', str(tmp_path))
+    result = curve('--output=x.png', str(tmp_path))
+    assert result.returncode == 2
+    assert 'is not a run' in result.stderr and 'Traceback' not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -234,8 +237,8 @@ def test_fill_mask_refuses_in_one_sentence(arguments, message):
 
 
 def test_fill_mask_refuses_too_long_a_text(trained):
-    error = refused('albert_jax.fill_mask', f'--checkpoint={trained}', 'word ' * 100 + '[MASK]')
-    assert 'the model has 64 positions: shorten it' in error
+    error = refused('albert_jax.fill_mask', f'--checkpoint={trained}', 'word ' * 150 + '[MASK]')
+    assert 'the model has 128 positions: shorten it' in error
 
 
 # The README.
@@ -265,7 +268,7 @@ def test_every_command_of_the_readme_is_real():
             for flag in re.findall(r'(--[a-z_]+)[= ]', command):
                 assert flag in known, command
             for name in re.findall(r'--config=(\S+)', command):
-                run_config(name, re.findall(r'--config\.\S+', command))
+                read_config(name, re.findall(r'--config\.\S+', command))
             num_checked += 1
     assert num_checked >= 6
 
@@ -287,47 +290,35 @@ def check_launch(module: str, command: str) -> None:
     assert shown in result.stdout
 
 
-def run_config(name: str, overrides: list[str]) -> None:
-    from albert_jax.cli.command import read_config
-
-    read_config(name, overrides)
-
-
-def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
+def test_a_config_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [path for path in sys.path if path not in ('', str(ROOT))])
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'configs']:
+        monkeypatch.delitem(sys.modules, name)
     for name in ('finetune.py:sst2', 'distill.py:sst2+small', 'distill.py:mini@64'):
-        command = 'finetune' if name.startswith('finetune') else 'distill'
-        result = subprocess.run(
-            [sys.executable, '-m', f'albert_jax.{command}', f'--config={ROOT}/configs/{name}',
-             f'--workdir={tmp_path}/run'],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        # The next thing that is missing, and not a module.
-        wanted = 'nothing to train on' if name.startswith('finetune') else 'teacher is empty'
-        assert wanted in result.stderr, result.stderr
-        assert result.returncode == 2 and result.stderr.count('\n') == 1
+        assert read_config(f'{ROOT}/configs/{name}', [])
 
 
-def test_the_readmes_commands_run_one_after_the_other(text_file, tmp_path):
-    """The walk through one's own text, as written, on a small text."""
+def walk(*names: str) -> list[str]:
+    """Those of the README's commands on one's own text."""
     commands = [c for c in readme_commands() if 'runs/mine' in c]
     assert [c.split()[2].split('.')[1] for c in commands] == [
         'prepare', 'pretrain', 'fill_mask', 'curve', 'convert', 'explain',
     ]  # fmt: skip
-    for command in commands:
-        command = command.replace('runs/mine', f'{tmp_path}/mine')
-        command = command.replace('--output=inside', f'--output={tmp_path}/inside')
-        command = command.replace('jsonl:mine/*.jsonl', f'jsonl:{text_file}')
-        if 'albert_jax.prepare' in command:
-            command = command.replace('--vocab_size=8000', '--vocab_size=1000')
-        if 'albert_jax.pretrain' in command:
-            command = re.sub(r'num_steps=\d+', 'num_steps=4', command)
-            command = re.sub(r'vocab_size=\d+', 'vocab_size=1000', command)
-            command += ' --config.optimizer.warmup_steps=2 --config.loop.num_eval_batches=1'
-        result = subprocess.run(
-            command.replace('python', sys.executable, 1), shell=True, cwd=ROOT,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    return [c for c in commands if c.split()[2].split('.')[1] in names]
+
+
+def test_the_readmes_commands_run_one_after_the_other(trained, tmp_path):
+    """After the first two, whose run this is."""
+    for command in walk('fill_mask', 'curve', 'convert', 'explain'):
+        command = command.replace('runs/mine-', f'{tmp_path}/mine-')
+        command = command.replace('runs/mine', str(trained))
+        _, _, module, *arguments = shlex.split(command)
+        result = run(module, *arguments)
         assert result.returncode == 0, command + result.stderr
+    assert (tmp_path / 'mine-hf' / 'config.json').exists()
+    for picture in ('curve.png', 'explained.png'):
+        assert (trained / picture).read_bytes().startswith(b'\x89PNG')
 
 
 def test_the_readmes_python_example_runs(trained):

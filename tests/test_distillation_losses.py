@@ -17,7 +17,7 @@ from albert_jax.distillation.losses import (
     principal_components,
     relation_loss,
 )
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import init_params
 from albert_jax.model.heads import HEADS
 from albert_jax.model.losses import soft_target_loss
 from albert_jax.model.rope import rotate
@@ -134,10 +134,8 @@ def test_relation_loss_is_minilms():
 def test_queries_and_keys_give_the_models_attention(changes):
     config = dataclasses.replace(STUDENT, **changes)
     params, batch = tiny.random_params(config), next(tiny.pretraining_batches(size=3))
-    output = PretrainingModel(config).apply(
-        {'params': params}, batch['input_ids'], batch['attention_mask'], batch['token_type_ids'],
-        return_attentions=True,
-    )  # fmt: skip
+    inputs = (batch[name] for name in ('input_ids', 'attention_mask', 'token_type_ids'))
+    output = tiny.outputs(config, params, *inputs, return_attentions=True)
     for layer in range(2):
         query, key, _ = attention_vectors(config, params, output.hidden_states[layer], layer)
         if config.position_encoding == 'rope':
@@ -201,9 +199,10 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(changes):
     objective = pretraining(config, auxiliary=loss)
     batch = jax.tree.map(jnp.asarray, next(tiny.pretraining_batches(size=4)))
     given = {**params, **scaffold, 'teacher': params}
-    sums = objective.sums(given, batch, None)
+    compiled = jax.jit(objective.sums)
+    sums = compiled(given, batch, None)
     for name in ('soft_loss', 'hidden_loss', 'relation_loss'):
         assert abs(float(sums[name].sum)) < 1e-4
     other = {**given, 'teacher': tiny.random_params(config, 1, scale=1.0)}
-    sums = objective.sums(other, batch, None)
+    sums = compiled(other, batch, None)
     assert min(float(sums[name].sum) for name in loss.loss_weights) > 0.01

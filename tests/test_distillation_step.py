@@ -12,7 +12,7 @@ from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.distillation.losses import DistillationLoss, principal_components
 from albert_jax.distillation.teacher import distillation_on_task, distillation_on_text
 from albert_jax.interop.native import Pretrained
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import init_params
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.model.losses import soft_target_loss
 from albert_jax.runs.distillation import DistillationSettings
@@ -88,8 +88,7 @@ def test_the_teachers_own_tokens():
     batch |= {'weights': np.ones(4, np.float32), 'labels': np.zeros(4, np.int32)}
     own = dict(input_ids=RNG.integers(0, 90, (4, 7)), attention_mask=np.ones((4, 7), int))
     own['token_type_ids'] = np.zeros((4, 7), int)
-    model = PretrainingModel(other)
-    pooled = model.apply({'params': params}, *own.values(), method='encode').pooled_output
+    pooled = tiny.outputs(other, params, *own.values(), method='encode').pooled_output
 
     kernel, bias = (np.asarray(params['head'][name]) for name in ('kernel', 'bias'))
     logits = (np.asarray(pooled) @ kernel + bias)[:, [2, 0, 1]]

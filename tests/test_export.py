@@ -1,10 +1,10 @@
 """Exported models give our numbers in a process that cannot import the package."""
 
 import dataclasses
-import functools
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,23 +106,27 @@ def batch(encoder: Pretrained, kind: str | None, rows: int, length: int) -> dict
 
 def ours(model: Pretrained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """By the model as it is fine-tuned and asked, with whatever kernels this machine has."""
-    albert = PretrainingModel(model.config)
-    arrays = [inputs[n] for n in ('input_ids', 'attention_mask', 'token_type_ids')]
+    names = ('input_ids', 'attention_mask', 'token_type_ids')
     if model.head is None:
-        output = jax.jit(albert.apply)({'params': model.params}, *arrays)
+        output = tiny.outputs(model.config, model.params, *(inputs[n] for n in names))
         names = ('last_hidden_state', 'pooled_output', 'mlm_logits', 'sop_logits')
         return {name: np.asarray(getattr(output, name)) for name in names}
-    flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
-    encode = jax.jit(functools.partial(albert.apply, method=PretrainingModel.encode))
-    encoded = encode({'params': model.params}, *flat)
-    extra = {'labels': jnp.zeros(len(arrays[0]), jnp.int32)}
-    if 'can_answer' in inputs:
-        extra['can_answer'] = jnp.asarray(inputs['can_answer'])
-    hidden = encoded.last_hidden_state.astype(jnp.float32)
-    found = HEADS[model.head.kind].apply(
-        model.params['head'], hidden, encoded.pooled_output, extra, lambda x: x, False
-    )
-    return {name: np.asarray(value) for name, value in found.items()}
+
+    @jax.jit
+    def asked(params, inputs):
+        flat = [inputs[name].reshape(-1, inputs[name].shape[-1]) for name in names]
+        albert = PretrainingModel(model.config)
+        encoded: Any = albert.apply({'params': params}, *flat, method=PretrainingModel.encode)
+        extra = {'labels': jnp.zeros(len(inputs['input_ids']), jnp.int32)}
+        if 'can_answer' in inputs:
+            extra['can_answer'] = inputs['can_answer']
+        hidden = encoded.last_hidden_state.astype(jnp.float32)
+        definition = HEADS[model.head.kind]
+        return definition.apply(
+            params['head'], hidden, encoded.pooled_output, extra, lambda x: x, False
+        )
+
+    return {name: np.asarray(value) for name, value in asked(model.params, inputs).items()}
 
 
 def check(encoder, form, kinds, tmp_path):

@@ -16,7 +16,7 @@ from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.prediction import Predictor
 from tests.conftest import ROOT
-from tests.tiny import CLASSES, NEGATIVE, POSITIVE, finetune_flags
+from tests.tiny import CLASSES, NEGATIVE, POSITIVE, TWO_LENGTHS, finetune_flags
 
 
 def test_a_run_learns_keeps_the_best_and_writes_predictions(finetuned, mood_files):
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(finetuned, checkpoint, mood
 
     original = Batches.batch
     arguments = [
-        *finetune_flags(checkpoint, mood_files, tmp_path / 'cache'),
+        *finetune_flags(checkpoint, mood_files, tmp_path / 'cache', TWO_LENGTHS),
         f'--workdir={tmp_path}',
     ]
 
@@ -264,7 +264,7 @@ def test_every_kind_of_head_from_training_to_hugging_face(
     (tmp_path / 'data').mkdir()
     line = kind_files(kind, tmp_path / 'data')
     arguments = finetune_flags(
-        checkpoint, tmp_path / 'data', tmp_path / 'cache', '--config.loop.num_steps=8',
+        checkpoint, tmp_path / 'data', tmp_path / 'cache', TWO_LENGTHS, '--config.loop.num_steps=8',
         '--config.loop.eval_every=8', '--config.loop.checkpoint_every=8',
         '--config.loop.batch_size=4', task=kind,
     )  # fmt: skip
@@ -310,7 +310,7 @@ def test_a_run_that_was_cut_in_its_last_evaluation_still_gets_it(
         return original(self, *args)
 
     arguments = [
-        *finetune_flags(checkpoint, mood_files, tmp_path / 'cache'),
+        *finetune_flags(checkpoint, mood_files, tmp_path / 'cache', TWO_LENGTHS),
         f'--workdir={tmp_path}',
     ]
     with pytest.MonkeyPatch.context() as patch:

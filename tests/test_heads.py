@@ -11,7 +11,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.distillation.losses import DistillationLoss
 from albert_jax.interop.native import Pretrained
 from albert_jax.interop.portable import portable
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import init_params
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.model.heads.classification import SequenceClassification
@@ -28,6 +28,7 @@ from tests import tiny
 CONFIG = tiny.config(vocab_size=50, max_position_embeddings=16)
 ROWS, LENGTH = 4, 12
 KEY = jax.random.key(0)
+ENCODER = ('embeddings', 'encoder', 'pooler')
 
 
 def head_of(kind):
@@ -35,11 +36,8 @@ def head_of(kind):
 
 
 def params_of(head, config=CONFIG):
-    encoder = init_params(config, jax.random.key(1))
-    encoder_parts = {part: encoder[part] for part in ('embeddings', 'encoder', 'pooler')}
-    params = encoder_parts | {'head': head.init(config, jax.random.key(2))}
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(x + rng.normal(0, 0.1, x.shape), x.dtype), params)
+    shapes = jax.eval_shape(lambda: init_params(config, KEY) | {'head': head.init(config, KEY)})
+    return tiny.random_tree({part: shapes[part] for part in (*ENCODER, 'head')})
 
 
 def batch_of(head):
@@ -70,15 +68,17 @@ def batch_of(head):
 def test_losses_have_the_weight_that_was_announced(kind):
     head = head_of(kind)
     params, batch = params_of(head), batch_of(head)
-    logits = FinetunedModel(CONFIG, head)(params, batch, is_training=True).logits
-    other = FinetunedModel(CONFIG, head)(
-        jax.tree.map(lambda x: 1.5 * x, params), batch, is_training=True
-    ).logits
-    loss = head.definition.loss(logits, batch)
-    weight = float(head.definition.loss_weight(batch))
+
+    @jax.jit
+    def losses(params, others, batch):
+        model, definition = FinetunedModel(CONFIG, head), head.definition
+        logits, other = (model(x, batch, is_training=True).logits for x in (params, others))
+        soft = (definition.soft_target_loss(logits, x, batch, 2.0) for x in (logits, other))
+        return definition.loss_weight(batch), definition.loss(logits, batch), *soft
+
+    weight, loss, same, soft = losses(params, jax.tree.map(lambda x: 1.5 * x, params), batch)
+    weight = float(weight)
     assert float(loss.weight) == weight > 0 and float(loss.sum) > 0
-    same = head.definition.soft_target_loss(logits, logits, batch, 2.0)
-    soft = head.definition.soft_target_loss(logits, other, batch, 2.0)
     assert float(same.weight) == float(soft.weight) == weight
     np.testing.assert_allclose(same.sum, 0, atol=1e-6)
     assert float(soft.sum) > 1e-4
@@ -90,12 +90,14 @@ def test_what_the_encoder_is_asked_to_show(kind):
     head = head_of(kind)
     params, batch = params_of(head), batch_of(head)
     model = FinetunedModel(CONFIG, head)
-    plain = model(params, batch)
-    shown = model(params, batch, return_hidden_states=True, return_attentions=True)
+    plain = jax.jit(model)(params, batch)
+    shown = jax.jit(
+        lambda *given: model(*given, return_hidden_states=True, return_attentions=True)
+    )(params, batch)
     assert plain.hidden_states is None and plain.attention_probs is None
     inputs = (batch[name] for name in ('input_ids', 'attention_mask', 'token_type_ids'))
-    all_params = init_params(CONFIG, KEY) | {n: params[n] for n in params if n != 'head'}
-    output = PretrainingModel(CONFIG).apply({'params': all_params}, *inputs, return_attentions=True)
+    all_params = tiny.random_params(CONFIG) | {part: params[part] for part in ENCODER}
+    output = tiny.outputs(CONFIG, all_params, *inputs, return_attentions=True)
     np.testing.assert_allclose(
         shown.hidden_states.astype(jnp.float32), output.hidden_states, atol=1e-6
     )
@@ -138,7 +140,9 @@ def test_several_labels_against_an_adversary():
         fine_tuning(CONFIG, head, 0.0, FinetuningSettings(**settings), special_ids)
         for settings in ({}, {'adversarial_steps': 2, 'adversarial_learning_rate': 1.0})
     )
-    losses = [objective.sums(params, batch, KEY)['task_loss'] for objective in (plain, freelb)]
+    losses = [
+        jax.jit(objective.sums)(params, batch, KEY)['task_loss'] for objective in (plain, freelb)
+    ]
     assert float(losses[0].weight) == float(losses[1].weight) == 3
     # The adversary makes it worse.
     assert float(losses[1].sum) > float(losses[0].sum) > 0
@@ -153,18 +157,18 @@ def test_one_more_head_is_one_entry(monkeypatch):
     del params['pooler']
     settings = FinetuningSettings(adversarial_steps=2)
     objective = fine_tuning(CONFIG, head, 0.1, settings, (0, 1, 2, 3, 4))
-    assert float(objective.sums(params, batch, KEY)['task_loss'].sum) > 0
+    assert float(jax.jit(objective.sums)(params, batch, KEY)['task_loss'].sum) > 0
 
     teacher = DistillationLoss(DistillationSettings(), CONFIG, CONFIG, head)
     objective = fine_tuning(CONFIG, head, 0.0, FinetuningSettings(), (0, 1, 2, 3, 4), teacher)
-    losses = objective.sums({**params, 'teacher': params}, batch, None)
+    losses = jax.jit(objective.sums)({**params, 'teacher': params}, batch, None)
     np.testing.assert_allclose(losses['soft_loss'].sum, 0, atol=1e-6)
 
     predictor = Predictor(CONFIG, head, make_mesh(1), ROWS, LENGTH, 0)
     predicted = predictor.start(params, {n: np.asarray(x) for n, x in batch.items()})['logits']
     function = portable(Pretrained(CONFIG, params, None, head=head))
     assert function.inputs == ('input_ids', 'attention_mask', 'token_type_ids')
-    exported = function.call(*(batch[name] for name in function.inputs))['logits']
+    exported = jax.jit(function.call)(*(batch[name] for name in function.inputs))['logits']
     np.testing.assert_allclose(predicted, exported, atol=1e-5)
 
 

@@ -14,7 +14,6 @@ from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
-from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.heads import HEADS, Head
 from tests import tiny
 
@@ -76,8 +75,7 @@ def test_a_layer_that_does_nothing_has_no_distance_and_no_angle():
 
 def logits(model, ids, types):
     """By the model itself, with the pieces replaced and no perturbation."""
-    albert = PretrainingModel(model.config)
-    found = albert.apply({'params': model.params}, ids, np.ones_like(ids), types)
+    found = tiny.outputs(model.config, model.params, ids, np.ones_like(ids), types)
     head = model.params['head']
     return np.asarray(found.pooled_output)[0] @ np.asarray(head['kernel']) + np.asarray(
         head['bias']
@@ -91,9 +89,7 @@ def test_a_modern_model_is_explained_by_its_own_attention(vocabulary):
     inspector = Inspector(model, [16])
     found = inspector.activations(encoded)
     # By the model itself, without padding.
-    output = PretrainingModel(config).apply(
-        {'params': model.params}, encoded.input_ids, return_attentions=True
-    )
+    output = tiny.outputs(config, model.params, encoded.input_ids, return_attentions=True)
     np.testing.assert_allclose(found.attention, output.attention_probs[:, 0], atol=1e-5)
     np.testing.assert_allclose(found.hidden, output.hidden_states[:, 0], atol=1e-5)
     attribution = inspector.integrated_gradients(encoded, inspector.masked_output(encoded))

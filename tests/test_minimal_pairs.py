@@ -28,10 +28,7 @@ _TEXTS = ['The iterator yields items.', 'An iterator that yields uncountabilitie
 
 @pytest.fixture(scope='module')
 def model(vocabulary: bytes):
-    config = tiny.wider_config()
-    return dataclasses.replace(
-        tiny.pretrained(config, vocabulary), params=tiny.random_params(config)
-    )
+    return tiny.random_model(tiny.wider_config(), vocabulary)
 
 
 @pytest.fixture(scope='module')

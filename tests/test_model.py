@@ -121,10 +121,16 @@ def assert_trees_close(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize(
     ('variant', 'remat'),
     [
+        ({'sharing': 'all'}, 'full'),
+        ({'sharing': 'none'}, 'attention'),
         *(
-            ({'sharing': sharing}, remat)
-            for remat in ('full', 'attention')
-            for sharing in ('all', 'attention', 'none')
+            pytest.param({'sharing': sharing}, remat, marks=pytest.mark.slow)
+            for sharing, remat in (
+                ('all', 'attention'),
+                ('none', 'full'),
+                ('attention', 'full'),
+                ('attention', 'attention'),
+            )
         ),
         (tiny.MODERN | {'sharing': 'attention'}, 'full'),
     ],

@@ -169,7 +169,7 @@ def test_a_config_and_a_sweep_are_found_in_the_home_folder(home):
 
 
 def test_a_model_is_loaded_from_the_home_folder(vocabulary, home):
-    tiny.write(tiny.pretrained(tiny.config(), vocabulary), home / 'run')
+    tiny.write(tiny.random_model(tiny.config(), vocabulary), home / 'run')
     assert albert_jax.load('~/run').config == tiny.config()
     with pytest.raises(UserError, match=f'no file or directory {home}/nothing'):
         albert_jax.load('~/nothing')

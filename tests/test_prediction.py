@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.model import attention
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import init_params
 from albert_jax.model.heads import HEADS
 from albert_jax.runs.task import FinetuningSettings
 from albert_jax.tasks.features import TrainBatches, bucket_lengths
@@ -53,11 +53,10 @@ def test_every_example_once_on_1_3_and_8_devices(params):
     np.testing.assert_allclose(found[3], found[1], atol=1e-5)
     np.testing.assert_allclose(found[8], found[1], atol=1e-5)
     # Each example's own output, not its neighbour's.
-    model = PretrainingModel(CONFIG)
     for example in (0, 28):
         ids = features.sequence(example)[None]
         types = (np.arange(ids.shape[1]) >= features.seconds[example])[None].astype(np.int32)
-        encoded = model.apply({'params': params}, ids, np.ones_like(ids), types, method='encode')
+        encoded = tiny.outputs(CONFIG, params, ids, np.ones_like(ids), types, method='encode')
         pooled = encoded.pooled_output
         head = params['head']
         alone = np.asarray(pooled) @ np.asarray(head['kernel']) + np.asarray(head['bias'])

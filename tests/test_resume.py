@@ -73,7 +73,7 @@ def uninterrupted(corpus_directory, tmp_path_factory):
 
 
 def wait_for(condition, process) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, 'the run ended too early'
         assert time.monotonic() < deadline

@@ -193,7 +193,7 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
     """Requests that are half here when the signal comes are answered, later ones are refused."""
     server = Server(checkpoints, tmp_path / 'log', ['mood'], '--max_length=16')
     try:
-        eventually(server.is_ready, 240)
+        eventually(server.is_ready, 600)
         body = json.dumps({'input': TEXTS}).encode()
         head = (
             b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
@@ -213,7 +213,7 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
                 return True
             return False
 
-        eventually(is_closed, 30)
+        eventually(is_closed, 600)
         for connection in taken:
             connection.sendall(body[20:])
         for connection in taken:
@@ -221,7 +221,7 @@ def test_the_end_comes_after_what_was_taken(checkpoints, tmp_path):
             reply.begin()
             assert reply.status == 200 and len(json.loads(reply.read())['output']) == len(TEXTS)
             connection.close()
-        server.process.wait(timeout=30)
+        server.process.wait(timeout=600)
         assert 'Traceback' not in server.log.read_text()
     finally:
         server.process.kill()

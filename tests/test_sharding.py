@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from albert_jax.cli.errors import UserError
+from albert_jax.interop import checksums
 from albert_jax.interop.checksums import digests
 from albert_jax.training.sharding import choose_fsdp, make_mesh, replicator, shardings, spec_of
 from tests import tiny
@@ -60,6 +61,22 @@ def test_a_split_state_takes_a_share_of_the_memory():
     np.testing.assert_array_equal(replicator(mesh)(split)['kernel'], tree['kernel'])
     assert replicator(mesh)(split)['kernel'].sharding.is_fully_replicated
     assert digests(split) == digests(tree)
+
+
+def test_digests_in_memory_are_those_of_the_devices(monkeypatch):
+    rng = np.random.default_rng(0)
+    tree = {
+        'kernel': rng.normal(size=(24, 8)).astype(np.float32),
+        'half': jnp.asarray(rng.normal(size=(3, 5, 2)), jnp.bfloat16),
+        'step': np.int32(-7),
+        'empty': np.zeros((0, 4), np.float32),
+    }
+    tree = jax.tree.map(jnp.asarray, tree)
+    found = digests(tree)
+    assert digests(jax.device_get(tree)) == found
+    assert digests(tree | {'kernel': tree['kernel'][::-1]}) != found
+    monkeypatch.setattr(checksums, '_is_in_memory', lambda array: False)
+    assert digests(tree) == found
 
 
 def test_the_state_stays_where_it_was_put():

@@ -1,6 +1,7 @@
 """Devices, microbatches and one big batch agree; a step that is not finite changes nothing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,22 @@ LAMB = OptimizerSettings(learning_rate=0.01, warmup_steps=2)
 MUON = OptimizerSettings(name='muon', learning_rate=0.003, bias_correction=True, warmup_steps=2)
 
 
+@functools.cache
+def programs(config, num_devices, num_microbatches, log_every, num_fsdp, settings):
+    """The mesh, what makes the state, and the step: compiled once for all tests."""
+    mesh = make_mesh(num_devices, num_fsdp)
+    objective = objectives.pretraining(config)
+    optimizer = make_optimizer(settings, 2 * NUM_STEPS, config)
+    (batch,) = tiny.pretraining_batches(1)
+
+    def make_state():
+        return init_state(lambda key: init_params(config, key), optimizer, objective, batch, 0)
+
+    placement = state_shardings(jax.eval_shape(make_state), mesh)
+    step = make_train_step(objective, optimizer, mesh, num_microbatches, log_every, seed=0)
+    return mesh, jax.jit(make_state, out_shardings=placement), step
+
+
 def train(
     config,
     num_devices,
@@ -33,17 +50,11 @@ def train(
     num_fsdp=1,
     settings=LAMB,
 ):
-    mesh = make_mesh(num_devices, num_fsdp)
-    objective = objectives.pretraining(config)
-    optimizer = make_optimizer(settings, 2 * NUM_STEPS, config)
+    mesh, make_state, step = programs(
+        config, num_devices, num_microbatches, log_every, num_fsdp, settings
+    )
     data = list(tiny.pretraining_batches()) if data is None else data
-
-    def make_state():
-        return init_state(lambda key: init_params(config, key), optimizer, objective, data[0], 0)
-
-    placement = state_shardings(jax.eval_shape(make_state), mesh)
-    state = jax.jit(make_state, out_shardings=placement)()
-    step = make_train_step(objective, optimizer, mesh, num_microbatches, log_every, seed=0)
+    state = make_state()
     statuses = []
     for batch in data:
         state, status = step(state, put_batch(mesh, batch))
@@ -142,7 +153,7 @@ def test_the_window_starts_anew_after_each_line():
 
 def test_evaluation_gives_the_same_sums_on_any_number_of_devices():
     objective = objectives.pretraining(CONFIG)
-    params = init_params(CONFIG, jax.random.key(0))
+    params = tiny.random_params(CONFIG)
     (batch,) = tiny.pretraining_batches(1)
     sums = []
     for num_devices in (1, 8):
@@ -172,10 +183,10 @@ def test_losses_equal_their_definition():
 )
 def test_the_sentence_loss_is_a_setting(loss, names):
     (batch,) = tiny.pretraining_batches(1)
-    params = init_params(CONFIG, jax.random.key(0))
+    params = tiny.random_params(CONFIG)
     objective = objectives.pretraining(CONFIG, loss, mlm_weight=2.0, sentence_weight=0.5)
     batch = {name: jnp.asarray(rows) for name, rows in batch.items()}
-    sums = objective.sums(params, batch, None)
+    sums = jax.jit(objective.sums)(params, batch, None)
     assert set(sums) == {'mlm_loss', 'mlm_accuracy'} | names
     total = objectives.total_loss(objective, sums, objective.totals(batch))
     expected = 2 * float(sums['mlm_loss'].mean())

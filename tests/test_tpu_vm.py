@@ -45,7 +45,7 @@ class Cloud:
         return self.root / 'hosts' / 'albert-base' / str(host)
 
     def wait_for(self, state: str) -> None:
-        for _ in range(200):
+        for _ in range(12_000):
             path = self.home() / '.albert_jax/state'
             if path.exists() and path.read_text().strip() == state:
                 return
@@ -353,7 +353,7 @@ def test_a_host_that_shuts_down_is_no_stop(cloud, tmp_path):
     tpu_vm.main(['run', *flags, *job(RESUMING, str(tmp_path / 'b'), '30')])
     pid = int((cloud.home() / '.albert_jax/pid').read_text().split()[0])
     os.kill(pid, signal.SIGTERM)
-    for _ in range(100):
+    for _ in range(12_000):
         if not Path(f'/proc/{pid}').exists():
             break
         time.sleep(0.05)

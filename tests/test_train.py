@@ -1,7 +1,10 @@
 """The loop in one process: what it logs, when it stops, what it refuses."""
 
+import contextlib
 import functools
+import io
 import json
+import shutil
 from typing import ClassVar
 
 import jax
@@ -43,6 +46,21 @@ def tiny_config(corpus, **loop):
     return config.to_dict()
 
 
+@pytest.fixture(scope='module')
+def whole(corpus_directory, tmp_path_factory):
+    """A run of 12 steps, two of them profiled, and what it said; tests only read or copy it."""
+    workdir, said = tmp_path_factory.mktemp('whole'), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        config = tiny_config(corpus_directory, keep_last=9)
+        assert tiny.pretrain(config, workdir, num_profiled=2) == 0
+    return workdir, said.getvalue()
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole[0], tmp_path / 'copy')
+
+
 def without_speed(path):
     return [{k: v for k, v in line.items() if k != 'speed'} for line in read_lines(path)]
 
@@ -66,13 +84,13 @@ def test_a_run_logs_evaluates_and_learns(corpus_directory, tmp_path, capsys):
     assert 'ETA' in output and 'unigram model' in output and 'fill_mask --checkpoint=' in output
 
 
-def test_tensorboard_reads_the_events(corpus_directory, tmp_path):
+def test_tensorboard_reads_the_events(whole):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert tiny.pretrain(tiny_config(corpus_directory), tmp_path) == 0
-    events = EventAccumulator(str(tmp_path / 'tensorboard'))
+    workdir, _ = whole
+    events = EventAccumulator(str(workdir / 'tensorboard'))
     events.Reload()
-    lines = read_lines(tmp_path / 'metrics.jsonl')
+    lines = read_lines(workdir / 'metrics.jsonl')
     for split in ('train', 'validation'):
         logged = {e.step: e.value for e in events.Scalars(f'{split}/mlm_loss')}
         wanted = {line['step']: line['mlm_loss'] for line in lines if line['split'] == split}
@@ -111,38 +129,27 @@ def test_devices_and_microbatches_give_the_same_run(corpus_directory, tmp_path):
             assert other == pytest.approx(numbers, rel=1e-4, abs=1e-5)
 
 
-def test_a_finished_run_is_not_done_again(corpus_directory, tmp_path, capsys):
-    config = tiny_config(corpus_directory)
-    tiny.pretrain(config, tmp_path)
-    before = (tmp_path / 'metrics.jsonl').read_text()
-    assert tiny.pretrain(config, tmp_path) == 0
+def test_a_finished_run_is_not_done_again(corpus_directory, copy, capsys):
+    before = (copy / 'metrics.jsonl').read_text()
+    assert tiny.pretrain(tiny_config(corpus_directory, keep_last=9), copy) == 0
     assert 'there was nothing left to do' in capsys.readouterr().out
-    assert (tmp_path / 'metrics.jsonl').read_text() == before
+    assert (copy / 'metrics.jsonl').read_text() == before
 
 
-def test_going_on_from_any_step_gives_the_same_lines_and_weights(corpus_directory, tmp_path):
-    import shutil
-
+def test_going_on_from_a_step_gives_the_same_lines_and_weights(corpus_directory, whole, tmp_path):
+    """From before an evaluation, and between two lines of training."""
     import albert_jax
 
-    config = tiny_config(corpus_directory, keep_last=9)
-    tiny.pretrain(config, tmp_path / 'whole')
-    for step in (5, 10):
-        again = tmp_path / f'from-{step}'
-        (again / 'checkpoints').mkdir(parents=True)
-        source = tmp_path / 'whole' / 'checkpoints' / str(step)
-        shutil.copytree(source, again / 'checkpoints' / str(step))
-        # What a killed run leaves: lines beyond the checkpoint, the last of them cut.
-        text = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
-        (again / 'metrics.jsonl').write_text(text[:-20])
-        tiny.pretrain(config, again)
-        assert without_speed(again / 'metrics.jsonl') == without_speed(
-            tmp_path / 'whole' / 'metrics.jsonl'
-        )
-        left, right = (
-            albert_jax.load(w / 'checkpoints' / '12').params for w in (tmp_path / 'whole', again)
-        )
-        jax.tree.map(np.testing.assert_array_equal, left, right)
+    workdir, _ = whole
+    again = tmp_path / 'again'
+    shutil.copytree(workdir / 'checkpoints/5', again / 'checkpoints/5')
+    # What a killed run leaves: lines beyond the checkpoint, the last of them cut.
+    text = (workdir / 'metrics.jsonl').read_text()
+    (again / 'metrics.jsonl').write_text(text[:-20])
+    tiny.pretrain(tiny_config(corpus_directory, keep_last=9), again)
+    assert without_speed(again / 'metrics.jsonl') == without_speed(workdir / 'metrics.jsonl')
+    params = [albert_jax.load(run / 'checkpoints/12').params for run in (workdir, again)]
+    jax.tree.map(np.testing.assert_array_equal, *params)
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(corpus_directory, tmp_path):
@@ -188,14 +195,13 @@ def test_a_bad_config_is_refused_before_anything_is_written(
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_workdir_of_another_run_is_refused_and_untouched(corpus_directory, tmp_path):
-    tiny.pretrain(tiny_config(corpus_directory), tmp_path)
-    before = (tmp_path / 'metrics.jsonl').read_text()
+def test_a_workdir_of_another_run_is_refused_and_untouched(corpus_directory, copy):
+    before = (copy / 'metrics.jsonl').read_text()
     config = tiny_config(corpus_directory)
     config['model']['num_hidden_layers'] = 3
     with pytest.raises(UserError, match=r'model.num_hidden_layers \(there 2, here 3\)'):
-        tiny.pretrain(config, tmp_path)
-    assert (tmp_path / 'metrics.jsonl').read_text() == before
+        tiny.pretrain(config, copy)
+    assert (copy / 'metrics.jsonl').read_text() == before
 
 
 def test_utilisation_is_shown_where_the_peak_is_known(tmp_path, monkeypatch):
@@ -283,19 +289,16 @@ def test_batch_sizes_by_the_square_root_rule():
         get_config('base@1000000')
 
 
-def test_a_profile_of_some_steps_is_written(corpus_directory, tmp_path, capsys):
-    assert tiny.pretrain(tiny_config(corpus_directory), tmp_path, num_profiled=2) == 0
-    assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
-    assert 'tensorboard --logdir=' in capsys.readouterr().out
+def test_a_profile_of_some_steps_is_written(whole):
+    workdir, said = whole
+    assert list((workdir / 'tensorboard').rglob('*.xplane.pb'))
+    assert 'tensorboard --logdir=' in said
 
 
-def test_remat_and_attention_may_change_on_the_way(corpus_directory, tmp_path):
-    config = tiny_config(corpus_directory)
-    config['loop']['num_steps'] = 10
-    assert tiny.pretrain(config, tmp_path) == 0
+def test_remat_and_attention_may_change_on_the_way(corpus_directory, copy):
+    config = tiny_config(corpus_directory, keep_last=9, num_microbatches=0)
     config['model'] |= {'remat': 'full', 'attention': 'einsum'}
-    config['loop']['num_microbatches'] = 0
-    assert tiny.pretrain(config, tmp_path) == 0
+    assert tiny.pretrain(config, copy) == 0
 
 
 @pytest.mark.parametrize('left_on_the_host', ['batch', 'key'])

@@ -177,7 +177,7 @@ def test_the_same_vocabulary_with_another_normalisation_is_told(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A warm start and an evaluation by a pretrained model on a corpus that kept more."""
-    model = tiny.pretrained(tiny.config(), kept.read_bytes())
+    model = tiny.random_model(tiny.config(), kept.read_bytes())
     data = PreparedCorpus(kept.parent)
     path = str(tiny.write(model, tmp_path / 'model'))
     said = r'in .* capital letters are dropped and accents are dropped, in .* are kept'

@@ -19,7 +19,7 @@ def start(vocabulary, tmp_path_factory):
     folder = tmp_path_factory.mktemp('start')
 
     def make(**fields):
-        model = tiny.pretrained(dataclasses.replace(CONFIG, **fields), vocabulary)
+        model = tiny.random_model(dataclasses.replace(CONFIG, **fields), vocabulary)
         place = folder / str(len(list(folder.iterdir())))
         return str(tiny.write(model, place)), model, model.tokenizer
 

@@ -11,7 +11,7 @@ import numpy as np
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
-from albert_jax.model.albert import init_params
+from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.pretraining import job as pretraining
@@ -69,11 +69,24 @@ def pretrained(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
     return Pretrained(config, dict(params), Tokenizer(vocabulary))
 
 
+def random_model(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
+    """As `pretrained`, of random_params: nothing is compiled for it."""
+    return Pretrained(config, dict(random_params(config)), Tokenizer(vocabulary))
+
+
 def write(model: Pretrained, folder: Path) -> Path:
     """A checkpoint on disk; makes its folder."""
     folder.mkdir()
     native.write(model, folder)
     return folder
+
+
+def outputs(config: AlbertConfig, params: Any, *inputs: Any, **options: Any) -> Any:
+    """What the pretraining model gives: one program, where op by op would compile a hundred."""
+    model = PretrainingModel(config)
+    return jax.jit(lambda params, inputs: model.apply({'params': params}, *inputs, **options))(
+        params, inputs
+    )
 
 
 # Batches.
@@ -159,14 +172,21 @@ def finetune(config: Mapping[str, Any], workdir: Path) -> int:
     return finetuning.finetune(finetuning.prepare(FinetuneRun.from_dict(config)), workdir)
 
 
+# Batches of two lengths, as in the run of conftest.py, whose programs are then there.
+TWO_LENGTHS = '--config.task.max_length=32'
+
+
 def finetune_flags(
     checkpoint: Any, files: Path | str, cache: Path, *more: str, task: str = 'classification'
 ) -> list[str]:
-    """Arguments of the command finetune for a run of 40 steps, without --workdir."""
+    """Arguments of the command finetune for a run of 40 steps, without --workdir.
+
+    All batches are of one length: each more is one more program of training and of prediction.
+    """
     return [
         f'--config=configs/finetune.py:{task}', f'--config.init_from={checkpoint}',
         f'--config.data.path={files}', f'--config.data.cache={cache}',
-        '--config.task.max_length=32', '--config.loop.batch_size=16',
+        '--config.task.max_length=16', '--config.loop.batch_size=16',
         '--config.optimizer.learning_rate=0.01', '--config.optimizer.warmup_steps=5',
         '--config.loop.num_steps=40', '--config.loop.eval_every=10',
         '--config.loop.checkpoint_every=10', '--config.loop.num_devices=1',

@@ -1,11 +1,13 @@
 """What a pretrained model finds likely for each `[MASK]` of a text."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +17,8 @@ from albert_jax.cli.json_text import check_text
 from albert_jax.data.piece_text import piece_text
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
+from albert_jax.model.config import AlbertConfig
+from albert_jax.model.heads.definition import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +58,10 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
         )
     input_ids = np.array([ids], np.int32)
     positions = np.flatnonzero(input_ids[0] == tokenizer.mask_id)[None].astype(np.int32)
-    output: Any = PretrainingModel(config).apply(
-        {'params': model.params}, input_ids, masked_positions=positions
+    num_pieces = tokenizer.vocab_size
+    probabilities, pieces = _likeliest(
+        config, num_pieces, min(top, num_pieces), model.params, input_ids, positions
     )
-    logits = output.mlm_logits[0, :, : tokenizer.vocab_size]
-    probabilities, pieces = jax.lax.top_k(jax.nn.softmax(logits), min(top, tokenizer.vocab_size))
     return [
         [
             Candidate(tokenizer.pieces[index], float(probability), piece_text(tokenizer, index))
@@ -68,6 +71,22 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
             np.asarray(pieces), np.asarray(probabilities), strict=True
         )
     ]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _likeliest(
+    config: AlbertConfig,
+    num_pieces: int,
+    top: int,
+    params: Params,
+    input_ids: Int[Array, '1 length'],
+    positions: Int[Array, '1 masks'],
+) -> tuple[Float[Array, 'masks top'], Int[Array, 'masks top']]:
+    """Probabilities and ids of the likeliest pieces at each position, best first."""
+    output: Any = PretrainingModel(config).apply(
+        {'params': params}, input_ids, masked_positions=positions
+    )
+    return tuple(jax.lax.top_k(jax.nn.softmax(output.mlm_logits[0, :, :num_pieces]), top))
 
 
 def show(text: str, masks: Sequence[Sequence[Candidate]]) -> None:

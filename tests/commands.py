@@ -1,0 +1,46 @@
+"""A command as a person meets it, in this process: Python, JAX and its programs are there."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import runpy
+from unittest import mock
+
+import pytest
+from absl import logging
+
+from tests.conftest import ROOT
+
+
+@dataclasses.dataclass
+class Result:
+    """Named as in subprocess.CompletedProcess."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(module: str, *arguments: str) -> Result:
+    """What `python -m MODULE ARGUMENTS` does in the project's folder, a hundred columns wide."""
+    out, err = io.StringIO(), io.StringIO()
+    verbosity = logging.get_verbosity()
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, COLUMNS='100'),
+        mock.patch('sys.argv', [module, *arguments]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        runpy.run_module(module, run_name='__main__', alter_sys=True)
+    logging.set_verbosity(verbosity)
+    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def refused(module: str, *arguments: str) -> str:
+    """The one sentence of a command that must not do its work."""
+    result = run(module, *arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    return result.stderr
