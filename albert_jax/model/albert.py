@@ -270,13 +270,14 @@ class Attention(_Weights):
             fused_attention.interleave(*parts, num_heads) for parts in zip(*weights, strict=True)
         )
         projected = _dense(inputs, kernel, self.dtype)
+        row = bias.reshape(1, 1, -1)
         if config.position_encoding == 'rope':
-            projected = (projected + bias).astype(self.dtype)
+            projected = (projected + row).astype(self.dtype)
             are_rotated = fused_attention.are_queries_or_keys(num_heads, config.head_size)
             projected = rope.rotate(projected, 3 * num_heads, are_rotated)
             bias = None
         else:
-            projected = (projected + jax.lax.stop_gradient(bias)).astype(self.dtype)
+            projected = (projected + jax.lax.stop_gradient(row)).astype(self.dtype)
         projected = checkpoint_name(projected, remat.DENSE_OUTPUT_NAME)
         return fused_attention.attend(projected, attention_mask, num_heads, bias, dropout)
 

@@ -260,7 +260,7 @@ def _each_block(seeds: Any, projected: Any, shape: _Shape, body: Any) -> None:
     blocks = projected.shape[2] // 3 // width
     first_block = pl.program_id(1) * blocks
 
-    def step(number: Any, carry: int) -> int:
+    def step(number: Any, carry: Any) -> Any:
         row, index = jax.lax.div(number, blocks), jax.lax.rem(number, blocks)
         places = [pl.ds(_start(part * blocks + index, width), width) for part in range(3)]
         query, key, value = (projected[row, :, place] for place in places)
