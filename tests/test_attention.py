@@ -9,7 +9,7 @@ import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
 from albert_jax.cli.errors import UserError
-from albert_jax.model import attention
+from albert_jax.model import attention, fused_attention
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +90,15 @@ def test_the_machine_chooses_and_says_what_it_could_not_have(caplog):
     attention._note.cache_clear()
     assert attention.choose('auto', 'cpu', 512, False) == 'chunked'
     assert attention.choose('auto', 'gpu', 512, False) == 'einsum'
-    assert attention.choose('auto', 'tpu', 512, False) == 'splash'
+    assert attention.choose('auto', 'tpu', 512, False) == 'fused'
+    assert attention.choose('auto', 'tpu', 512, True) == 'fused'
+    assert attention.choose('auto', 'tpu', 1024, False, 'too long') == 'splash'
+    assert attention.choose('splash', 'tpu', 512, False) == 'splash'
     assert attention.choose('chunked', 'tpu', 512, False) == 'chunked'
     assert not caplog.records
-    assert attention.choose('auto', 'tpu', 512, True) == 'einsum'
+    assert attention.choose('auto', 'tpu', 1024, True, 'too long') == 'einsum'
     assert 'no dropout' in caplog.text
-    assert attention.choose('auto', 'tpu', 96, False) == 'einsum'
+    assert attention.choose('auto', 'tpu', 96, False, 'no multiple') == 'einsum'
     assert '96 tokens are no multiple of 128' in caplog.text
     with pytest.raises(UserError, match='that kernel needs a TPU, and this is a cpu'):
         attention.choose('splash', 'cpu', 128, False)
@@ -104,3 +107,9 @@ def test_the_machine_chooses_and_says_what_it_could_not_have(caplog):
         assert attention.backend() == 'tpu'
     with pytest.raises(UserError, match='model.attention is splash, but sequences of 96 tokens'):
         attention.choose('splash', 'tpu', 96, False)
+    with pytest.raises(UserError, match='model.attention is splash, but it has no dropout'):
+        attention.choose('splash', 'tpu', 512, True)
+    with pytest.raises(UserError, match='model.attention is fused, but it takes sequences of up'):
+        attention.choose('fused', 'tpu', 1024, False, fused_attention.problem(1024, 12, 64))
+    with pytest.raises(UserError, match='model.attention is fused, but that kernel needs a TPU'):
+        attention.choose('fused', 'cpu', 128, False)

@@ -10,17 +10,18 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from albert_jax.model import attention, remat, rope
+from albert_jax.model import attention, fused_attention, modules, remat, rope
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.elementwise import activate, activate_gated
 from albert_jax.model.embeddings import Embeddings, MaskedLanguageHead
-from albert_jax.model.modules import Dense, Dropout, Index, LayerNorm, Weights
+from albert_jax.model.modules import Dense, DenseWeights, Dropout, Index, LayerNorm, Weights
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
 
 AnyArray = Array | np.ndarray
@@ -50,27 +51,66 @@ class Attention(Weights):
         rate, dropout = config.attention_probs_dropout_prob, None
         if rate and not deterministic:
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
-        num_heads = config.num_attention_heads
-        query, key, value = (dense(name=name)(inputs, index) for name in ('query', 'key', 'value'))
-        if config.position_encoding == 'rope':
-            query, key = rope.rotate(query, num_heads), rope.rotate(key, num_heads)
-        query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
+        num_heads, probs = config.num_attention_heads, None
         implementation = attention.choose(
-            config.attention, attention.backend(), hidden.shape[1], dropout is not None
+            config.attention,
+            attention.backend(),
+            hidden.shape[1],
+            dropout is not None,
+            fused_attention.problem(hidden.shape[1], num_heads, config.head_size),
         )
-        context = attention.attend(
-            query, key, value, attention_mask, self.dtype, dropout, implementation
-        )
-        probs = None
-        if self.return_attentions:
-            probs = attention.probabilities(query, key, attention_mask, self.dtype)
-        context = checkpoint_name(context.swapaxes(1, 2), attention.OUTPUT_NAME)
+        if implementation == 'fused' and not self.return_attentions:
+            context = self._attend_fused(inputs, attention_mask, index, dropout)
+        else:
+            query, key, value = (
+                dense(name=name)(inputs, index) for name in ('query', 'key', 'value')
+            )
+            if config.position_encoding == 'rope':
+                query, key = rope.rotate(query, num_heads), rope.rotate(key, num_heads)
+            query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
+            if self.return_attentions:
+                implementation = 'einsum' if implementation == 'fused' else implementation
+                probs = attention.probabilities(query, key, attention_mask, self.dtype)
+            context = attention.attend(
+                query, key, value, attention_mask, self.dtype, dropout, implementation
+            ).swapaxes(1, 2)
+        context = checkpoint_name(context, attention.OUTPUT_NAME)
         output = dense(name='output')(context.reshape(hidden.shape), index)
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
         output = hidden + output
         return output if is_pre_norm else norm(output, index).astype(self.dtype), probs
+
+    def _attend_fused(
+        self,
+        inputs: Float[Array, 'batch length hidden'],
+        attention_mask: Int[Array, 'batch length'],
+        index: Index,
+        dropout: attention.Dropout | None,
+    ) -> Float[Array, 'batch length hidden']:
+        """Attention after one product for queries, keys and values, in the kernel's order."""
+        config, num_heads = self.config, self.config.num_attention_heads
+        weights = [
+            DenseWeights(config, self.num_unique, config.hidden_size, name=name)(
+                config.hidden_size, index
+            )
+            for name in ('query', 'key', 'value')
+        ]
+        kernel, bias = (
+            fused_attention.interleave(*parts, num_heads) for parts in zip(*weights, strict=True)
+        )
+        projected = modules.dense(inputs, kernel, self.dtype)
+        row = bias.reshape(1, 1, -1)
+        if config.position_encoding == 'rope':
+            projected = (projected + row).astype(self.dtype)
+            are_rotated = fused_attention.are_queries_or_keys(num_heads, config.head_size)
+            projected = rope.rotate(projected, 3 * num_heads, are_rotated=are_rotated)
+            bias = None
+        else:
+            projected = (projected + jax.lax.stop_gradient(row)).astype(self.dtype)
+        projected = checkpoint_name(projected, remat.DENSE_OUTPUT_NAME)
+        return fused_attention.attend(projected, attention_mask, num_heads, bias, dropout)
 
 
 def _split_heads(

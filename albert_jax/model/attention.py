@@ -2,7 +2,7 @@
 
 'einsum' computes all scores at once. 'chunked' computes those of a few heads at a time, so that
 they stay in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes them to
-memory.
+memory. A fourth, 'fused', is in `fused_attention`.
 """
 
 import contextlib
@@ -159,39 +159,46 @@ def backend() -> str:
     return _target.get() or jax.default_backend()
 
 
-def choose(wanted: str, backend: str, length: Any, has_dropout: bool) -> str:
+def choose(
+    wanted: str, backend: str, length: Any, has_dropout: bool, fused_problem: str = ''
+) -> str:
     """The implementation to use.
 
     The length is an int, or the symbol of a dimension that an export leaves open.
 
-    'auto' is 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where the kernel cannot do
-    what is asked, 'auto' takes the einsum and says so in the log.
+    'auto' is 'fused' or else 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where no
+    kernel can do what is asked, 'auto' takes the einsum and says so in the log.
 
     Args:
       wanted: `AlbertConfig.attention`.
       backend: the platform that the model is compiled for.
       length: tokens of a sequence.
       has_dropout: whether attention probabilities have dropout.
+      fused_problem: `fused_attention.problem` of the model and the length.
 
     Raises:
-      UserError: if 'splash' is wanted and not supported.
+      UserError: if 'fused' or 'splash' is wanted and not supported.
     """
-    if wanted not in ('auto', 'splash'):
+    if wanted not in ('auto', 'fused', 'splash'):
         return wanted
     if wanted == 'auto' and backend != 'tpu':
         return 'chunked' if backend == 'cpu' else 'einsum'
     problem = ''
     if backend != 'tpu':
         problem = f'that kernel needs a TPU, and this is a {backend}'
+    elif wanted != 'splash' and not fused_problem:
+        return 'fused'
+    elif wanted == 'fused':
+        problem = fused_problem
     elif has_dropout:
         problem = 'it has no dropout of attention probabilities'
     elif length % _LANES:
         problem = f'sequences of {length} tokens are no multiple of {_LANES}'
     if not problem:
         return 'splash'
-    if wanted == 'splash':
+    if wanted != 'auto':
         raise UserError(
-            f'model.attention is splash, but {problem}; use auto or einsum, or change that.'
+            f'model.attention is {wanted}, but {problem}; use auto or einsum, or change that.'
         )
     _note(f'Attention is computed without the splash kernel: {problem}.')
     return 'einsum'

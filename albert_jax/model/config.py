@@ -10,7 +10,7 @@ ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
 SHARINGS = ('all', 'attention', 'ffn', 'none')
 COMPUTE_DTYPES = ('float32', 'bfloat16')
 REMATS = ('none', 'dense', 'attention', 'full')
-ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash')
+ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash', 'fused')
 POSITION_ENCODINGS = ('learned', 'rope')
 NORM_PLACEMENTS = ('post', 'pre')
 KERNEL_INITIALIZERS = ('normal', 'fan_in')
@@ -100,7 +100,8 @@ class AlbertConfig(Settings):
     attention: Annotated[
         str,
         one_of(*ATTENTIONS),
-        "'chunked' is for CPUs, 'splash' a kernel for TPUs; 'auto' chooses by the machine",
+        "'chunked' is for CPUs, 'fused' (up to 512 tokens) and 'splash' are kernels for TPUs; "
+        "'auto' chooses by the machine",
     ] = 'auto'
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from albert_jax.model import matmul, remat
+from albert_jax.model import attention, matmul, one_pass_norm, remat, unflattened
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
 from albert_jax.model.elementwise import normalize
@@ -53,6 +53,19 @@ class Weights(nn.Module):
         return nn.initializers.truncated_normal(self.config.initializer_range)
 
 
+class DenseWeights(Weights):
+    """The kernel and the bias of a dense map to `features`."""
+
+    features: int = 0
+
+    @nn.compact
+    def __call__(
+        self, num_inputs: int, index: Index = None
+    ) -> tuple[Float[Array, 'inputs features'], Float[Array, 'features']]:
+        kernel = self.weight('kernel', self.kernel_init, (num_inputs, self.features), index)
+        return kernel, self.weight('bias', nn.initializers.zeros, (self.features,), index)
+
+
 class Dense(Weights):
     """A dense map of the last axis to `features`, with bias; in and out in the compute dtype."""
 
@@ -63,9 +76,23 @@ class Dense(Weights):
         self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
         kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
-        outputs = matmul.dense(inputs, kernel, self.dtype)
+        outputs = dense(inputs, kernel, self.dtype)
         outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
         return checkpoint_name(outputs.astype(self.dtype), remat.DENSE_OUTPUT_NAME)
+
+
+def dense(
+    inputs: Float[Array, '... inputs'], kernel: Float[Array, 'inputs features'], dtype: jnp.dtype
+) -> Float[Array, '... features']:
+    """The product of the last axis with a kernel, in the form that the platform is fast with.
+
+    Args:
+      inputs: of any leading axes.
+      kernel: of the dense map.
+      dtype: of the operands.
+    """
+    module = unflattened if attention.backend() == 'tpu' else matmul
+    return module.dense(inputs, kernel, dtype)
 
 
 class LayerNorm(Weights):
@@ -77,6 +104,8 @@ class LayerNorm(Weights):
     ) -> Float[Array, '... width']:
         scale = self.vector('scale', nn.initializers.ones, inputs, index)
         bias = self.vector('bias', nn.initializers.zeros, inputs, index)
+        if attention.backend() == 'tpu':
+            return one_pass_norm.layer_norm(inputs, scale, bias, self.config.layer_norm_eps)
         return normalize(inputs, self.config.layer_norm_eps) * scale + bias
 
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Section 3.3 there.
 BASE = 10_000.0
@@ -12,6 +12,7 @@ def rotate(
     vectors: Float[Array, 'batch length hidden'],
     num_heads: int,
     positions: Int[Array, 'length'] | None = None,
+    are_rotated: Bool[np.ndarray, 'heads'] | None = None,
 ) -> Float[Array, 'batch length hidden']:
     """Each head's vector rotated by its position: products depend on distances only.
 
@@ -24,6 +25,7 @@ def rotate(
         TPU's vector lanes empty.
       num_heads: each of an even size.
       positions: 0, 1, … if left out.
+      are_rotated: heads that are rotated, where not all are.
     """
     length, width = vectors.shape[1:]
     half = width // num_heads // 2
@@ -31,6 +33,9 @@ def rotate(
     positions = jnp.arange(length) if positions is None else positions
     angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
     cosines, sines = (jnp.tile(f(angles), (1, 2 * num_heads))[None] for f in (jnp.cos, jnp.sin))
+    if are_rotated is not None:
+        is_rotated = np.repeat(are_rotated, 2 * half)[None, None]
+        cosines, sines = jnp.where(is_rotated, cosines, 1.0), jnp.where(is_rotated, sines, 0.0)
     is_first = (np.arange(width) % (2 * half) < half)[None, None]
     vectors32 = vectors.astype(jnp.float32)
     partners = jnp.where(is_first, -jnp.roll(vectors32, -half, -1), jnp.roll(vectors32, half, -1))

@@ -18,6 +18,7 @@ from albert_jax.model.paths import flatten
 from albert_jax.model.paths import num_params as num_params_of
 from albert_jax.planning import hlo
 from albert_jax.planning.hlo import Program
+from albert_jax.planning.kernels import attention_bound
 from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import objectives
@@ -71,8 +72,10 @@ class Compiled:
     trip_counts: tuple[int, ...]
     # The compiler's estimate, without kernels; None where the chip's clock is not published.
     estimated_seconds: float | None
-    # What the kernels take at the least, for which the compiler has no estimate.
+    # What the kernels take at the least, for which the compiler has no estimate, and what of the
+    # chip takes so long.
     kernel_seconds: float
+    kernel_limit: str
     compile_seconds: float
 
 
@@ -224,6 +227,8 @@ def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Comp
         - memory.alias_size_in_bytes
     )
     clock = where.chip.clock
+    bound = attention_bound(run.albert, run.pretraining.sequence_length, where.chip)
+    rows = run.loop.batch_size / where.num_devices
     return Compiled(
         num_microbatches=num_microbatches,
         peak_bytes=peak,
@@ -232,7 +237,8 @@ def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Comp
         reduced_types=_reduced_types(program),
         trip_counts=program.trip_counts,
         estimated_seconds=program.estimated_cycles / clock if clock else None,
-        kernel_seconds=_kernel_seconds(run, where) if program.num_kernel_calls else 0.0,
+        kernel_seconds=rows * bound.seconds if program.num_kernel_calls else 0.0,
+        kernel_limit=bound.limit if program.num_kernel_calls else '',
         compile_seconds=seconds,
     )
 
@@ -245,16 +251,6 @@ def _reduced_types(program: 'Program') -> tuple[str, ...]:
         if kind in ('all-reduce', 'reduce-scatter') and size > 1024
     }
     return tuple(sorted(element_types))
-
-
-def _kernel_seconds(run: PretrainRun, where: Slice) -> float:
-    """Attention's products at the chip's peak: two forward, twice with remat, five backward."""
-    model, length = run.albert, run.pretraining.sequence_length
-    product = 2 * length * length * model.hidden_size
-    num_products = 2 + (2 if model.remat == 'full' else 0) + 5
-    num_blocks = model.num_hidden_layers * model.inner_group_num
-    flops = run.loop.batch_size * num_blocks * num_products * product
-    return flops / (where.chip.peak_flops * where.num_devices)
 
 
 def _shortfall(error: Exception) -> str:

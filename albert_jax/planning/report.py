@@ -112,7 +112,8 @@ def _add_compiled(
             table.add_row('estimated step', _time(seconds), note)
             if compiled.kernel_seconds:
                 kernel = _time(compiled.kernel_seconds)
-                table.add_row('  attention kernel', kernel, 'at its bound')
+                note = f'at its bound, by the {compiled.kernel_limit}'
+                table.add_row('  attention kernels', kernel, note)
     table.add_row('compiled in', f'{compiled.compile_seconds:.0f} s', '')
 
 
