@@ -17,10 +17,10 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from albert_jax.model import attention, matmul, remat, rope
+from albert_jax.model import attention, cudnn, matmul, remat, rope
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
-from albert_jax.model.elementwise import activate, activate_gated, normalize
+from albert_jax.model.elementwise import activate, activate_gated, layer_norm
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
 from albert_jax.model.rounding import from_bits
 
@@ -75,9 +75,9 @@ class Dense(_Weights):
         self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
         kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
-        outputs = matmul.dense(inputs, kernel, self.dtype)
-        outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
-        return checkpoint_name(outputs.astype(self.dtype), remat.DENSE_OUTPUT_NAME)
+        bias = self.weight('bias', nn.initializers.zeros, (self.features,), index)
+        outputs = matmul.dense_with_bias(inputs, kernel, bias, self.dtype)
+        return checkpoint_name(outputs, remat.DENSE_OUTPUT_NAME)
 
 
 class LayerNorm(_Weights):
@@ -89,7 +89,7 @@ class LayerNorm(_Weights):
     ) -> Float[Array, '... width']:
         scale = self.vector('scale', nn.initializers.ones, inputs, index)
         bias = self.vector('bias', nn.initializers.zeros, inputs, index)
-        return normalize(inputs, self.config.layer_norm_eps) * scale + bias
+        return layer_norm(inputs, scale, bias, self.config.layer_norm_eps)
 
 
 class Dropout(nn.Module):
@@ -169,6 +169,7 @@ class Attention(_Weights):
     """Multi-head self-attention, its output map, residual, and a norm before or after."""
 
     return_attentions: bool = False
+    is_right_padded: bool | None = None
 
     @nn.compact
     def __call__(
@@ -194,8 +195,8 @@ class Attention(_Weights):
         if config.position_encoding == 'rope':
             query, key = rope.rotate(query, num_heads), rope.rotate(key, num_heads)
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
-        implementation = attention.choose(
-            config.attention, attention.backend(), hidden.shape[1], dropout is not None
+        implementation = _choose_attention(
+            config, hidden.shape[1], deterministic, self.is_right_padded
         )
         context = attention.attend(
             query, key, value, attention_mask, self.dtype, dropout, implementation
@@ -210,6 +211,19 @@ class Attention(_Weights):
         )
         output = hidden + output
         return output if is_pre_norm else norm(output, index).astype(self.dtype), probs
+
+
+def _choose_attention(
+    config: AlbertConfig, length: Any, deterministic: bool, is_right_padded: bool | None
+) -> str:
+    return attention.choose(
+        config.attention,
+        attention.backend(),
+        length,
+        config.attention_probs_dropout_prob > 0 and not deterministic,
+        config.cudnn_problem,
+        is_right_padded,
+    )
 
 
 def _split_heads(
@@ -263,6 +277,7 @@ class Layer(nn.Module):
     deterministic: bool = True
     return_attentions: bool = False
     return_hidden_states: bool = False
+    is_right_padded: bool | None = None
 
     @nn.compact
     def __call__(
@@ -284,6 +299,7 @@ class Layer(nn.Module):
             config,
             config.num_unique_attention_layers,
             return_attentions=self.return_attentions,
+            is_right_padded=self.is_right_padded,
             name='attention',
         )
         feed_forward = FeedForward(config, config.num_unique_ffn_layers, name='ffn')
@@ -325,6 +341,7 @@ class Encoder(nn.Module):
         deterministic: bool,
         return_attentions: bool,
         return_hidden_states: bool = False,
+        is_right_padded: bool | None = None,
     ) -> tuple[
         Float[Array, 'batch length hidden'],
         tuple[
@@ -333,13 +350,23 @@ class Encoder(nn.Module):
         ],
     ]:
         config = self.config
+        length = hidden.shape[1]
+        if _choose_attention(config, length, deterministic, is_right_padded) == 'cudnn':
+            hidden = cudnn.spoil_wrong_rows(hidden, attention_mask)
         layers = nn.scan(
             _layer_class(config),
             variable_broadcast='params',
             split_rngs={'params': False, 'dropout': True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_hidden_layers,
-        )(config, deterministic, return_attentions, return_hidden_states, name='layer')
+        )(
+            config,
+            deterministic,
+            return_attentions,
+            return_hidden_states,
+            is_right_padded,
+            name='layer',
+        )
         hidden, of_all_layers = layers(
             hidden,
             jnp.asarray(config.unique_layer_indices(config.num_unique_attention_layers)),
@@ -376,6 +403,7 @@ class PretrainingModel(nn.Module):
         deterministic: bool = True,
         return_attentions: bool = False,
         return_hidden_states: bool = False,
+        is_right_padded: bool = False,
     ) -> PretrainingOutput:
         """Runs the model.
 
@@ -388,9 +416,12 @@ class PretrainingModel(nn.Module):
           deterministic: without dropout. With it, pass `rngs={'dropout': key}`.
           return_attentions: also return every layer's hidden states and attention probabilities.
           return_hidden_states: also return every layer's hidden states.
+          is_right_padded: says that each row of a mask under `jit` is ones and then zeros, which
+            cuDNN's kernel needs; a row that is not becomes NaN. Outside of `jit` the mask is read.
 
         Raises:
           ValueError: if the sequence is longer than `max_position_embeddings`.
+          UserError: if the config asks for a kernel that cannot do this.
         """
         encoded = self.encode(
             input_ids,
@@ -400,6 +431,7 @@ class PretrainingModel(nn.Module):
             deterministic=deterministic,
             return_attentions=return_attentions,
             return_hidden_states=return_attentions or return_hidden_states,
+            is_right_padded=is_right_padded,
         )
         hidden, hidden_states = encoded.last_hidden_state, encoded.hidden_states
         gathered = hidden
@@ -429,6 +461,7 @@ class PretrainingModel(nn.Module):
         return_hidden_states: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
         use_pooler: bool = True,
+        is_right_padded: bool = False,
     ) -> EncoderOutput:
         """The encoder and the pooler alone: what a fine-tuned model needs.
 
@@ -442,9 +475,12 @@ class PretrainingModel(nn.Module):
           return_hidden_states: also return the projected embeddings and every layer's output.
           perturbation: added to the word embeddings, for adversarial training.
           use_pooler: without it the pooled output is zeros, and its weights need not be there.
+          is_right_padded: says that each row of a mask under `jit` is ones and then zeros, which
+            cuDNN's kernel needs; a row that is not becomes NaN. Outside of `jit` the mask is read.
 
         Raises:
           ValueError: if the sequence is longer than `max_position_embeddings`.
+          UserError: if the config asks for a kernel that cannot do this.
         """
         input_ids = jnp.asarray(input_ids)
         batch, length = input_ids.shape
@@ -458,7 +494,13 @@ class PretrainingModel(nn.Module):
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
         hidden, (layer_outputs, layer_probs) = self.encoder(
-            embedded, mask, examples, deterministic, return_attentions, return_hidden_states
+            embedded,
+            mask,
+            examples,
+            deterministic,
+            return_attentions,
+            return_hidden_states,
+            cudnn.is_right_padded(attention_mask, is_right_padded),
         )
         if use_pooler:
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
