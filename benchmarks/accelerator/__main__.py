@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import queue
@@ -14,52 +15,51 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The program's minutes begin here, not when everything is imported.
-_STARTED = time.monotonic()
-
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
 from benchmarks.accelerator.rows import parse
 
+# The program's minutes begin here.
+_STARTED = time.monotonic()
 Job = dict[str, Any]
 # Kept for ending a process and writing the last lines.
 _RESERVE = 3.0
+# Seconds for each measurement of tiny shapes.
+_TINY_BUDGET = 0.05
 
 
 def jobs(platform: str, budget: float) -> list[Job]:
-    """What to measure, the most important first.
+    """What to measure after the first job, the most important first.
 
     Args:
       platform: 'cpu', 'gpu' or 'tpu'.
       budget: seconds for each measurement, without compilation.
     """
-    has_torch = importlib.util.find_spec('torch') and importlib.util.find_spec('transformers')
-    # torch has no TPU here.
-    has_peer = bool(has_torch) and platform != 'tpu'
-    is_tiny = platform == 'cpu'
-    found: list[Job] = [
-        {'kind': 'attention', 'model': 'tiny' if is_tiny else 'base', 'budget': budget / 3}
-    ]
-    shapes = (
-        [('tiny', 32)]
-        if is_tiny
-        else [(model, length) for model in ('base', 'large') for length in (128, 512)]
-    )
-    for model, length in shapes:
+    has_torch = _is_installed('torch') and _is_installed('transformers')
+    if platform == 'cpu':
+        # Ours is measured by the first job.
+        return [{'kind': 'peer', 'model': 'tiny', 'length': 32, 'budget': _TINY_BUDGET}] * bool(
+            has_torch
+        )
+    found: list[Job] = [{'kind': 'attention', 'model': 'base', 'budget': budget / 3}]
+    for model, length in itertools.product(('base', 'large'), (128, 512)):
         of = {'model': model, 'length': length, 'budget': budget}
         found.append({'kind': 'ours', 'implementation': 'auto', 'batch': 0, **of})
-        if has_peer:
+        # torch has no TPU here.
+        if has_torch and platform == 'gpu':
             found.append({'kind': 'peer', **of})
-    if not is_tiny:
-        # The einsum in the whole step, in a batch that it surely has room for.
-        for length in (128, 512):
-            of = {'model': 'base', 'length': length, 'budget': budget}
-            batch = 2**15 // length
-            for implementation in ('auto', 'einsum'):
-                found.append(
-                    {'kind': 'ours', 'implementation': implementation, 'batch': batch, **of}
-                )
+    # The implementations in the whole step, in a batch that the einsum has room for.
+    for length, implementation in itertools.product((128, 512), ('auto', 'einsum')):
+        of = {'model': 'base', 'length': length, 'budget': budget, 'batch': 2**15 // length}
+        found.append({'kind': 'ours', 'implementation': implementation, **of})
     return found
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
 
 
 class Report:
@@ -199,12 +199,12 @@ def measure(minutes: float, path: Path | None) -> Report:
     """
     deadline = _STARTED + 60 * minutes - _RESERVE
     report = Report(path, minutes)
-    is_complete = run_job({'kind': 'device'}, report, deadline)
+    is_complete = run_job({'kind': 'device', 'budget': _TINY_BUDGET}, report, deadline)
     device = report.content['device']
     if device is not None:
         # About sixty measurements, half of the time for compilation.
         budget = min(5.0, max(0.1, 60 * minutes / 120))
-        for job in jobs(device['platform'], 0.05 if device['platform'] == 'cpu' else budget):
+        for job in jobs(device['platform'], budget):
             is_complete = run_job(job, report, deadline)
             if not is_complete:
                 break

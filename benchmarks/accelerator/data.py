@@ -1,7 +1,7 @@
 """Pretraining batches of a corpus that is made up, through the code that makes real ones.
 
 No file and no package to read one is needed: ids are drawn as words are distributed in text, and
-cut into sentences and chunks as `albert_jax.prepare` would. Segments, masks and padding are those of
+cut into sentences and chunks as `albert_jax.prepare` would. Segments, masks and padding are made by
 `albert_jax.data`.
 """
 

@@ -68,8 +68,8 @@ def worst_error(found: tuple[Array, ...], exact: tuple[Array, ...], mask: Array)
     """The largest difference of each array, as a share of its largest number, without padding."""
     is_token = np.asarray(mask)[:, None, :, None] > 0
     errors = []
-    for ours, theirs in zip(found, exact, strict=True):
-        ours, theirs = (np.asarray(x, np.float64) * is_token for x in (ours, theirs))
+    for pair in zip(found, exact, strict=True):
+        ours, theirs = (np.asarray(x, np.float64) * is_token for x in pair)
         errors.append(float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
     return errors
 

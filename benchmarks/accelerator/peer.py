@@ -1,7 +1,7 @@
 """Hugging Face's ALBERT in torch on the same batches: train step and forward, eager and compiled.
 
 Attention is torch's `sdpa`, products are in bfloat16 by autocast, parameters in float32, the
-optimizer AdamW. It computes MLM logits at every position, as it comes; ours does at the masked ones.
+optimizer AdamW. It computes MLM logits at every position, as it comes; ours at the masked ones.
 """
 
 import time

@@ -44,13 +44,16 @@ def run(job: dict[str, Any]) -> None:
     match job['kind']:
         case 'device':
             guarded({'what': 'device'}, describe)
+            if jax.default_backend() == 'cpu':
+                # Tiny shapes, which take no longer than to start one more process.
+                guarded({'what': 'attention'}, lambda: kernels.main('tiny', **arguments))
+                ours.main('tiny', 32, 'auto', 0, **arguments)
         case 'attention':
             guarded({'what': 'attention'}, lambda: kernels.main(**arguments))
         case 'ours':
             ours.main(**arguments)
         case 'peer':
-            config = ours.config_of(job['model'])
-            peer.main(config=config, **arguments)
+            peer.main(config=ours.config_of(job['model']), **arguments)
 
 
 if __name__ == '__main__':
