@@ -1,12 +1,29 @@
 # A fresh machine needs python3 >= 3.11 and make, nothing else. make help lists the targets.
-# On a TPU VM the TPU extra is installed by itself (a TPU shows as /dev/accel* or /dev/vfio); force
-# it, or the lack of it, with TPU=1 or TPU=0.
+# On a TPU VM the TPU extra is installed by itself (a TPU shows as /dev/accel* or /dev/vfio), and on a
+# machine with an NVIDIA GPU (/dev/nvidia0) and a driver for it the GPU extra; force them, or the
+# lack of them, with TPU=1 or TPU=0 and GPU=1 or GPU=0.
 
 PYTHON ?= python3
 BIN := .venv/bin
 TPU ?= $(if $(wildcard /dev/accel0 /dev/vfio/0),1,0)
 
-STAMP = .venv/installed-tpu-$(TPU)
+# What CUDA 13 asks for. (On Windows' Linux only nvidia-smi knows the driver.)
+OLDEST_DRIVER := 580
+NVIDIA_DEVICE ?= /dev/nvidia0
+NVIDIA_VERSION ?= /proc/driver/nvidia/version
+NVIDIA_SMI ?= nvidia-smi
+DRIVER := $(shell sed -n 's/^NVRM version:.*  \([0-9]*\)\.[0-9.]* .*/\1/p' $(NVIDIA_VERSION) 2>/dev/null)
+ifeq ($(DRIVER),)
+DRIVER := $(shell $(NVIDIA_SMI) --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n '1s/^\([0-9]*\)\..*/\1/p')
+endif
+HAS_DRIVER := $(shell test "$(DRIVER)" -ge $(OLDEST_DRIVER) 2>/dev/null && echo 1 || echo 0)
+GPU ?= $(if $(wildcard $(NVIDIA_DEVICE)),$(HAS_DRIVER),0)
+
+ifeq ($(GPU)$(HAS_DRIVER),10)
+$(error GPU=1 needs an NVIDIA driver of version $(OLDEST_DRIVER) or later, and this machine has $(if $(DRIVER),$(DRIVER),none); install one, or run it on the CPU with GPU=0)
+endif
+
+STAMP = .venv/installed-tpu-$(TPU)$(if $(filter 1,$(GPU)),-gpu-1)
 
 .PHONY: help install demo test test-slow lint bench clean
 .DELETE_ON_ERROR:
@@ -17,6 +34,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@if [ "$(TPU)" = 1 ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[tpu]'; fi
+	@if [ "$(GPU)" = 1 ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[gpu]'; fi
 	@touch $@
 
 .venv/reference: $(STAMP)

@@ -89,7 +89,7 @@ def test_dropout_is_the_same_in_chunks():
 def test_the_machine_chooses_and_says_what_it_could_not_have(caplog):
     attention._note.cache_clear()
     assert attention.choose('auto', 'cpu', 512, False) == 'chunked'
-    assert attention.choose('auto', 'gpu', 512, False) == 'einsum'
+    assert attention.choose('auto', 'gpu', 512, False) == 'cudnn'
     assert attention.choose('auto', 'tpu', 512, False) == 'fused'
     assert attention.choose('auto', 'tpu', 512, True) == 'fused'
     assert attention.choose('auto', 'tpu', 1024, False, 'too long') == 'splash'

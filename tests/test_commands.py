@@ -273,6 +273,39 @@ def test_every_command_of_the_readme_is_real():
     assert num_checked >= 6
 
 
+DRIVER = 'NVRM version: NVIDIA UNIX {}x86_64 Kernel Module{}  {}.65.06  Tue May 1 1:2:3 UTC 2026\n'
+
+
+@pytest.mark.parametrize(
+    ('device', 'driver', 'flags', 'is_installed', 'said'),
+    [
+        (False, None, (), False, ''),
+        (False, None, ('GPU=1',), False, 'of version 580 or later, and this machine has none;'),
+        (True, 570, ('GPU=1',), False, 'of version 580 or later, and this machine has 570;'),
+        # Not asked for: on the CPU, as without a GPU.
+        (True, 570, (), False, ''),
+        (True, None, (), False, ''),
+        (True, 580, (), True, ''),
+        (True, 1000, ('GPU=0',), False, ''),
+        (False, 595, ('GPU=1',), True, ''),
+    ],
+)  # fmt: skip
+def test_make_sees_the_gpu(device, driver, flags, is_installed, said, tmp_path):
+    if device:
+        (tmp_path / 'nvidia0').touch()
+    if driver:
+        (tmp_path / 'version').write_text(DRIVER.format('Open ', ' for x86_64', driver))
+    command = [
+        'make', '--dry-run', '--always-make', 'install', f'NVIDIA_DEVICE={tmp_path}/nvidia0',
+        f'NVIDIA_VERSION={tmp_path}/version', f'NVIDIA_SMI={tmp_path}/nvidia-smi', *flags,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == bool(said) and said in done.stderr, done.stderr
+    assert ('[ "1" = 1 ]; then .venv/bin/python -m pip install' in done.stdout) == is_installed
+    # A sentence, and no recipe after it.
+    assert not said or (done.stderr.count('\n') == 1 and not done.stdout)
+
+
 def check_launch(module: str, command: str) -> None:
     """What a command would do, without a cloud."""
     words = shlex.split(command)[3:]

@@ -1,4 +1,4 @@
-"""The TPU's own attention kernels in interpret mode, and the model with them, against the einsum."""
+"""Our attention kernels for TPUs in interpret mode, and the model with them, against the einsum."""
 
 import dataclasses
 import functools

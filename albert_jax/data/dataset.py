@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int, Int64, UInt
 
 from albert_jax.cli.errors import UserError, first_line
@@ -84,6 +83,11 @@ def _writing(directory: Path) -> Iterator[None]:
 
 
 def _open_shard(path: Path) -> Any:
+    # Batches can be made of other sources without this package (benchmarks.accelerator).
+    from array_record.python import (
+        array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
     # Groups of one record make a random read cost one record.
     with _writing(path.parent):
         return array_record_module.ArrayRecordWriter(str(path), 'group_size:1')

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import sentencepiece
 from jaxtyping import Bool, Int32
 
 from albert_jax.cli.errors import UserError, reason
@@ -61,6 +60,9 @@ class Tokenizer:
         origin: str = 'the vocabulary',
         added_tokens: Sequence[AddedToken] = (),
     ) -> None:
+        # Batches can be made of ids without this package (benchmarks.accelerator).
+        import sentencepiece
+
         self.model = model
         self.normalization = normalization
         self.added_tokens = tuple(sorted(added_tokens, key=lambda token: token.id))

@@ -340,6 +340,7 @@ class DistillationLoss:
                 batch['token_type_ids'],
                 batch['masked_positions'],
                 return_hidden_states=self.needs_hidden_states,
+                is_right_padded=True,
             )
             return ModelOutputs({'mlm': output.mlm_logits}, output.hidden_states)
         outputs = FinetunedModel(self.teacher, self.head)(

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from albert_jax.model import attention, fused_attention, modules, remat, rope
+from albert_jax.model import attention, cudnn, fused_attention, remat, rope, unflattened
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.elementwise import activate, activate_gated
 from albert_jax.model.embeddings import Embeddings, MaskedLanguageHead
@@ -31,6 +31,7 @@ class Attention(Weights):
     """Multi-head self-attention, its output map, residual, and a norm before or after."""
 
     return_attentions: bool = False
+    is_right_padded: bool | None = None
 
     @nn.compact
     def __call__(
@@ -52,12 +53,8 @@ class Attention(Weights):
         if rate and not deterministic:
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
         num_heads, probs = config.num_attention_heads, None
-        implementation = attention.choose(
-            config.attention,
-            attention.backend(),
-            hidden.shape[1],
-            dropout is not None,
-            fused_attention.problem(hidden.shape[1], num_heads, config.head_size),
+        implementation = _choose_attention(
+            config, hidden.shape[1], deterministic, self.is_right_padded
         )
         if implementation == 'fused' and not self.return_attentions:
             context = self._attend_fused(inputs, attention_mask, index, dropout)
@@ -100,7 +97,7 @@ class Attention(Weights):
         kernel, bias = (
             fused_attention.interleave(*parts, num_heads) for parts in zip(*weights, strict=True)
         )
-        projected = modules.dense(inputs, kernel, self.dtype)
+        projected = unflattened.dense(inputs, kernel, self.dtype)
         row = bias.reshape(1, 1, -1)
         if config.position_encoding == 'rope':
             projected = (projected + row).astype(self.dtype)
@@ -111,6 +108,20 @@ class Attention(Weights):
             projected = (projected + jax.lax.stop_gradient(row)).astype(self.dtype)
         projected = checkpoint_name(projected, remat.DENSE_OUTPUT_NAME)
         return fused_attention.attend(projected, attention_mask, num_heads, bias, dropout)
+
+
+def _choose_attention(
+    config: AlbertConfig, length: Any, deterministic: bool, is_right_padded: bool | None
+) -> str:
+    return attention.choose(
+        config.attention,
+        attention.backend(),
+        length,
+        config.attention_probs_dropout_prob > 0 and not deterministic,
+        fused_attention.problem(length, config.num_attention_heads, config.head_size),
+        config.cudnn_problem,
+        is_right_padded,
+    )
 
 
 def _split_heads(
@@ -164,6 +175,7 @@ class Layer(nn.Module):
     deterministic: bool = True
     return_attentions: bool = False
     return_hidden_states: bool = False
+    is_right_padded: bool | None = None
 
     @nn.compact
     def __call__(
@@ -185,6 +197,7 @@ class Layer(nn.Module):
             config,
             config.num_unique_attention_layers,
             return_attentions=self.return_attentions,
+            is_right_padded=self.is_right_padded,
             name='attention',
         )
         feed_forward = FeedForward(config, config.num_unique_ffn_layers, name='ffn')
@@ -226,6 +239,7 @@ class Encoder(nn.Module):
         deterministic: bool,
         return_attentions: bool,
         return_hidden_states: bool = False,
+        is_right_padded: bool | None = None,
     ) -> tuple[
         Float[Array, 'batch length hidden'],
         tuple[
@@ -234,13 +248,23 @@ class Encoder(nn.Module):
         ],
     ]:
         config = self.config
+        length = hidden.shape[1]
+        if _choose_attention(config, length, deterministic, is_right_padded) == 'cudnn':
+            hidden = cudnn.spoil_wrong_rows(hidden, attention_mask)
         layers = nn.scan(
             _layer_class(config),
             variable_broadcast='params',
             split_rngs={'params': False, 'dropout': True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_hidden_layers,
-        )(config, deterministic, return_attentions, return_hidden_states, name='layer')
+        )(
+            config,
+            deterministic,
+            return_attentions,
+            return_hidden_states,
+            is_right_padded,
+            name='layer',
+        )
         hidden, of_all_layers = layers(
             hidden,
             jnp.asarray(config.unique_layer_indices(config.num_unique_attention_layers)),
@@ -277,6 +301,7 @@ class PretrainingModel(nn.Module):
         deterministic: bool = True,
         return_attentions: bool = False,
         return_hidden_states: bool = False,
+        is_right_padded: bool = False,
     ) -> PretrainingOutput:
         """Runs the model.
 
@@ -289,9 +314,12 @@ class PretrainingModel(nn.Module):
           deterministic: without dropout. With it, pass `rngs={'dropout': key}`.
           return_attentions: also return every layer's hidden states and attention probabilities.
           return_hidden_states: also return every layer's hidden states.
+          is_right_padded: says that each row of a mask under `jit` is ones and then zeros, which
+            cuDNN's kernel needs; a row that is not becomes NaN. Outside of `jit` the mask is read.
 
         Raises:
           ValueError: if the sequence is longer than `max_position_embeddings`.
+          UserError: if the config asks for a kernel that cannot do this.
         """
         encoded = self.encode(
             input_ids,
@@ -301,6 +329,7 @@ class PretrainingModel(nn.Module):
             deterministic=deterministic,
             return_attentions=return_attentions,
             return_hidden_states=return_attentions or return_hidden_states,
+            is_right_padded=is_right_padded,
         )
         hidden, hidden_states = encoded.last_hidden_state, encoded.hidden_states
         gathered = hidden
@@ -330,6 +359,7 @@ class PretrainingModel(nn.Module):
         return_hidden_states: bool = False,
         perturbation: Float[Array, 'batch length embedding'] | None = None,
         use_pooler: bool = True,
+        is_right_padded: bool = False,
     ) -> EncoderOutput:
         """The encoder and the pooler alone: what a fine-tuned model needs.
 
@@ -343,9 +373,12 @@ class PretrainingModel(nn.Module):
           return_hidden_states: also return the projected embeddings and every layer's output.
           perturbation: added to the word embeddings, for adversarial training.
           use_pooler: without it the pooled output is zeros, and its weights need not be there.
+          is_right_padded: says that each row of a mask under `jit` is ones and then zeros, which
+            cuDNN's kernel needs; a row that is not becomes NaN. Outside of `jit` the mask is read.
 
         Raises:
           ValueError: if the sequence is longer than `max_position_embeddings`.
+          UserError: if the config asks for a kernel that cannot do this.
         """
         input_ids = jnp.asarray(input_ids)
         batch, length = input_ids.shape
@@ -359,7 +392,13 @@ class PretrainingModel(nn.Module):
         examples = jnp.arange(batch) if example_ids is None else jnp.asarray(example_ids)
         embedded = self.embeddings(input_ids, types, examples, deterministic, perturbation)
         hidden, (layer_outputs, layer_probs) = self.encoder(
-            embedded, mask, examples, deterministic, return_attentions, return_hidden_states
+            embedded,
+            mask,
+            examples,
+            deterministic,
+            return_attentions,
+            return_hidden_states,
+            cudnn.is_right_padded(attention_mask, is_right_padded),
         )
         if use_pooler:
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))

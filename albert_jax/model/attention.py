@@ -1,15 +1,12 @@
-"""Scaled dot-product attention with a padding mask, in three implementations.
+"""Scaled dot-product attention with a padding mask, in five implementations.
 
 'einsum' computes all scores at once. 'chunked' computes those of a few heads at a time, so that
-they stay in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs, which never writes them to
-memory. A fourth, 'fused', is in `fused_attention`.
+they stay in a CPU's cache. 'splash' is JAX's Pallas kernel for TPUs and 'cudnn' a kernel for NVIDIA
+GPUs, which never write them to memory. A fifth, 'fused', is in `fused_attention`.
 """
 
-import contextlib
-import contextvars
 import functools
 import logging
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from albert_jax.cli.errors import UserError
-from albert_jax.model import matmul
+from albert_jax.model import cudnn, matmul, target
 from albert_jax.model.dropout import drop
 
 # Scores that fit into a core's cache beside their gradients; short sequences do not gain by it.
@@ -55,12 +52,17 @@ def attend(
       value: of every token.
       attention_mask: 1 for a token, 0 for padding.
       dtype: of the operands of both products, and of the result; softmax is float32.
-      dropout: of the probabilities; None for none, as 'splash' requires.
-      implementation: 'einsum', 'chunked' or 'splash'.
+      dropout: of the probabilities; None for none, as 'splash' and 'cudnn' require.
+      implementation: 'einsum', 'chunked', 'splash' or 'cudnn'.
 
     Raises:
-      ValueError: if the implementation is 'splash' and there is dropout.
+      ValueError: if the implementation is 'splash' or 'cudnn' and there is dropout.
     """
+    if implementation == 'cudnn':
+        if dropout is not None:
+            raise ValueError("cuDNN's kernel has no dropout here; use the einsum.")
+        operands = (x.astype(dtype) for x in (query, key, value))
+        return cudnn.attend(*operands, attention_mask)
     query = query * query.shape[-1] ** -0.5
     if implementation == 'splash':
         if dropout is not None:
@@ -79,7 +81,7 @@ def attend(
         probs = _probabilities(query, key, masks, dtype)
         if dropout is not None and head_ids is not None:
             probs = drop(probs, dropout.rate, dropout.key, head_ids)
-        return matmul.matmul(probs, value, dtype).astype(dtype)
+        return matmul.matmul(probs, value, dtype, dtype)
 
     # Only the operands are kept for the backward pass: scores and probabilities grow with the
     # square of the length, and to compute them again costs less than to write and read them.
@@ -136,37 +138,23 @@ def _chunk(num_rows: int, length: int) -> int:
     return next(size for size in range(min(limit, num_rows), 0, -1) if num_rows % size == 0)
 
 
-# What programs are compiled for, where that is not the default backend.
-_target: contextvars.ContextVar[str | None] = contextvars.ContextVar('target', default=None)
-
-
-@contextlib.contextmanager
-def compiling_for(backend: str) -> Iterator[None]:
-    """Inside the context, `backend()` is the given platform, which need not be attached.
-
-    Args:
-      backend: 'cpu', 'gpu' or 'tpu'.
-    """
-    token = _target.set(backend)
-    try:
-        yield
-    finally:
-        _target.reset(token)
-
-
-def backend() -> str:
-    """The platform that the model is compiled for."""
-    return _target.get() or jax.default_backend()
+compiling_for, backend = target.compiling_for, target.backend
 
 
 def choose(
-    wanted: str, backend: str, length: Any, has_dropout: bool, fused_problem: str = ''
+    wanted: str,
+    backend: str,
+    length: Any,
+    has_dropout: bool,
+    fused_problem: str = '',
+    cudnn_problem: str = '',
+    is_right_padded: bool | None = True,
 ) -> str:
     """The implementation to use.
 
     The length is an int, or the symbol of a dimension that an export leaves open.
 
-    'auto' is 'fused' or else 'splash' on TPUs, 'chunked' on CPUs and 'einsum' elsewhere. Where no
+    'auto' is 'fused' or else 'splash' on TPUs, 'cudnn' on GPUs and 'chunked' on CPUs. Where no
     kernel can do what is asked, 'auto' takes the einsum and says so in the log.
 
     Args:
@@ -175,33 +163,71 @@ def choose(
       length: tokens of a sequence.
       has_dropout: whether attention probabilities have dropout.
       fused_problem: `fused_attention.problem` of the model and the length.
+      cudnn_problem: `AlbertConfig.cudnn_problem`.
+      is_right_padded: whether each row of the mask is tokens and then padding; None if that is not
+        known, which 'cudnn' takes for yes and 'auto' for no.
 
     Raises:
-      UserError: if 'fused' or 'splash' is wanted and not supported.
+      UserError: if 'fused', 'splash' or 'cudnn' is wanted and not supported.
     """
-    if wanted not in ('auto', 'fused', 'splash'):
-        return wanted
-    if wanted == 'auto' and backend != 'tpu':
-        return 'chunked' if backend == 'cpu' else 'einsum'
-    problem = ''
-    if backend != 'tpu':
-        problem = f'that kernel needs a TPU, and this is a {backend}'
-    elif wanted != 'splash' and not fused_problem:
-        return 'fused'
-    elif wanted == 'fused':
-        problem = fused_problem
-    elif has_dropout:
-        problem = 'it has no dropout of attention probabilities'
-    elif length % _LANES:
-        problem = f'sequences of {length} tokens are no multiple of {_LANES}'
+    kernel = wanted
+    if wanted == 'auto':
+        on_tpu = 'splash' if fused_problem else 'fused'
+        kernel = {'tpu': on_tpu, 'gpu': 'cudnn', 'cpu': 'chunked'}.get(backend, 'einsum')
+    if kernel == 'fused':
+        problem = _not_a_tpu(backend) or fused_problem
+    elif kernel == 'splash':
+        problem = _not_a_tpu(backend) or _splash_problem(length, has_dropout)
+    elif kernel == 'cudnn':
+        problem = cudnn_problem or _cudnn_problem(backend, has_dropout, is_right_padded)
+        if wanted == 'auto' and not problem:
+            problem = _why_not_by_itself(length, is_right_padded)
+    else:
+        return kernel
     if not problem:
-        return 'splash'
-    if wanted != 'auto':
+        return kernel
+    if wanted == kernel:
         raise UserError(
             f'model.attention is {wanted}, but {problem}; use auto or einsum, or change that.'
         )
-    _note(f'Attention is computed without the splash kernel: {problem}.')
+    _note(f'Attention is computed without the {kernel} kernel: {problem}.')
     return 'einsum'
+
+
+_NO_DROPOUT = 'it has no dropout of attention probabilities'
+
+
+def _not_a_tpu(backend: str) -> str:
+    return '' if backend == 'tpu' else f'that kernel needs a TPU, and this is a {backend}'
+
+
+def _splash_problem(length: Any, has_dropout: bool) -> str:
+    if has_dropout:
+        return _NO_DROPOUT
+    if length % _LANES:
+        return f'sequences of {length} tokens are no multiple of {_LANES}'
+    return ''
+
+
+def _cudnn_problem(backend: str, has_dropout: bool, is_right_padded: bool | None) -> str:
+    if backend != 'gpu':
+        return f'that kernel needs an NVIDIA GPU, and this is a {backend}'
+    if has_dropout:
+        return _NO_DROPOUT
+    if is_right_padded is False:
+        return 'a row of attention_mask is not tokens and then padding'
+    return target.nvidia_problem()
+
+
+def _why_not_by_itself(length: Any, is_right_padded: bool | None) -> str:
+    """Why 'auto' does not take cuDNN's kernel though it could be had."""
+    if is_right_padded is None:
+        return 'nobody says that the batch is padded at the right (is_right_padded)'
+    # Of other lengths cuDNN's gradients have been NaN (github.com/pytorch/pytorch/issues/196678),
+    # and of shorter ones the scores are few.
+    if length % _LANES:
+        return f'sequences are no multiple of {_LANES} tokens long'
+    return ''
 
 
 @functools.cache

@@ -10,7 +10,8 @@ ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
 SHARINGS = ('all', 'attention', 'ffn', 'none')
 COMPUTE_DTYPES = ('float32', 'bfloat16')
 REMATS = ('none', 'dense', 'attention', 'full')
-ATTENTIONS = ('auto', 'einsum', 'chunked', 'splash', 'fused')
+ATTENTIONS = ('auto', 'einsum', 'chunked', 'fused', 'splash', 'cudnn')
+_MAX_CUDNN_HEAD_SIZE = 128
 POSITION_ENCODINGS = ('learned', 'rope')
 NORM_PLACEMENTS = ('post', 'pre')
 KERNEL_INITIALIZERS = ('normal', 'fan_in')
@@ -100,8 +101,8 @@ class AlbertConfig(Settings):
     attention: Annotated[
         str,
         one_of(*ATTENTIONS),
-        "'chunked' is for CPUs, 'fused' (up to 512 tokens) and 'splash' are kernels for TPUs; "
-        "'auto' chooses by the machine",
+        "'chunked' is for CPUs, 'fused' (up to 512 tokens) and 'splash' are kernels for TPUs, "
+        "'cudnn' is one for NVIDIA GPUs in bfloat16; 'auto' chooses by the machine",
     ] = 'auto'
 
     def __post_init__(self) -> None:
@@ -128,6 +129,11 @@ class AlbertConfig(Settings):
                 f'model.use_embedding_projection is False, which needs embedding_size '
                 f'({self.embedding_size}) equal to hidden_size ({self.hidden_size}).'
             )
+        if self.attention == 'cudnn' and self.cudnn_problem:
+            raise UserError(
+                f'model.attention is cudnn, but {self.cudnn_problem}; use auto or einsum, or '
+                f'change that.'
+            )
 
     @property
     def resume_fingerprint(self) -> dict[str, Any]:
@@ -147,6 +153,21 @@ class AlbertConfig(Settings):
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def cudnn_problem(self) -> str:
+        """Why cuDNN's attention cannot take this model on any machine; '' if it can."""
+        if self.compute_dtype != 'bfloat16':
+            return (
+                f'that kernel needs model.compute_dtype bfloat16, and this is {self.compute_dtype}'
+            )
+        if self.head_size % 8 or self.head_size > _MAX_CUDNN_HEAD_SIZE:
+            return (
+                f'that kernel takes heads of a multiple of 8 up to {_MAX_CUDNN_HEAD_SIZE}, and '
+                f'these are of {self.head_size} (hidden_size {self.hidden_size} / '
+                f'num_attention_heads {self.num_attention_heads})'
+            )
+        return ''
 
     @property
     def ffn_size(self) -> int:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from albert_jax.model import one_pass_norm, target
+
 _recomputed = functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
 
 
@@ -52,6 +54,37 @@ def normalize(inputs: Float[Array, '... width'], eps: float) -> Float[Array, '..
       inputs: of any float type.
       eps: added to the variance.
     """
+    return _normalize(inputs, eps)
+
+
+def layer_norm(
+    inputs: Float[Array, '... width'],
+    scale: Float[Array, '... width'],
+    bias: Float[Array, '... width'],
+    eps: float,
+) -> Float[Array, '... width']:
+    """`normalize(inputs, eps) * scale + bias`, in float32.
+
+    Args:
+      inputs: of any float type.
+      scale: with axes of 1 before its own.
+      bias: with axes of 1 before its own.
+      eps: added to the variance.
+    """
+    if target.backend() == 'tpu':
+        return one_pass_norm.layer_norm(inputs, scale, bias, eps)
+    if target.backend() == 'gpu':
+        return _recomputed_layer_norm(inputs, scale, bias, eps)
+    return normalize(inputs, eps) * scale + bias
+
+
+@functools.partial(jax.checkpoint, static_argnums=3, prevent_cse=False)
+def _recomputed_layer_norm(inputs: Array, scale: Array, bias: Array, eps: float) -> Array:
+    # The gradient of the scale needs what is scaled, which is float32 and would be kept.
+    return _normalize(inputs, eps) * scale + bias
+
+
+def _normalize(inputs: Array, eps: float) -> Array:
     inputs = inputs.astype(jnp.float32)
     centered = inputs - inputs.mean(-1, keepdims=True)
     variance = jnp.square(centered).mean(-1, keepdims=True)

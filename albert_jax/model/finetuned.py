@@ -56,8 +56,9 @@ class FinetunedModel:
 
         Args:
           params: with the parts `embeddings`, `encoder`, `head`, and `pooler` if the head reads it.
-          batch: `input_ids`, `attention_mask` and `token_type_ids`; `example_ids` to choose each
-            example's dropout masks (0, 1, … if left out); and what the head reads.
+          batch: `input_ids`, `attention_mask` (in each row ones and then zeros) and
+            `token_type_ids`; `example_ids` to choose each example's dropout masks (0, 1, … if left
+            out); and what the head reads.
           is_training: the head gives the logits that its loss wants, and may read the targets.
           dropout_key: None for no dropout.
           perturbation: added to the word embeddings.
@@ -83,6 +84,7 @@ class FinetunedModel:
             return_hidden_states=return_hidden_states,
             return_attentions=return_attentions,
             use_pooler=definition.uses_pooler,
+            is_right_padded=True,
             method=PretrainingModel.encode,
         )
         assert isinstance(encoded, EncoderOutput)

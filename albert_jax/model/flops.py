@@ -1,5 +1,7 @@
 """FLOPs of a model, and peak FLOP/s of devices, for model FLOPs utilisation (MFU)."""
 
+import re
+
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_config import DecoderConfig
 
@@ -14,14 +16,29 @@ PEAK_FLOPS = {
     'v6e': 918e12,
     'tpu7x': 1153.5e12,
 }
-# What JAX calls them, in lower case and without 'TPU ', where that is another name.
+# Dense bf16 FLOP/s of NVIDIA's GPUs: half of what their data sheets give with sparsity. The first
+# that a device's name starts with is taken.
+_NVIDIA_PEAK_FLOPS = {
+    'NVIDIA B200': 2250e12,
+    'NVIDIA GH200': 989.4e12,
+    'NVIDIA H200 NVL': 835.5e12,
+    'NVIDIA H200': 989.4e12,
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H100 NVL': 835.5e12,
+    'NVIDIA H100': 989.4e12,
+    'NVIDIA A100': 312e12,
+    'NVIDIA L40S': 362.05e12,
+    'NVIDIA L4': 121e12,
+}
+# What JAX calls TPUs, in lower case and without 'TPU ', where that is another name.
 _DEVICE_KINDS = {'v5 lite': 'v5e', 'v5': 'v5p', 'v6 lite': 'v6e'}
 
 
 def peak_flops(device_kind: str) -> float | None:
     """FLOP/s of a device in bf16, by JAX's name of its kind; None if it is not known."""
     if not device_kind.startswith('TPU'):
-        return None
+        names = (name for name in _NVIDIA_PEAK_FLOPS if re.match(rf'{name}\b', device_kind))
+        return next((_NVIDIA_PEAK_FLOPS[name] for name in names), None)
     kind = device_kind.removeprefix('TPU ').lower()
     return PEAK_FLOPS.get(_DEVICE_KINDS.get(kind, kind))
 

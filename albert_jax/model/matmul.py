@@ -3,11 +3,21 @@
 Autodiff of a product with bfloat16 operands and a float32 result gives products of a bfloat16 and
 a float32 operand, which no matrix unit has. Here the incoming gradient is rounded once, and both of
 its products run on the matrix unit too. The gradient of a weight is float32, never rounded.
+
+Where a result is rounded to bfloat16 right away, GPUs are asked for the rounded one: cuBLAS writes
+what it is asked for, and the rounding of a float32 result is a pass through memory of its own.
+Other compilers make it part of the product.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from albert_jax.model import target, unflattened
+
+_FLOAT32 = jnp.dtype(jnp.float32)
 
 
 def dense(
@@ -24,21 +34,66 @@ def dense(
     return matmul(flat, kernel, dtype).reshape(*inputs.shape[:-1], kernel.shape[1])
 
 
+def dense_with_bias(
+    inputs: Float[Array, '*rows inputs'],
+    kernel: Float[Array, 'inputs outputs'],
+    bias: Float[Array, 'outputs'],
+    dtype: jnp.dtype,
+) -> Float[Array, '*rows outputs']:
+    """`inputs @ kernel + bias` in `dtype`, with operands rounded to it, accumulated in float32.
+
+    Args:
+      inputs: of any float type.
+      kernel: of any float type.
+      bias: of any float type.
+      dtype: float32 or bfloat16.
+    """
+    if dtype == jnp.float32 or target.backend() != 'gpu':
+        product = unflattened.dense if target.backend() == 'tpu' else dense
+        outputs = product(inputs, kernel, dtype)
+        return (outputs + bias.reshape((1,) * (inputs.ndim - 1) + bias.shape)).astype(dtype)
+    flat = inputs.astype(dtype).reshape(-1, inputs.shape[-1])
+    outputs = _add_bias(matmul(flat, kernel, dtype, dtype), bias)
+    return outputs.reshape(*inputs.shape[:-1], kernel.shape[1])
+
+
+@jax.custom_vjp
+def _add_bias(product: Array, bias: Array) -> Array:
+    """The sum in bfloat16, which cuBLAS makes part of the product."""
+    return product + _rounded(bias)[None]
+
+
+def _add_bias_forward(product: Array, bias: Array) -> tuple[Array, Array]:
+    return _add_bias(product, bias), bias
+
+
+def _add_bias_backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
+    # As of any parameter, the gradient is summed in float32.
+    return gradient, gradient.astype(bias.dtype).sum(0)
+
+
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
 def matmul(
     left: Float[Array, '*batch rows inner'],
     right: Float[Array, '*batch inner columns'],
     dtype: jnp.dtype,
+    out_dtype: jnp.dtype | None = None,
 ) -> Float[Array, '*batch rows columns']:
-    """`left @ right` for each index of `batch`, operands rounded to `dtype`, the result float32.
+    """`left @ right` for each index of `batch`, operands rounded to `dtype`.
 
     Args:
       left: of any float type.
       right: of any float type.
       dtype: float32 or bfloat16.
+      out_dtype: of the result, which is accumulated in float32; float32 if left out.
     """
+    out_dtype = jnp.dtype(out_dtype or jnp.float32)
     if dtype == jnp.float32:
-        return _by_columns(left.astype(dtype), right.astype(dtype))
-    return _matmul(left, right)
+        return _by_columns(left.astype(dtype), right.astype(dtype)).astype(out_dtype)
+    is_gpu = target.backend() == 'gpu'
+    return _matmul(left, right, out_dtype if is_gpu else _FLOAT32, is_gpu).astype(out_dtype)
 
 
 def matmul_transposed(
@@ -55,43 +110,53 @@ def matmul_transposed(
     """
     if dtype == jnp.float32:
         return _by_rows(left.astype(dtype), right.astype(dtype))
-    return _matmul_transposed(left, right)
+    return _matmul_transposed(left, right, target.backend() == 'gpu')
 
 
-@jax.custom_vjp
-def _matmul(left: Array, right: Array) -> Array:
-    return _by_columns(_rounded(left), _rounded(right))
+# The platform is an argument of what JAX may trace once and use again.
 
 
-def _matmul_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _matmul(left, right), (_rounded(left), right, _dtype_of(left))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(left: Array, right: Array, out_dtype: jnp.dtype, is_gpu: bool) -> Array:
+    return _by_columns(_rounded(left), _rounded(right), out_dtype)
 
 
-def _matmul_backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
+def _matmul_forward(
+    left: Array, right: Array, out_dtype: jnp.dtype, is_gpu: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    residuals = _rounded(left), right, _dtype_of(left)
+    return _matmul(left, right, out_dtype, is_gpu), residuals
+
+
+def _matmul_backward(
+    out_dtype: jnp.dtype, is_gpu: bool, residuals: tuple[Array, ...], gradient: Array
+) -> tuple[Array, Array]:
     left, right, like = residuals
     gradient = _rounded(gradient)
-    to_left = _by_rows(gradient, _rounded(right))
-    to_right = _by_columns(_transposed(left), gradient)
+    to_left = _by_rows(gradient, _rounded(right), like.dtype if is_gpu else _FLOAT32)
+    to_right = _by_columns(_transposed(left), gradient, right.dtype if is_gpu else _FLOAT32)
     return to_left.astype(like.dtype), to_right.astype(right.dtype)
 
 
-@jax.custom_vjp
-def _matmul_transposed(left: Array, right: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matmul_transposed(left: Array, right: Array, is_gpu: bool) -> Array:
     return _by_rows(_rounded(left), _rounded(right))
 
 
-def _matmul_transposed_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, ...]]:
+def _matmul_transposed_forward(
+    left: Array, right: Array, is_gpu: bool
+) -> tuple[Array, tuple[Array, ...]]:
     residuals = _rounded(left), _rounded(right), _dtype_of(left), _dtype_of(right)
-    return _matmul_transposed(left, right), residuals
+    return _matmul_transposed(left, right, is_gpu), residuals
 
 
 def _matmul_transposed_backward(
-    residuals: tuple[Array, ...], gradient: Array
+    is_gpu: bool, residuals: tuple[Array, ...], gradient: Array
 ) -> tuple[Array, Array]:
     left, right, like_left, like_right = residuals
     gradient = _rounded(gradient)
-    to_left = _by_columns(gradient, right)
-    to_right = _by_columns(_transposed(gradient), left)
+    to_left = _by_columns(gradient, right, like_left.dtype if is_gpu else _FLOAT32)
+    to_right = _by_columns(_transposed(gradient), left, like_right.dtype if is_gpu else _FLOAT32)
     return to_left.astype(like_left.dtype), to_right.astype(like_right.dtype)
 
 
@@ -108,19 +173,19 @@ def _dtype_of(x: Array) -> Array:
     return jnp.zeros([0], x.dtype)
 
 
-def _by_columns(left: Array, right: Array) -> Array:
-    return _product(left, right, right.ndim - 2)
+def _by_columns(left: Array, right: Array, out_dtype: jnp.dtype = _FLOAT32) -> Array:
+    return _product(left, right, right.ndim - 2, out_dtype)
 
 
-def _by_rows(left: Array, right: Array) -> Array:
-    return _product(left, right, right.ndim - 1)
+def _by_rows(left: Array, right: Array, out_dtype: jnp.dtype = _FLOAT32) -> Array:
+    return _product(left, right, right.ndim - 1, out_dtype)
 
 
-def _product(left: Array, right: Array, right_axis: int) -> Array:
+def _product(left: Array, right: Array, right_axis: int, out_dtype: jnp.dtype) -> Array:
     batch = tuple(range(left.ndim - 2))
     axes = ((left.ndim - 1,), (right_axis,))
     return jax.lax.dot_general(
-        left, right, (axes, (batch, batch)), preferred_element_type=jnp.float32
+        left, right, (axes, (batch, batch)), preferred_element_type=out_dtype
     )
 
 

@@ -7,10 +7,10 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from albert_jax.model import attention, matmul, one_pass_norm, remat, unflattened
+from albert_jax.model import matmul, remat
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
-from albert_jax.model.elementwise import normalize
+from albert_jax.model.elementwise import layer_norm
 from albert_jax.model.rounding import from_bits
 
 # Which unique layer's parameters a module uses; None where there is one.
@@ -76,23 +76,9 @@ class Dense(Weights):
         self, inputs: Float[Array, '... inputs'], index: Index = None
     ) -> Float[Array, '... features']:
         kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
-        outputs = dense(inputs, kernel, self.dtype)
-        outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
-        return checkpoint_name(outputs.astype(self.dtype), remat.DENSE_OUTPUT_NAME)
-
-
-def dense(
-    inputs: Float[Array, '... inputs'], kernel: Float[Array, 'inputs features'], dtype: jnp.dtype
-) -> Float[Array, '... features']:
-    """The product of the last axis with a kernel, in the form that the platform is fast with.
-
-    Args:
-      inputs: of any leading axes.
-      kernel: of the dense map.
-      dtype: of the operands.
-    """
-    module = unflattened if attention.backend() == 'tpu' else matmul
-    return module.dense(inputs, kernel, dtype)
+        bias = self.weight('bias', nn.initializers.zeros, (self.features,), index)
+        outputs = matmul.dense_with_bias(inputs, kernel, bias, self.dtype)
+        return checkpoint_name(outputs, remat.DENSE_OUTPUT_NAME)
 
 
 class LayerNorm(Weights):
@@ -104,9 +90,7 @@ class LayerNorm(Weights):
     ) -> Float[Array, '... width']:
         scale = self.vector('scale', nn.initializers.ones, inputs, index)
         bias = self.vector('bias', nn.initializers.zeros, inputs, index)
-        if attention.backend() == 'tpu':
-            return one_pass_norm.layer_norm(inputs, scale, bias, self.config.layer_norm_eps)
-        return normalize(inputs, self.config.layer_norm_eps) * scale + bias
+        return layer_norm(inputs, scale, bias, self.config.layer_norm_eps)
 
 
 class Dropout(nn.Module):

@@ -187,6 +187,7 @@ class PseudoLikelihood:
             batch['input_ids'],
             is_token.astype(jnp.int32),
             masked_positions=batch['positions'][:, None],
+            is_right_padded=True,
         )
         log_probs = jax.nn.log_softmax(output.mlm_logits[:, 0])
         return jnp.take_along_axis(log_probs, batch['targets'][:, None], axis=-1)[:, 0]

@@ -173,7 +173,10 @@ def _fill(
 ) -> dict[str, jax.Array]:
     """The likeliest pieces at each masked position, and their probabilities."""
     output: Any = model.apply(
-        {'params': params}, *(batch[name] for name in _INPUTS), batch['masked_positions']
+        {'params': params},
+        *(batch[name] for name in _INPUTS),
+        batch['masked_positions'],
+        is_right_padded=True,
     )
     probabilities = jax.nn.softmax(output.mlm_logits[..., :num_pieces])
     best, pieces = jax.lax.top_k(probabilities, num_candidates)
@@ -185,7 +188,11 @@ def _embed(
 ) -> dict[str, jax.Array]:
     """The mean of each text's last layer, and its [CLS]."""
     encoded: Any = model.apply(
-        {'params': params}, *(batch[name] for name in _INPUTS), use_pooler=False, method='encode'
+        {'params': params},
+        *(batch[name] for name in _INPUTS),
+        use_pooler=False,
+        is_right_padded=True,
+        method='encode',
     )
     hidden = encoded.last_hidden_state.astype(jnp.float32)
     mask = batch['attention_mask'].astype(jnp.float32)[:, :, None]

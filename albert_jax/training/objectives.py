@@ -136,6 +136,7 @@ def pretraining(
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {'dropout': dropout_key},
             return_hidden_states=auxiliary is not None and auxiliary.needs_hidden_states,
+            is_right_padded=True,
         )
         masked = output.mlm_logits, batch['masked_ids'], batch['masked_weights']
         metrics = {'mlm_loss': cross_entropy(*masked), 'mlm_accuracy': accuracy(*masked)}

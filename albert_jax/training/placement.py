@@ -14,6 +14,7 @@ from albert_jax.model.paths import num_params
 from albert_jax.runs.loop import LoopSettings
 from albert_jax.training import distributed
 from albert_jax.training.job import HostBatch, TrainingJob
+from albert_jax.training.out_of_memory import is_out_of_memory
 from albert_jax.training.sharding import batch_sharding, choose_fsdp, make_mesh, with_shardings
 from albert_jax.training.step import TrainState, TrainStep, init_state, state_shardings
 
@@ -118,11 +119,6 @@ def candidate_microbatches(rows: int) -> list[int]:
     while numbers[-1] < rows:
         numbers.append(next(n for n in range(2 * numbers[-1], rows + 1) if rows % n == 0))
     return numbers
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the compiler says that a program does not fit."""
-    return 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def fewest_that_fit(compile_with: Callable[[int], object], rows: int) -> int | None:
