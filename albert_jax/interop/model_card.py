@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.predicate import INPUT_OF_ROLES, NO_ROLE
 from albert_jax.interop.native import Pretrained
 
 _TEXT = 'A text of a few words, to try the model with.'
@@ -99,6 +100,8 @@ def render(
     ]  # fmt: skip
     if signature['activation']:
         rows.append(('probabilities', _PROBABILITIES[signature['activation']]))
+    if NO_ROLE in signature['labels']:
+        rows.append(('input', INPUT_OF_ROLES))
     if signature['labels']:
         rows.append(('labels', ', '.join(signature['labels'])))
     lines = ['# An ALBERT model', '', '| | |', '|---|---|']
