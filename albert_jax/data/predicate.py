@@ -78,7 +78,7 @@ def predicate_sequence(
     return PredicateSequence(first, second, types, words, is_cut)
 
 
-def find_predicate(words: Sequence[str], given: str | int, where: str) -> int:
+def find_predicate(words: Sequence[str], given: object, where: str) -> int:
     """The place, from 0, of the predicate that someone named.
 
     Args:

@@ -151,8 +151,8 @@ def _words(path: Path, block: Block) -> list[_Word]:
         fields = tuple(field.strip(' ') for field in line.text.split('\t'))
         if len(fields) < NUM_CONLLU:
             raise UserError(
-                f'{where} has {len(fields)} columns; CoNLL-U with predicate columns has 11 or more '
-                f'and CoNLL-2009 14 or more, with tabs.'
+                f'{where} has {len(fields)} column(s); CoNLL-U with predicate columns has 11 or '
+                f'more and CoNLL-2009 14 or more, with tabs.'
             )
         if is_word_id(fields[0], where):
             words.append(_Word(where, line.number, fields))
@@ -237,8 +237,8 @@ def _roles(
     if len(columns) != len(predicates):
         names = ', '.join(words[place].fields[FORM] for place in predicates) or 'none'
         raise UserError(
-            f'{words[0].where}: the sentence has {len(predicates)} predicates ({names}) and '
-            f'{len(columns)} columns of roles; each predicate has one.'
+            f'{words[0].where}: the sentence has {len(predicates)} predicate(s) ({names}) and '
+            f'{len(columns)} column(s) of roles; each predicate has one.'
         )
     for column in columns:
         for word, role in zip(words, column, strict=True):
@@ -316,6 +316,6 @@ def _check_labels(path: Path, sentences: Sequence[Sentence]) -> None:
     if known and len(known) < len(sentences):
         first = next(sentence for sentence in sentences if sentence.roles is None)
         raise UserError(
-            f'{first.where}: the sentence has {len(first.predicates)} predicates and no columns of '
-            f'roles, while others of {path} have them.'
+            f'{first.where}: the sentence has {len(first.predicates)} predicate(s) and no columns '
+            f'of roles, while others of {path} have them.'
         )
