@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.hub_tokenizer import AnyTokenizer
 
-# The task of TaskSettings.name whose models read such sequences.
-ROLES = 'roles'
 # The label of a word without a role, in a model; no role of a file has a space.
 NO_ROLE = 'no role'
 # What a person has to know who makes the inputs of such a model without this package.
@@ -76,6 +75,25 @@ def predicate_sequence(
     num_pieces = sum(map(len, pieces))
     is_cut = len(first) < num_pieces or len(second) < len(pieces[predicate])
     return PredicateSequence(first, second, types, words, is_cut)
+
+
+def encode_predicate(
+    tokenizer: AnyTokenizer, words: Sequence[str], predicate: int
+) -> tuple[list[int], list[int]]:
+    """The ids of `[CLS] sentence [SEP] predicate [SEP]`, however long, and their token types.
+
+    Args:
+      tokenizer: of the model.
+      words: of the sentence.
+      predicate: the word, counted from 0.
+    """
+    # A word of which nothing is left still needs a piece for its role.
+    pieces = [ids or [tokenizer.unk_id] for ids in tokenizer.encode(list(words))]
+    # Each piece may be one of the predicate, which is there twice.
+    sequence = predicate_sequence(pieces, predicate, 2 * sum(map(len, pieces)) + 3)
+    sep = tokenizer.sep_id
+    ids = [tokenizer.cls_id, *sequence.first, sep, *sequence.second, sep]
+    return ids, sequence.token_type_ids
 
 
 def find_predicate(words: Sequence[str], given: object, where: str) -> int:

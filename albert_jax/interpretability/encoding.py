@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.data.predicate import NO_ROLE, find_predicate, predicate_sequence
+from albert_jax.data.predicate import NO_ROLE, encode_predicate, find_predicate
 from albert_jax.interop.native import Pretrained
 
 
@@ -69,13 +69,7 @@ def _predicate_ids(
             'the first, or the number of one, from 1.'
         )
     place = find_predicate(words, predicate, 'The text')
-    pieces = [ids or [tokenizer.unk_id] for ids in tokenizer.encode(words)]
-    # So much that nothing is cut: each piece may be of the predicate.
-    sequence = predicate_sequence(pieces, place, 2 * sum(map(len, pieces)) + 3)
-    sep = [tokenizer.sep_id]
-    return [
-        tokenizer.cls_id, *sequence.first, *sep, *sequence.second, *sep,
-    ], sequence.token_type_ids  # fmt: skip
+    return encode_predicate(tokenizer, words, place)
 
 
 def _encoded(model: Pretrained, ids: list[int], types: list[int]) -> EncodedText:
