@@ -165,7 +165,7 @@ def test_what_is_written_is_read_and_written_again(given):
         assert read_sentences(tiny.Path('f'), text.replace('\n', end), True) == sentences
 
 
-def row(*cells, number=1, word='run'):
+def row(*cells: str, number: int | str = 1, word: str = 'run') -> str:
     return '\t'.join([str(number), word, *['_'] * 8, *cells])
 
 
