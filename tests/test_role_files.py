@@ -184,6 +184,7 @@ REFUSED = [
      'line 2 has 11 columns, but line 1 of the same sentence has 12; a sentence'),
     ([row('run.01', 'V'), row('', '_', number=2)], 'line 2: column 10, counted from 0, marks pred'),
     ([row('run.01', 'V'), row('_', '', number=2)], 'line 2: the role is empty; write _ at words'),
+    ([row('run.01', 'V'), row('_', 'no role', number=2)], "line 2: the role 'no role' has a space"),
     ([row('run.01', 'V'), row('_', '(ARG0*)', number=2)], r"line 2: '\(ARG0\*\)' is part of a"),
     ([row('run.01', 'V'), row('_', '_', number=3)], 'line 2: the id is 3, but this is word 2 of'),
     ([row('run.01', 'V'), row('run.01', 'V')], 'line 2: the id is 1, but this is word 2 of its s'),

@@ -18,6 +18,7 @@ from albert_jax.interop.native import Pretrained
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.answering import Answerer
+from albert_jax.tasks.features import Features
 from albert_jax.tasks.job import prepare
 from tests import tiny
 from tests.reference_roles import score
@@ -50,6 +51,7 @@ def test_a_run_of_the_config_is_prepared_from_the_published_names(checkpoint, tm
     assert features.num_examples == 3
     # Those that are cached are the same.
     again = prepare(FinetuneRun.from_dict(config))
+    assert isinstance(prepared.train, Features) and isinstance(again.train, Features)
     for name, values in prepared.train.token_targets.items():
         np.testing.assert_array_equal(again.train.token_targets[name], values)
 
@@ -88,6 +90,8 @@ def test_the_commands_that_read_a_checkpoint(model, tmp_path, capsys):
         line.split('\t')[10:]
         for line in (tmp_path / 'out/predictions.conllu').read_text().splitlines()
     ] == [['_', first['prediction'][0]], ['value', roles[1]], ['_', roles[2]]]
+    with pytest.raises(UserError, match='texts has no columns, and --predicates names one of them'):
+        predict.main([f'--checkpoint={model}', f'--input={texts}', '--predicates=3'])
     # Hugging Face's form, which does not say that it is of roles.
     assert convert.main([str(model), str(tmp_path / 'hf'), '--to=huggingface']) == 0
     told = ' '.join(''.join(capsys.readouterr()).split())
@@ -100,6 +104,7 @@ def test_the_commands_that_read_a_checkpoint(model, tmp_path, capsys):
 
 def test_the_program_on_the_card_has_a_predicate(model):
     loaded = source.read(model)
+    assert loaded.tokenizer is not None
     function = portable.portable(loaded)
     signature = _signature(loaded, function)
     card = model_card.render(loaded, str(model), 'stablehlo', signature, [])

@@ -246,6 +246,8 @@ def _roles(
                 raise UserError(
                     f'{word.where}: the role is empty; write {NOTHING} at words without one.'
                 )
+            if ' ' in role:
+                raise UserError(f'{word.where}: the role {role!r} has a space, as no role has.')
             if set('()*') & set(role):
                 raise UserError(
                     f'{word.where}: {role!r} is part of a span in brackets; roles stand at head '

@@ -107,7 +107,7 @@ class RolesTask(Task[RoleExample]):
         )
 
     def check_lines(self, lines: Sequence[str], origin: str) -> None:
-        """Refuses lines that are columns.
+        """Refuses lines that are columns, and those without where predicates are in a column.
 
         Raises:
           UserError: if they are.
@@ -116,6 +116,11 @@ class RolesTask(Task[RoleExample]):
             raise UserError(
                 f'{origin} has columns and no sentences; give it as a file with the ending .conllu '
                 f'or .conll.'
+            )
+        if self.predicate_marks:
+            raise UserError(
+                f'{origin} has no columns, and --predicates names one of them; give each sentence '
+                f'with its predicate and no --predicates.'
             )
 
     def suits(self, head: Head) -> bool:
