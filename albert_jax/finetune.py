@@ -11,7 +11,7 @@ write its predictions. Resumes where it was when it is started again."""
 _EPILOG = """\
 configs:
   configs/finetune.py:TASK  with TASK one of
-    cola sst2 mrpc stsb qqp mnli qnli rte wnli, squad1 squad2, race, ner upos tags,
+    cola sst2 mrpc stsb qqp mnli qnli rte wnli, squad1 squad2, race, ner upos tags, roles,
     classification regression (your own TSV, CSV or JSON Lines)
 
 examples:

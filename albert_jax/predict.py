@@ -13,11 +13,14 @@ Answers of a fine-tuned model, a JSON object a line, or in the form of the bench
 with columns or sentences, a folder of RACE), or lines (any other ending, or - for standard input):
   texts        a text a line; a pair with a tab between; or JSON with the task's columns
   tagging      words with spaces between
+  roles        words with spaces between, a tab, and the predicate: a word or its number, from 1; or
+               JSON with sentence and predicate
   questions    JSON with question and passage; for RACE also options, a list of four"""
 _EPILOG = """\
 examples:
   echo 'A gripping, beautiful film.' | python -m albert_jax.predict --checkpoint=runs/sst2 --input=-
   python -m albert_jax.predict --checkpoint=runs/sst2 --input=GLUE/SST-2/test.tsv --server=out
+  python -m albert_jax.predict --checkpoint=runs/roles --input=new.conllu --predicates=3:VERB
 """
 
 
@@ -41,6 +44,11 @@ def main(arguments: Sequence[str]) -> int:
         help='SQuAD 2.0: the no_answer_odds above which there is no answer; evaluate prints the '
         'best as best_f1_threshold (0)',
     )  # fmt: skip
+    parser.add_argument(
+        '--predicates', metavar='COLUMN[:VALUE,…]',
+        help="roles: the column of a file, from 0, that marks the predicates, if not the layout's, "
+        'and the values there that do: 3:VERB',
+    )  # fmt: skip
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
@@ -54,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     labels = flags.labels.split(',') if flags.labels else None
     answerer = Answerer(
         flags.checkpoint, flags.task, flags.batch_size, labels=labels,
-        null_score_diff_threshold=flags.null_score_diff_threshold,
+        null_score_diff_threshold=flags.null_score_diff_threshold, predicates=flags.predicates,
     )  # fmt: skip
     predict_file(answerer, flags.input, flags.output, flags.server)
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from albert_jax.data.predicate import NO_ROLE
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.heads import Head
@@ -28,6 +29,7 @@ HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     'regression': (Head('sequence_classification', ('score',)), {'name': 'regression'}),
     'choice': (Head('multiple_choice', ()), {'name': 'race'}),
     'tagging': (Head('token_classification', ('A', 'B', 'C')), {'name': 'tags'}),
+    'roles': (Head('token_classification', (NO_ROLE, 'A0', 'A1')), {'name': 'roles'}),
     'questions': (Head('question_answering', ()), {'name': 'squad1'}),
     'unanswerable': (Head('conditional_question_answering', ()), {'name': 'squad2'}),
 }

@@ -42,6 +42,7 @@ parts = (
     texts | st.integers() | st.floats() | st.lists(texts, max_size=5) | st.none() | st.booleans()
 )
 FIELDS = ['text', 'other', 'question', 'passage', 'context', 'options', 'id', 'words', '\ud83d']
+FIELDS += ['sentence', 'predicate']
 objects = st.fixed_dictionaries(
     {},
     optional={name: parts for name in FIELDS}
@@ -53,9 +54,10 @@ choices = st.fixed_dictionaries(
     {'question': texts, 'passage': texts, 'options': st.lists(texts, min_size=4, max_size=4)}
 )
 pairs = st.fixed_dictionaries({'text': texts, 'other': texts})
+roles = st.fixed_dictionaries({'sentence': texts, 'predicate': texts | st.integers(-1, 4)})
 WELL_FORMED = {
     'single': texts, 'pairs': pairs, 'regression': texts, 'choice': choices, 'tagging': texts,
-    'questions': questions, 'unanswerable': questions,
+    'roles': roles, 'questions': questions, 'unanswerable': questions,
 }  # fmt: skip
 BODIES = [
     b'', b'{', b'null', b'[]', b'"a"', b'\xff', b'\xef\xbb\xbf{"input": "a"}', b'{"input": NaN}',
@@ -113,7 +115,11 @@ def test_every_head_answers_any_text_or_says_why_not(model, client):
     for text in (*TEXTS, *BESIDE_MASKS, *HALVES):
         fields = {'text': text, 'other': 'a list', 'question': text, 'passage': 'a list'}
         fields |= {'options': [text, 'b', 'c', 'd']}
-        wanted = {'pairs': ('text', 'other'), 'choice': ('question', 'passage', 'options')}
+        fields |= {'sentence': text, 'predicate': 1}
+        wanted = {
+            'pairs': ('text', 'other'), 'choice': ('question', 'passage', 'options'),
+            'roles': ('sentence', 'predicate'),
+        }  # fmt: skip
         names = wanted.get(model, ('question', 'passage'))
         given_input = text
         if model not in ('single', 'regression', 'tagging'):
@@ -122,7 +128,8 @@ def test_every_head_answers_any_text_or_says_why_not(model, client):
         check((status, content))
         assert status == 200 or text in HALVES or not text.strip() or model == 'tagging', content
         if not isinstance(given_input, str):
-            other = {'question': 'passage', 'text': 'other'}[names[0]]
+            others = {'question': 'passage', 'text': 'other', 'sentence': 'predicate'}
+            other = others[names[0]]
             check(client.post('predict', {'model': model, 'input': given_input | {other: text}}))
     ask()
 

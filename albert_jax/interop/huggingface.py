@@ -13,6 +13,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.predicate import INPUT_OF_ROLES, NO_ROLE
 from albert_jax.interop import huggingface_config as configs
 from albert_jax.interop import huggingface_tokenizer as tokenizers
 from albert_jax.interop.head_formats import HEAD_FORMATS
@@ -296,6 +297,8 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
             notes.append(f'left out, since the architecture of a fine-tuned model has none: '
                          f'{", ".join(lost)}.')  # fmt: skip
         params = {part: tree for part, tree in params.items() if part not in dropped}
+        if NO_ROLE in head.labels:
+            notes.append(f'no pipeline of transformers makes its input: {INPUT_OF_ROLES}.')
     task = pretrained.run_section(TaskSettings) if head is not None else None
     head_dropout = None if task is None else task.head_dropout
     content = configs.write_config(config, head, tuple(params), head_dropout)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.predicate import INPUT_OF_ROLES, NO_ROLE, encode_predicate
 from albert_jax.interop.native import Pretrained
 
 _TEXT = 'A text of a few words, to try the model with.'
@@ -51,9 +52,13 @@ def _example(model: Pretrained, form: str, signature: dict[str, Any]) -> list[st
         pieces = tokenizer.encode([_TEXT])[0][: signature['max_length'] - 2]
         ids = [tokenizer.cls_id, *pieces, tokenizer.sep_id]
         lines.append(f"# '{_TEXT}' as pieces, with [CLS] and [SEP]")
-    lines += [f'ids = np.array([{ids}], np.int32)', 'inputs = {']
     # Of one segment; where there can be an answer, it can be anywhere.
     values = {'input_ids': 'ids', 'token_type_ids': 'np.zeros_like(ids)'}
+    if model.tokenizer is not None and NO_ROLE in signature['labels']:
+        ids, types = encode_predicate(model.tokenizer, _TEXT.split(), _TEXT.split().index('try'))
+        values['token_type_ids'] = f'np.array([{types}], np.int32)'
+        lines[-1] += ', and its predicate, try'
+    lines += [f'ids = np.array([{ids}], np.int32)', 'inputs = {']
     for name in signature['inputs']:
         lines.append(f"    '{name}': {values.get(name, 'np.ones_like(ids)')},")
     lines.append('}')
@@ -99,6 +104,8 @@ def render(
     ]  # fmt: skip
     if signature['activation']:
         rows.append(('probabilities', _PROBABILITIES[signature['activation']]))
+    if NO_ROLE in signature['labels']:
+        rows.append(('input', INPUT_OF_ROLES))
     if signature['labels']:
         rows.append(('labels', ', '.join(signature['labels'])))
     lines = ['# An ALBERT model', '', '| | |', '|---|---|']

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
+from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.predicate import NO_ROLE, encode_predicate, find_predicate
 from albert_jax.interop.native import Pretrained
 
 
@@ -30,15 +32,20 @@ class EncodedText:
 def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedText:
     """A text, or a pair, with `[MASK]` as a piece of its own.
 
+    Of a model of semantic roles the second text is the predicate, a word of the first or its
+    number.
+
     Raises:
       UserError: if the model has no vocabulary or too few positions, the text has half a surrogate
-        pair, or nothing is left of it after normalisation.
+        pair, nothing is left of it after normalisation, or there is no such predicate.
     """
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise UserError('The model has no vocabulary.')
     for text in (first, second or ''):
         check_text(text, 'The text')
+    if model.head is not None and NO_ROLE in model.head.labels:
+        return _encoded(model, *_predicate_ids(tokenizer, first, second))
     segments = [tokenizer.encode_with_masks(text) for text in (first, second) if text is not None]
     if not segments[0]:
         raise UserError('The text is empty; give some words to look at.')
@@ -46,6 +53,28 @@ def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedT
     for number, segment in enumerate(segments):
         ids += [*segment, tokenizer.sep_id]
         types += [number] * (len(segment) + 1)
+    return _encoded(model, ids, types)
+
+
+def _predicate_ids(
+    tokenizer: AnyTokenizer, sentence: str, predicate: str | None
+) -> tuple[list[int], list[int]]:
+    """The ids of a sentence with a predicate, however long, and their token types."""
+    words = sentence.split()
+    if not words:
+        raise UserError('The text is empty; give some words to look at.')
+    if predicate is None:
+        raise UserError(
+            'The model finds the roles for one predicate; give it as the second text: a word of '
+            'the first, or the number of one, from 1.'
+        )
+    place = find_predicate(words, predicate, 'The text')
+    return encode_predicate(tokenizer, words, place)
+
+
+def _encoded(model: Pretrained, ids: list[int], types: list[int]) -> EncodedText:
+    tokenizer = model.tokenizer
+    assert tokenizer is not None
     if len(ids) > model.config.max_position_embeddings:
         raise UserError(
             f'The text has {len(ids)} pieces; the model has '

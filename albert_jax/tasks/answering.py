@@ -19,6 +19,8 @@ from albert_jax.tasks.features import note_cut, tell_empty
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.registry import default_task, make_task
+from albert_jax.tasks.role_files import PredicateMarks
+from albert_jax.tasks.roles import RolesTask
 from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.task import Task
 from albert_jax.training.sharding import make_mesh, replicated
@@ -38,10 +40,12 @@ class Answerer:
       labels: names of the classes, in the order of the model's outputs, in place of its own.
       max_length: tokens of a sequence, where fewer than the task's are wanted; 0 for the task's.
       null_score_diff_threshold: of SQuAD 2.0: the odds above which a question has no answer.
+      predicates: of semantic roles: the column of a file that marks them, and perhaps the values
+        there, as COLUMN or COLUMN:VALUE,VALUE.
 
     Raises:
       UserError: if it cannot be read, has no head or vocabulary, the task wants another head, or
-        labels or a threshold do not fit.
+        labels, a threshold or predicates do not fit.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Answerer:
         labels: Sequence[str] | None = None,
         max_length: int = 0,
         null_score_diff_threshold: float | None = None,
+        predicates: str | None = None,
     ) -> None:
         if isinstance(checkpoint, Pretrained):
             self.model, origin = checkpoint, 'the model'
@@ -79,6 +84,8 @@ class Answerer:
         self.task.use_head(self.head, origin)
         if null_score_diff_threshold is not None:
             _set_threshold(self.task, null_score_diff_threshold)
+        if predicates is not None:
+            _set_predicates(self.task, predicates)
         mesh = make_mesh(num_devices)
         self.predictor = Predictor(
             self.model.config, self.head, mesh, batch_size, self.task.settings.max_length,
@@ -156,6 +163,16 @@ def _set_threshold(task: Task, threshold: float) -> None:
     if math.isnan(threshold):
         raise UserError('--null_score_diff_threshold is nan; it must be a number.')
     task.no_answer_threshold = threshold
+
+
+def _set_predicates(task: Task, text: str) -> None:
+    """Sets where the predicates of a file are."""
+    if not isinstance(task, RolesTask):
+        raise UserError(
+            f'--predicates is for semantic roles (task roles), not for the task '
+            f'{task.settings.name}.'
+        )
+    task.predicate_marks = PredicateMarks.parse(text)
 
 
 def _task_settings(

@@ -165,11 +165,7 @@ def conllu_rows(path: Path, blocks: Sequence[Block]) -> list[list[Row]]:
     ]
     sentences = [rows for rows in sentences if rows]
     rows = [row for rows in sentences for row in rows]
-    if len(rows) > 1 and all(row.word == _NOTHING for row in rows):
-        raise UserError(
-            f'{path} has no words: FORM is {_NOTHING} in every line; the treebank comes without '
-            f'its text, which has to be merged first.'
-        )
+    check_has_text(path, [row.word for row in rows])
     untagged = next((row for row in rows if row.tag is None), None)
     if untagged and any(row.tag is not None for row in rows):
         raise UserError(
@@ -177,6 +173,32 @@ def conllu_rows(path: Path, blocks: Sequence[Block]) -> list[list[Row]]:
             f'have one; tag it.'
         )
     return sentences
+
+
+def check_has_text(path: Path, words: Sequence[str]) -> None:
+    """Refuses a treebank that is published without its words.
+
+    Raises:
+      UserError: if it is one.
+    """
+    if len(words) > 1 and all(word == _NOTHING for word in words):
+        raise UserError(
+            f'{path} has no words: FORM is {_NOTHING} in every line; the treebank comes without '
+            f'its text, which has to be merged first.'
+        )
+
+
+def is_word_id(field: str, where: str) -> bool:
+    """Whether the first column of CoNLL-U is that of a word, and not of a range or an empty node.
+
+    Raises:
+      UserError: if it is neither.
+    """
+    if not _WORD_ID.fullmatch(field) and not _OTHER_ID.fullmatch(field):
+        raise UserError(
+            f'{where}: the id {field!r} is none of CoNLL-U: a number, a range 1-2, or 1.1.'
+        )
+    return _WORD_ID.fullmatch(field) is not None
 
 
 def _conllu_row(path: Path, line: Line) -> Row | None:
@@ -187,12 +209,8 @@ def _conllu_row(path: Path, line: Line) -> Row | None:
     fields = line.text.split('\t')
     if len(fields) != _NUM_CONLLU:
         raise UserError(f'{where} has {len(fields)} columns; CoNLL-U has 10, with tabs.')
-    if _OTHER_ID.fullmatch(fields[0]):
+    if not is_word_id(fields[0], where):
         return None
-    if not _WORD_ID.fullmatch(fields[0]):
-        raise UserError(
-            f'{where}: the id {fields[0]!r} is none of CoNLL-U: a number, a range 1-2, or 1.1.'
-        )
     word, tag = fields[_FORM].strip(' '), fields[_UPOS].strip()
     for name, value in (('word (FORM)', word), ('tag (UPOS)', tag)):
         if not value:

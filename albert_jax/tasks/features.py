@@ -34,7 +34,8 @@ class Features:
     """Encoded examples: flat ids and where each sequence starts among them.
 
     An example is `num_choices` sequences one after the other. `targets` has a row an example,
-    `token_targets` a value a token.
+    `token_targets` a value a token; `token_type_ids` among them stand in place of those by which
+    the second segment is 1.
     """
 
     ids: Int32[np.ndarray, 'tokens']

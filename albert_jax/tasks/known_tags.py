@@ -21,12 +21,13 @@ class Tags(NamedTuple):
     tags: tuple[str, ...] | None
 
 
-def check_tags(sentences: Sequence[Tags], known: Sequence[str]) -> None:
+def check_tags(sentences: Sequence[Tags], known: Sequence[str], kind: str = 'tag') -> None:
     """Refuses tags of another set than the model's, and notes single ones that it does not know.
 
     Args:
       sentences: to be scored.
       known: tags of the model, in the order of its outputs.
+      kind: what to call a tag in messages.
 
     Raises:
       UserError: if no tag is known, or some are not and outputs of the model have no name.
@@ -39,11 +40,11 @@ def check_tags(sentences: Sequence[Tags], known: Sequence[str]) -> None:
     has_unnamed = any(_UNNAMED.fullmatch(tag) and tag not in counts for tag in known)
     if has_unnamed or len(unknown) == len(counts):
         raise UserError(
-            f'{where}: the tag {unknown[0]!r} is unknown; the model has {", ".join(known)}: name '
-            f'the tags in the order of its outputs with --labels=A,B.'
+            f'{where}: the {kind} {unknown[0]!r} is unknown; the model has {", ".join(known)}: '
+            f'name the {kind}s in the order of its outputs with --labels=A,B.'
         )
     num_words = sum(counts[tag] for tag in unknown)
     note(
-        f'{where.rpartition(",")[0]}: {num_words} words have a tag that the model does not know '
+        f'{where.rpartition(",")[0]}: {num_words} words have a {kind} that the model does not know '
         f'and count as wrong: {", ".join(unknown)}.'
     )

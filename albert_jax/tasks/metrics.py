@@ -7,7 +7,7 @@ import collections
 import re
 import string
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 from scipy import stats
@@ -213,12 +213,19 @@ def span_f1(
     labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
 ) -> dict[str, float]:
     """Precision, recall and F1 of chunks over all sentences; 0 where there are none."""
-    num_right = num_predicted = num_true = 0
-    for true_tags, predicted_tags in zip(labels, predictions, strict=True):
-        true, predicted = spans(true_tags), spans(predicted_tags)
-        num_right += len(true & predicted)
-        num_predicted += len(predicted)
-        num_true += len(true)
+    return set_f1([spans(tags) for tags in labels], [spans(tags) for tags in predictions])
+
+
+def set_f1(labels: Sequence[Set[object]], predictions: Sequence[Set[object]]) -> dict[str, float]:
+    """Precision, recall and F1 of the members of all sets; 0 where there are none.
+
+    Args:
+      labels: what is right, for each example.
+      predictions: what is predicted, for each.
+    """
+    pairs = list(zip(labels, predictions, strict=True))
+    num_right = sum(len(true & predicted) for true, predicted in pairs)
+    num_true, num_predicted = sum(map(len, labels)), sum(map(len, predictions))
     precision = num_right / num_predicted if num_predicted else 0.0
     recall = num_right / num_true if num_true else 0.0
     total = precision + recall

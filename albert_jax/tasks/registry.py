@@ -12,6 +12,7 @@ from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.glue import LAYOUTS, GlueTask
 from albert_jax.tasks.multilabel import MultiLabelTask
 from albert_jax.tasks.race import RaceTask
+from albert_jax.tasks.roles import RolesTask
 from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.tagging import TaggingTask
 from albert_jax.tasks.task import Task
@@ -46,6 +47,22 @@ def _tables(*stems: str) -> Candidates:
     return tuple(f'{stem}.{ending}' for stem in stems for ending in ('tsv', 'csv', 'jsonl'))
 
 
+def _role_files(*splits: str) -> Files:
+    """Of Universal Propositions, of CoNLL-2009 and of one's own, plain or packed."""
+    of_2009 = {'dev': 'development', 'test': 'evaluation'}
+    patterns = [
+        (
+            f'*-up-{split}.conllu',
+            f'{split}.conllu',
+            f'{split}.conll',
+            f'CoNLL2009-ST-*{of_2009.get(split, split)}*.txt',
+        )
+        for split in splits
+    ]
+    train, dev, test = (tuple(f'{p}{end}' for p in ps for end in ('', '.gz')) for ps in patterns)
+    return _files(train, dev, test)
+
+
 def _glue(name: str) -> Entry:
     layout = LAYOUTS[name]
     validation, test = (
@@ -78,6 +95,7 @@ TASKS: dict[str, Entry] = {
         functools.partial(TaggingTask, is_conllu=True),
         _files(('*-ud-train.conllu',), ('*-ud-dev.conllu',), ('*-ud-test.conllu',)),
     ),
+    'roles': Entry(RolesTask, _role_files('train', 'dev', 'test'), is_default=True),
     'tags': Entry(
         TaggingTask,
         _files(('train.txt',), ('dev.txt', 'valid.txt'), ('test.txt',)),

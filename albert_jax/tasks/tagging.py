@@ -12,6 +12,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.predicate import NO_ROLE
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import conll, conll_layout, metrics
@@ -105,8 +106,16 @@ class TaggingTask(Task[Sentence]):
             )
 
     def use_head(self, head: Head, origin: str) -> None:
-        """Takes the tags of a model's head."""
+        """Takes the tags of a model's head.
+
+        Raises:
+          UserError: if it is no token classifier, or one of semantic roles.
+        """
         super().use_head(head, origin)
+        if NO_ROLE in head.labels:
+            raise UserError(
+                f'{origin} tags the words for one predicate of a sentence; give --task=roles.'
+            )
         self._known_tags.update(head.labels)
 
     def labels_of(self, example: Sentence) -> tuple[str, ...]:
