@@ -6,6 +6,7 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.planning.topologies import CHIPS, parse
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 
 _DESCRIPTION = """\
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     where = parse(flags.topology)
     if flags.price is not None and flags.price < 0:
         raise UserError(f'--price={flags.price}: it must be 0 or above.')
-    run = PretrainRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(PretrainRun, flags.config, overrides)
 
     from albert_jax.planning.environment import prepare_to_compile
 

@@ -1,9 +1,12 @@
 """Pretrains ALBERT on a prepared corpus: `python -m albert_jax.pretrain --help`."""
 
+import functools
 from collections.abc import Sequence
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.interop.run_inputs import missing
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import cluster
 
@@ -36,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     cluster.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
-    run = PretrainRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(
+        PretrainRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
+    )
     if flags.profile < 0:
         raise UserError(f'--profile={flags.profile}: it must be 0 or above.')
     cluster.start(flags)

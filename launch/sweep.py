@@ -9,6 +9,7 @@ from pathlib import Path
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand
+from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Sweep, seeds
 from launch import fleet, plan, record, skypilot, stages
 from launch.local import LocalRunner
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG)
+    parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG, PretrainRun, FinetuneRun)
     parser.add_argument(
         '--sweep', required=True, type=expand, metavar='FILE:SCALE', help='what to run'
     )

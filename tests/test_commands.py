@@ -131,7 +131,7 @@ def test_curve_draws_a_picture(trained, tmp_path):
     [
         (['--config=configs/pretrain.py:huge'], "there is no config 'huge'; choose among tiny"),
         (['--config=configs/nothing.py:base'], 'there is no file configs/nothing.py'),
-        (['--config.model.hiden_size=3'], 'hiden_size'),
+        (['--config.model.hiden_size=32'], 'hiden_size'),
         (['--config.loop.num_steps=many'], 'num_steps'),
         (['--config.loop.batch_size=2.5'], 'batch_size'),
         (['--nonsense=3'], '--nonsense=3 is not an argument of this command'),
@@ -301,10 +301,15 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path):
              f'--workdir={tmp_path}/run'],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        # The next thing that is missing, and not a module.
-        wanted = 'nothing to train on' if name.startswith('finetune') else 'teacher is empty'
-        assert wanted in result.stderr, result.stderr
-        assert result.returncode == 2 and result.stderr.count('\n') == 1
+        # What is missing, and no module.
+        wanted = {
+            'finetune.py:sst2': ['init_from is empty', 'There is nothing to train on'],
+            'distill.py:sst2+small': ['teacher is empty', 'There is nothing to train on'],
+            'distill.py:mini@64': ['teacher is empty', 'data.path is empty'],
+        }[name]
+        lines = result.stderr.splitlines()
+        assert result.returncode == 2 and len(lines) == len(wanted)
+        assert all(f'error: {text}' in line for text, line in zip(wanted, lines, strict=True))
 
 
 def test_the_readmes_commands_run_one_after_the_other(text_file, tmp_path):

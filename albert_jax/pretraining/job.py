@@ -20,6 +20,7 @@ from albert_jax.data.unigram import unigram_baseline
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import expected_shapes
+from albert_jax.interop.run_inputs import open_corpus
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
 from albert_jax.pretraining import continuation, warm_start
@@ -108,18 +109,7 @@ def prepare(run: PretrainRun) -> Prepared:
     """
     # Paths may differ from host to host.
     distributed.check_same({k: v for k, v in run.to_dict().items() if k != 'data'})
-    if not run.data.path:
-        raise UserError(
-            'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
-            'has written.'
-        )
-    corpus = PreparedCorpus(run.data.path)
-    if corpus.tokenizer.vocab_size > run.albert.vocab_size:
-        raise UserError(
-            f'{corpus.directory} has piece ids up to {corpus.tokenizer.vocab_size - 1}, beyond '
-            f'model.vocab_size, which is {run.albert.vocab_size}; set '
-            f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
-        )
+    corpus = open_corpus(run)
     start = trunk = None
     if run.continue_training:
         trunk = read_trunk(run.init_from)
