@@ -11,7 +11,7 @@ from typing import Any
 from absl import logging
 
 from albert_jax.cli import config_file
-from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.errors import UserError, first_line, raise_all
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.cli.settings import Field, Settings, all_fields
@@ -31,10 +31,25 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         status = 2
     except BrokenPipeError:
         status = 1
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            f'error: there is not enough memory ({first_line(error)}); take fewer examples at once '
+            f'(--config.loop.num_microbatches, --batch_size), shorter ones, or a smaller model.',
+            file=sys.stderr,
+        )
+        status = 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
     sys.exit(status or 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or a device has no memory left. Without JAX, whose error it may be."""
+    is_of_jax = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
+    return isinstance(error, MemoryError) or (is_of_jax and 'RESOURCE_EXHAUSTED' in str(error))
 
 
 def cache() -> Path:
