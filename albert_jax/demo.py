@@ -6,12 +6,13 @@ there already is not done again.
 """
 
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from albert_jax import fill_mask, prepare
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import local_path
 from albert_jax.runs.reading import read_run
@@ -69,10 +70,12 @@ def main(arguments: Sequence[str]) -> int:
     print(f'  {corpus}: the prepared corpus and its vocabulary')
     print(f'  {workdir}: checkpoints, metrics.jsonl and tensorboard')
     print(f'  {picture}: the learning curves')
-    print('Next, from this directory, with .venv/bin first in PATH:')
-    print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Any [MASK] you like.'")
-    print(f'  tensorboard --logdir={workdir}/tensorboard')
-    print('  python -m albert_jax.prepare --help      (your own text)')
+    next_steps.show(
+        next_steps.fill_mask(workdir),
+        f'tensorboard --logdir={shlex.quote(str(workdir / "tensorboard"))}',
+        'python -m albert_jax.prepare --help  # for your own text',
+        title='Next, from this directory, with .venv/bin first in PATH:',
+    )
     from albert_jax.pretraining.job import last_evaluation
 
     loss = last_evaluation(workdir)['mlm_loss']

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.interop.run_inputs import missing
 from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun
@@ -38,9 +38,15 @@ def main(arguments: Sequence[str]) -> int:
         FinetuneRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
     )
 
-    from albert_jax.tasks.job import finetune, prepare
+    from albert_jax.tasks.job import finetune, prepare, seed_folders, show_next
 
-    return finetune(prepare(run), flags.workdir)
+    further = next_steps.train_further(
+        'albert_jax.finetune', arguments, seed_folders(flags.workdir, run.seeds)[0]
+    )
+    status = finetune(prepared := prepare(run), flags.workdir, further=further)
+    if not status:
+        show_next(prepared, flags.workdir)
+    return status
 
 
 if __name__ == '__main__':

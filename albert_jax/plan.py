@@ -40,7 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--topology', required=True, help='the slice, as in v5e:4x4')
     parser.add_argument('--fast', action='store_true', help='compile without optimisation')
     parser.add_argument('--analytic', action='store_true', help='do not compile at all')
-    parser.add_argument('--price', type=float, help='money for one chip-hour, for the whole cost')
+    parser.add_argument(
+        '--price',
+        type=float,
+        help='of one chip-hour, in any currency: adds the cost of the whole run in it',
+    )
     parser.add_argument(
         '--json', type=local_path, metavar='FILE', help='also write all numbers there'
     )

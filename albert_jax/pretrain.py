@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.run_inputs import missing
 from albert_jax.runs.reading import read_run
@@ -49,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.pretraining.job import prepare, pretrain
     from albert_jax.training.distributed import exit_on_lost_peer
 
-    return exit_on_lost_peer(lambda: pretrain(prepare(run), flags.workdir, flags.profile))
+    further = next_steps.train_further('albert_jax.pretrain', arguments, flags.workdir)
+    return exit_on_lost_peer(
+        lambda: pretrain(prepare(run), flags.workdir, flags.profile, further=further)
+    )
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
     parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
-    parser.add_argument('--price', type=float, help='money for one chip-hour')
+    parser.add_argument(
+        '--price', type=float, help='of one chip-hour, in any currency: adds the costs in it'
+    )
     remote = parser.add_argument_group('for --runner=tpu_vm and skypilot')
     remote.add_argument('--zone', default='', help='of the machines, as in us-west4-a')
     remote.add_argument('--bucket', default='', help='gs://NAME, at /mnt/bucket of each machine')
@@ -113,7 +115,7 @@ def run(flags: argparse.Namespace) -> int:
     status = LocalRunner(root, selected, flags.jobs, flags.only).run(
         functools.partial(plan.write_plan, root, content)
     )
-    print(f'See it with python -m launch.report {root}')
+    next_steps.show(next_steps.python('launch.report', str(root)), title='See it with')
     return status
 
 

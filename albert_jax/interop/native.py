@@ -92,12 +92,11 @@ def complete(pretrained: Pretrained) -> Pretrained:
         return {part: fresh[part] for part in missing}
 
     names = ', '.join(OPTIONAL_PARTS[part] for part in missing)
+    # A fine-tuned model is used without them.
     note = f'the source has no {names}; initialised at random (seed 0): train before use.'
+    notes = pretrained.notes if pretrained.head else (*pretrained.notes, note)
     return dataclasses.replace(
-        pretrained,
-        params=pretrained.params | draw(),
-        initialised=missing,
-        notes=(*pretrained.notes, note),
+        pretrained, params=pretrained.params | draw(), initialised=missing, notes=notes
     )
 
 
