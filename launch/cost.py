@@ -143,7 +143,7 @@ def _print_total(left: Sequence[_Cost], where: Slice | None, price: float | None
     hours = sum(cost.hours for cost in left)
     chip_hours = hours * where.num_chips
     money = (
-        f', {chip_hours * price:,.0f} in the currency of --price ({price:g} a chip-hour)'
+        f', {chip_hours * price:,.0f} at {price:g} a chip-hour (in the currency of --price)'
         if price is not None
         else ''
     )

@@ -88,8 +88,6 @@ def run(flags: argparse.Namespace) -> int:
     Raises:
       UserError: if the sweep, an override or a flag is wrong, or a runner refuses it.
     """
-    from launch import cost  # imports JAX
-
     sweep, members = _read(flags)
     selected = [member for member in members if flags.only in ('', member.change.name)]
     if not selected:
@@ -99,6 +97,8 @@ def run(flags: argparse.Namespace) -> int:
             'Members of this sweep start from one another, so they run one after the other on one '
             'machine: start it there with --runner=local (launch/README.md).'
         )
+    from launch import cost  # imports JAX
+
     root = Path(flags.workdir)
     if flags.runner == 'local':
         record.check_same(root, members)

@@ -1,5 +1,6 @@
 """The one exception that is meant for the person at the terminal, and reasons out of others."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -31,6 +32,11 @@ class UserErrors(UserError):
     def parts(self) -> Sequence[UserError]:
         """Each mistake alone."""
         return self._parts
+
+
+def is_about(error: UserError, address: str) -> bool:
+    """Whether a mistake names the field at an address, as in `loop.num_steps`."""
+    return re.search(rf'(?<![\w.]){re.escape(address)}(?!\w|\.\w)', str(error)) is not None
 
 
 def raise_all(errors: Sequence[UserError]) -> None:

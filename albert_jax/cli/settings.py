@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.errors import UserError, is_about, raise_all
 from albert_jax.cli.paths import expand
 
 SettingsT = TypeVar('SettingsT')
@@ -162,7 +162,7 @@ class Settings:
         for field in declared(cls):
             object.__setattr__(settings, field.name, read.get(field.name, field.default))
         conflicts = [part for error in settings.all_conflicts() for part in error.parts]
-        errors += [e for e in conflicts if not any(address in str(e) for address in wrong)]
+        errors += [e for e in conflicts if not any(is_about(e, address) for address in wrong)]
         return Reading(settings, errors, wrong)
 
 

@@ -19,7 +19,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import old_names
 from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata, read_selection
-from albert_jax.interop.run_folder import FOLDER, best_step, read_scores
+from albert_jax.interop.run_folder import FOLDER, best_step, read_scores, without_warnings
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import Head
@@ -153,7 +153,7 @@ def read(path: str | Path) -> Pretrained:
         content = read_content(directory)
         metadata = CheckpointMetadata.from_json(content)
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        with ocp.StandardCheckpointer() as reader:
+        with without_warnings(), ocp.StandardCheckpointer() as reader:
             stored: Any = reader.metadata(directory / 'params')
             target = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
@@ -231,5 +231,5 @@ def _best_checkpoint(path: Path) -> Path:
 
 def read_content(checkpoint: Path) -> dict[str, Any]:
     """The metadata of a checkpoint with its step and the digests of its arrays, as stored."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    with without_warnings(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(checkpoint / METADATA_ITEM)

@@ -120,7 +120,7 @@ def _check_model(field: str, source: str) -> None:
     """Refuses a path of nothing; what may be a name on the hub is looked up later."""
     if hub.is_name(source) or Path(source).exists() or Path(f'{source}.index').exists():
         return
-    raise UserError(f'{field}={source}: there is no such file or directory.')
+    raise UserError(f'There is no file or directory {source}; {field} is a model that is there.')
 
 
 def _files(run: FinetuneRun) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from albert_jax.cli import config_file
 from albert_jax.cli.config_file import Config
-from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.errors import UserError, is_about, raise_all
 from albert_jax.cli.notes import note
 from albert_jax.cli.sections import flatten_sections
 from albert_jax.runs.runs import DistillRun, FinetuneRun, PretrainRun
@@ -53,7 +53,7 @@ def read_run(
 def _unrelated(errors: Sequence[UserError], addresses: Sequence[str]) -> Iterator[UserError]:
     """The errors that do not follow from the fields at these addresses."""
     parts = (part for error in errors for part in error.parts)
-    return (part for part in parts if not any(address in str(part) for address in addresses))
+    return (part for part in parts if not any(is_about(part, x) for x in addresses))
 
 
 def _derive(config: Config) -> list[str]:
