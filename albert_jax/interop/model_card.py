@@ -37,7 +37,7 @@ _TOKENIZATION = {
 }
 
 # Heads with a logit for each label of a text.
-_CLASSIFIERS = ('sequence_classification', 'multilabel_classification')
+_CLASSIFIERS = ('sequence_classification', 'multi_label_classification')
 _ACTIVATIONS = {
     'softmax': 'probabilities = np.exp(logits - np.logaddexp.reduce(logits))',
     'sigmoid': 'probabilities = 1 / (1 + np.exp(-logits))',
