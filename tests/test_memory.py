@@ -98,7 +98,7 @@ def small_run(remat: str) -> PretrainRun:
     )
 
 
-@pytest.mark.parametrize('remat', ['none', 'full'])
+@pytest.mark.parametrize('remat', ['none', pytest.param('full', marks=pytest.mark.slow)])
 def test_the_count_is_below_the_compilers(remat):
     run = small_run(remat)
     model, rows = run.albert, run.loop.batch_size

@@ -185,9 +185,7 @@ class LoadedModel(Pretrained):
         _check_sequence(texts, batch_size)
         words, longest = self._words, self.config.max_position_embeddings
         for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f'text {number} is a {type(text).__name__}; it must be a str.')
-            check_text(text, f'text {number}')
+            _check_text(text, f'text {number}')
         rows = [[words.cls_id, *ids, words.sep_id] for ids in words.encode(list(texts))]
         for number, row in enumerate(rows):
             if len(row) > longest:
@@ -242,3 +240,9 @@ def _check_sequence(texts: Any, batch_size: int) -> None:
         raise UserError('texts is one text; give a list of texts, as in [text].')
     if batch_size < 1:
         raise UserError(f'batch_size is {batch_size}; it must be 1 or above.')
+
+
+def _check_text(text: Any, where: str) -> None:
+    if not isinstance(text, str):
+        raise UserError(f'{where} is of type {type(text).__name__}; it must be a str.')
+    check_text(text, where)
