@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from albert_jax.cli import command
 from albert_jax.cli.files import check_is_free
+from albert_jax.cli.notes import note
 from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
@@ -48,11 +49,14 @@ def main(arguments: Sequence[str]) -> int:
     check_is_free(destination)
 
     from albert_jax.interop import conversion
-    from albert_jax.interop.source import load
+    from albert_jax.interop.source import read
 
-    model = load(flags.source, flags.vocabulary)
-    for note in conversion.convert(model, destination, flags.to):
-        print(f'note: {destination}: {note}')
+    model = read(flags.source, flags.vocabulary)
+    missing = conversion.missing_parts(model)
+    for text in (*model.notes, *([missing] if missing else [])):
+        note(f'{flags.source}: {text}')
+    for lost in conversion.convert(model, destination, flags.to):
+        print(f'note: {destination}: {lost}')
     conversion.show(model, destination, flags.to)
     return 0
 

@@ -6,14 +6,16 @@ there already is not done again.
 """
 
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from albert_jax import fill_mask, prepare
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import local_path
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 
 _CONFIG, _NUM_STEPS = 'configs/pretrain.py:tiny+modern', 2800
@@ -68,10 +70,12 @@ def main(arguments: Sequence[str]) -> int:
     print(f'  {corpus}: the prepared corpus and its vocabulary')
     print(f'  {workdir}: checkpoints, metrics.jsonl and tensorboard')
     print(f'  {picture}: the learning curves')
-    print('Next, from this directory, with .venv/bin first in PATH:')
-    print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Any [MASK] you like.'")
-    print(f'  tensorboard --logdir={workdir}/tensorboard')
-    print('  python -m albert_jax.prepare --help      (your own text)')
+    next_steps.show(
+        next_steps.fill_mask(workdir),
+        f'tensorboard --logdir={shlex.quote(str(workdir / "tensorboard"))}',
+        'python -m albert_jax.prepare --help  # for your own text',
+        title='Next, from this directory, with .venv/bin first in PATH:',
+    )
     from albert_jax.pretraining.job import last_evaluation
 
     loss = last_evaluation(workdir)['mlm_loss']
@@ -81,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(steps: int, corpus: Path) -> PretrainRun:
-    """The run for a number of steps, 0 for the demo's, with a shorter warm-up where it must be.
+    """The run for a number of steps, 0 for the demo's.
 
     Raises:
       UserError: if there can be no such run.
@@ -90,11 +94,7 @@ def _run(steps: int, corpus: Path) -> PretrainRun:
         raise UserError(f'--steps is {steps}; it must be above 0, or 0 for {_NUM_STEPS}.')
     steps = steps or _NUM_STEPS
     overrides = [f'--config.data.path={corpus}', f'--config.loop.num_steps={steps}']
-    warmup_steps = command.read_config(_CONFIG, [])['optimizer']['warmup_steps']
-    if steps <= warmup_steps:
-        # The share of the run that the config has.
-        overrides.append(f'--config.optimizer.warmup_steps={steps // 20}')
-    return PretrainRun.from_dict(command.read_config(_CONFIG, overrides))
+    return read_run(PretrainRun, _CONFIG, overrides)
 
 
 def _pretrain(run: PretrainRun, workdir: Path, picture: Path) -> int:

@@ -1,9 +1,12 @@
 """Trains a small model to answer like a large one: `python -m albert_jax.distill --help`."""
 
+import functools
 from collections.abc import Sequence
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.interop.run_inputs import missing
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import DistillRun, FinetuneRun, PretrainRun, TeacherFields
 from albert_jax.training import cluster
 
@@ -37,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     command.add_run_flags(parser)
     cluster.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
-    run = DistillRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(
+        DistillRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
+    )
     is_task = isinstance(run.student, FinetuneRun)
     if is_task and (flags.coordinator or flags.num_processes or flags.process_id is not None):
         raise UserError(

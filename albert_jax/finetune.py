@@ -1,8 +1,11 @@
 """Fine-tunes a pretrained model on a task: `python -m albert_jax.finetune --help`."""
 
+import functools
 from collections.abc import Sequence
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
+from albert_jax.interop.run_inputs import missing
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun
 
 _DESCRIPTION = """\
@@ -31,11 +34,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.parser('albert_jax.finetune', _DESCRIPTION, _EPILOG, FinetuneRun)
     command.add_run_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
-    run = FinetuneRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(
+        FinetuneRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
+    )
 
-    from albert_jax.tasks.job import finetune, prepare
+    from albert_jax.tasks.job import finetune, prepare, seed_folders, show_next
 
-    return finetune(prepare(run), flags.workdir)
+    further = next_steps.train_further(
+        'albert_jax.finetune', arguments, seed_folders(flags.workdir, run.seeds)[0]
+    )
+    status = finetune(prepared := prepare(run), flags.workdir, further=further)
+    if not status:
+        show_next(prepared, flags.workdir)
+    return status
 
 
 if __name__ == '__main__':

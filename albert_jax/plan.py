@@ -6,6 +6,7 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.planning.topologies import CHIPS, parse
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 
 _DESCRIPTION = """\
@@ -39,7 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--topology', required=True, help='the slice, as in v5e:4x4')
     parser.add_argument('--fast', action='store_true', help='compile without optimisation')
     parser.add_argument('--analytic', action='store_true', help='do not compile at all')
-    parser.add_argument('--price', type=float, help='money for one chip-hour, for the whole cost')
+    parser.add_argument(
+        '--price',
+        type=float,
+        help='of one chip-hour, in any currency: adds the cost of the whole run in it',
+    )
     parser.add_argument(
         '--json', type=local_path, metavar='FILE', help='also write all numbers there'
     )
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     where = parse(flags.topology)
     if flags.price is not None and flags.price < 0:
         raise UserError(f'--price={flags.price}: it must be 0 or above.')
-    run = PretrainRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(PretrainRun, flags.config, overrides)
 
     from albert_jax.planning.environment import prepare_to_compile
 

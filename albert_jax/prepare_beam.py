@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     manifest = beam_preparation.prepare(
         sources, flags.output, model, settings, flags.scratch, options
     )
-    preparation_job.show(manifest, flags.output)
+    preparation_job.show(manifest, flags.output, tokenizer.vocab_size)
     return 0
 
 

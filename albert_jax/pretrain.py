@@ -1,9 +1,12 @@
 """Pretrains ALBERT on a prepared corpus: `python -m albert_jax.pretrain --help`."""
 
+import functools
 from collections.abc import Sequence
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
+from albert_jax.interop.run_inputs import missing
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import cluster
 
@@ -36,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     cluster.add_flags(parser)
     flags, overrides = parser.parse_known_args(arguments)
-    run = PretrainRun.from_dict(command.read_config(flags.config, overrides))
+    run = read_run(
+        PretrainRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
+    )
     if flags.profile < 0:
         raise UserError(f'--profile={flags.profile}: it must be 0 or above.')
     cluster.start(flags)
@@ -44,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.pretraining.job import prepare, pretrain
     from albert_jax.training.distributed import exit_on_lost_peer
 
-    return exit_on_lost_peer(lambda: pretrain(prepare(run), flags.workdir, flags.profile))
+    further = next_steps.train_further('albert_jax.pretrain', arguments, flags.workdir)
+    return exit_on_lost_peer(
+        lambda: pretrain(prepare(run), flags.workdir, flags.profile, further=further)
+    )
 
 
 if __name__ == '__main__':

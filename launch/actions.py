@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
 from launch.machine import ABSENT, READY, Machine
 from launch.watch import Watch, WatchOptions, wait_until_settled
@@ -19,7 +20,17 @@ def _create(machine: Machine, flags: argparse.Namespace, run_command: list[str])
         state = wait_until_settled(machine, flags.poll)
         if state != READY:
             raise UserError(f'{machine.name} in {flags.zone} is {state}; it never became {READY}.')
-        print(f'{machine.name} is ready. Next: python -m launch.tpu_vm setup {machine.name} …')
+        print(f'{machine.name} is ready.')
+        places = [
+            f'--{name}={value}'
+            for name in ('project', 'bucket', 'corpus')
+            if (value := getattr(flags, name))
+        ]
+        next_steps.show(
+            next_steps.python(
+                'launch.tpu_vm', 'setup', machine.name, f'--zone={flags.zone}', *places
+            )
+        )
     return 0
 
 
@@ -42,7 +53,11 @@ def _setup(machine: Machine, flags: argparse.Namespace, run_command: list[str]) 
 def _run(machine: Machine, flags: argparse.Namespace, run_command: list[str]) -> int:
     _require_ready(machine, flags)
     machine.run(run_command)
-    print(f'It runs. See it with python -m launch.tpu_vm logs {machine.name} --zone={flags.zone}')
+    project = [f'--project={flags.project}'] if flags.project else []
+    next_steps.show(
+        next_steps.python('launch.tpu_vm', 'logs', machine.name, f'--zone={flags.zone}', *project),
+        title='It runs. See it with',
+    )
     return 0
 
 

@@ -148,7 +148,11 @@ def _print_total(left: Sequence[_Cost], where: Slice | None, price: float | None
         return
     hours = sum(cost.hours for cost in left)
     chip_hours = hours * where.num_chips
-    money = f', {chip_hours * price:,.0f} at {price:g} a chip-hour' if price is not None else ''
+    money = (
+        f', {chip_hours * price:,.0f} at {price:g} a chip-hour (in the currency of --price)'
+        if price is not None
+        else ''
+    )
     print(
         f'On {where.name} no less than {hours:,.1f} hours, {chip_hours:,.0f} chip-hours'
         f'{money}, one member after the other; fine-tunings not counted.'

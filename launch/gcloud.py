@@ -63,6 +63,11 @@ class Gcloud:
                 'the commands with --dry_run.'
             )
 
+    def comment(self, text: str) -> None:
+        """Says in a dry run what the commands that follow are for."""
+        if self.is_dry:
+            print('\n' + '\n'.join(f'# {line}' for line in text.splitlines()))
+
     def run(self, *arguments: str, timeout: float | None = None, is_shown: bool = False) -> str:
         """Runs a command and gives its output.
 
@@ -81,7 +86,7 @@ class Gcloud:
         if self._project:
             command.append(f'--project={self._project}')
         if self.is_dry:
-            print(shlex.join(command))
+            print(_readable(command))
             return ''
         try:
             done = subprocess.run(
@@ -116,6 +121,18 @@ class Gcloud:
             return json.loads(text)
         except ValueError as error:
             raise UserError(f'gcloud gave no JSON: {text.strip()[:200]!r}.') from error
+
+
+def _readable(command: Sequence[str]) -> str:
+    """A command as a person would type it: an option a line, behind what it is about."""
+    first = [word for word in command if not word.startswith('--')]
+    options = [word for word in command if word.startswith('--')]
+    # The name of an option outside of the quotes.
+    shown = []
+    for option in options:
+        name, equals, value = option.partition('=')
+        shown.append(f'{name}={shlex.quote(value)}' if equals else name)
+    return ' \\\n    '.join([shlex.join(first), *shown])
 
 
 def _failure(command: Sequence[str], stderr: str, status: int) -> UserError:

@@ -155,6 +155,7 @@ class Machine:
         Raises:
           UserError: if gcloud fails.
         """
+        self._gcloud.comment('Look whether the machine is there, and what it does.')
         node = self._describe('tpu-vm')
         if node is not None:
             return str(node.get('state', 'UNKNOWN'))
@@ -186,6 +187,7 @@ class Machine:
         wanted = self.description
         if not wanted.topology:
             raise UserError('--topology is missing; give the slice to create, as in v5e:4x4.')
+        self._gcloud.comment('Create the machine.')
         options = [self._where, *wanted.accelerator]
         if wanted.is_spot:
             options.append('--spot')
@@ -214,6 +216,7 @@ class Machine:
         Raises:
           UserError: if gcloud fails.
         """
+        self._gcloud.comment('Delete the machine of exactly this name.')
         if self.description.is_queued:
             self._delete('queued-resources', '--force')
         else:
@@ -275,11 +278,13 @@ class Machine:
         """
         commit = self.pack(refuses_changes=True)
         folder = self._archive.name if self._archive else '.'
+        self._gcloud.comment('Copy this commit, packed by git archive, to every host.')
         self._gcloud.run(
             'compute', 'tpus', 'tpu-vm', 'scp', f'{folder}/{_ARCHIVE}', f'{self.name}:',
             self._where, '--worker=all', timeout=_SETUP_SECONDS,
         )  # fmt: skip
         state = '~/albert_jax/launch/state.sh'
+        self._gcloud.comment('Unpack and install it there, mount the bucket, copy the corpus.')
         self.ssh(
             'set -e; mkdir -p ~/albert_jax; cd ~/albert_jax; '
             f'if [ -f {state} ] && bash {state} | grep -q running; then '
@@ -315,6 +320,10 @@ class Machine:
           UserError: if one runs there already, or a host cannot be reached.
         """
         text = f'export PATH=~/albert_jax/.venv/bin:"$PATH"\nexec {shlex.join(command)}\n'
+        self._gcloud.comment(
+            f'Start the command on every host, detached. In base64, so that no shell on the way '
+            f'changes it:\n{text.rstrip()}'
+        )
         packed = base64.b64encode(text.encode()).decode()
         self.ssh(
             f'bash ~/albert_jax/launch/start.sh {packed}',
@@ -328,6 +337,7 @@ class Machine:
           UserError: if a host cannot be reached.
         """
         script = '~/albert_jax/launch/state.sh'
+        self._gcloud.comment('Ask every host whether the command runs.')
         text = self.ssh(f'[ -f {script} ] && bash {script} || echo state=none', timeout=SSH_SECONDS)
         states = [line.partition('=')[2] for line in text.splitlines() if line.startswith('state=')]
         return {state: states.count(state) for state in dict.fromkeys(states)}
@@ -339,6 +349,7 @@ class Machine:
           UserError: if a host cannot be reached.
         """
         script = '~/albert_jax/launch/stop.sh'
+        self._gcloud.comment('Have the run save and end on every host.')
         self.ssh(f'if [ -f {script} ]; then bash {script}; fi', timeout=900)
 
     def logs(self, num_lines: int, is_followed: bool, worker: str = '0') -> None:
@@ -348,6 +359,7 @@ class Machine:
           UserError: if it cannot be reached.
         """
         follow = ' --follow' if is_followed else ''
+        self._gcloud.comment(f'Show the last {num_lines} lines of the log.')
         script = f'tail --lines={num_lines}{follow} ~/{_REMOTE_HOME}/log.txt'
         self.ssh(script, worker, is_shown=True)
 

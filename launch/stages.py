@@ -7,13 +7,13 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from albert_jax.cli import command
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, UserErrors, raise_all
 from albert_jax.cli.paths import expand
 from albert_jax.cli.python_file import error_in_file, load_python_file
 from albert_jax.data import dataset
+from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Change, FieldValue, Sweep
 from launch.digests import finetune_digest_before, pretrain_digest_before, run_digest
@@ -21,6 +21,8 @@ from launch.digests import finetune_digest_before, pretrain_digest_before, run_d
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
 _FINETUNE = 'finetune'
 _FINETUNE_FILE = 'configs/finetune.py'
+
+RunT = TypeVar('RunT', PretrainRun, FinetuneRun)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,7 @@ def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
         try:
             members.append(_member(sweep, change, own))
         except UserError as error:
-            raise UserError(f'{change.name}: {error}') from error
+            raise_all([UserError(f'{change.name}: {part}') for part in error.parts])
     return members
 
 
@@ -179,13 +181,23 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, str]) -> Member:
       own: overrides that hold for it, by `PART.FIELD`.
     """
     stages: list[Stage] = []
+    errors: list[UserError] = []
     run = None
     if sweep.pretrain:
-        pretraining, run = _pretraining(sweep, change, own)
-        stages.append(pretraining)
-        if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
-            stages.append(_intrinsic_evaluation(pretraining, run))
-    stages += [_fine_tuning(sweep, change, task, own) for task in sweep.tasks]
+        try:
+            pretraining, run = _pretraining(sweep, change, own)
+        except UserError as error:
+            errors += error.parts
+        else:
+            stages.append(pretraining)
+            if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
+                stages.append(_intrinsic_evaluation(pretraining, run))
+    for task in sweep.tasks:
+        try:
+            stages.append(_fine_tuning(sweep, change, task, own))
+        except UserError as error:
+            errors += error.parts
+    raise_all(errors)
     return Member(change, tuple(stages), run)
 
 
@@ -195,7 +207,7 @@ def _pretraining(sweep: Sweep, change: Change, own: Mapping[str, str]) -> tuple[
     if change.after:
         settings['init_from'] = f'{{root}}/{change.after}/{PRETRAIN}'
         needs = (f'{change.after}/{PRETRAIN}',)
-    run = PretrainRun.from_dict(_read_config(sweep.pretrain, settings))
+    run = _read_run(PretrainRun, PRETRAIN, sweep.pretrain, settings)
     corpus = _corpus_fingerprint(run)
     stage = Stage(
         change.name, PRETRAIN, 'albert_jax.pretrain', sweep.pretrain, settings, needs,
@@ -223,16 +235,21 @@ def _fine_tuning(sweep: Sweep, change: Change, task: str, own: Mapping[str, str]
         settings = {'init_from': f'{{root}}/{pretraining}', **settings}
         needs = (pretraining,)
     config = f'{_FINETUNE_FILE}:{task}'
-    run = FinetuneRun.from_dict(_read_config(config, settings))
+    run = _read_run(FinetuneRun, task, config, settings)
     return Stage(
         change.name, task, 'albert_jax.finetune', config, settings, needs,
         run.loop.num_steps, run_digest(run), finetune_digest_before(run),
     )  # fmt: skip
 
 
-def _read_config(config: str, settings: Mapping[str, FieldValue]) -> dict[str, Any]:
+def _read_run(kind: type[RunT], part: str, config: str, settings: Mapping[str, FieldValue]) -> RunT:
+    """The run of a part of the sweep; mistakes name its fields as an override does."""
     overrides = [f'--config.{name}={value}' for name, value in settings.items()]
-    return command.read_config(config, overrides)
+    try:
+        return read_run(kind, config, overrides)
+    except UserError as error:
+        texts = [str(mistake).replace('--config.', f'{part}.') for mistake in error.parts]
+        raise UserErrors([UserError(text) for text in texts]) from error
 
 
 def _corpus_fingerprint(run: PretrainRun) -> dict[str, str]:

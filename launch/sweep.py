@@ -6,9 +6,10 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from albert_jax.cli import command
+from albert_jax.cli import command, next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand
+from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Sweep, seeds
 from launch import fleet, plan, record, skypilot, stages
 from launch.local import LocalRunner
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG)
+    parser = command.parser('launch.sweep', _DESCRIPTION, _EPILOG, PretrainRun, FinetuneRun)
     parser.add_argument(
         '--sweep', required=True, type=expand, metavar='FILE:SCALE', help='what to run'
     )
@@ -70,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
     parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
-    parser.add_argument('--price', type=float, help='money for one chip-hour')
+    parser.add_argument(
+        '--price', type=float, help='of one chip-hour, in any currency: adds the costs in it'
+    )
     remote = parser.add_argument_group('for --runner=tpu_vm and skypilot')
     remote.add_argument('--zone', default='', help='of the machines, as in us-west4-a')
     remote.add_argument('--bucket', default='', help='gs://NAME, at /mnt/bucket of each machine')
@@ -86,8 +89,6 @@ def run(flags: argparse.Namespace) -> int:
     Raises:
       UserError: if the sweep, an override or a flag is wrong, or a runner refuses it.
     """
-    from launch import cost  # imports JAX
-
     sweep, members = _read(flags)
     selected = [member for member in members if flags.only in ('', member.change.name)]
     if not selected:
@@ -97,6 +98,8 @@ def run(flags: argparse.Namespace) -> int:
             'Members of this sweep start from one another, so they run one after the other on one '
             'machine: start it there with --runner=local (launch/README.md).'
         )
+    from launch import cost  # imports JAX
+
     root = Path(flags.workdir)
     if flags.runner == 'local':
         record.check_same(root, members)
@@ -115,7 +118,7 @@ def run(flags: argparse.Namespace) -> int:
     status = LocalRunner(root, selected, flags.jobs, flags.only).run(
         functools.partial(plan.write_plan, root, content)
     )
-    print(f'See it with python -m launch.report {root}')
+    next_steps.show(next_steps.python('launch.report', str(root)), title='See it with')
     return status
 
 

@@ -134,7 +134,7 @@ def test_curve_draws_a_picture(trained, tmp_path):
     [
         (['--config=configs/pretrain.py:huge'], "there is no config 'huge'; choose among tiny"),
         (['--config=configs/nothing.py:base'], 'there is no file configs/nothing.py'),
-        (['--config.model.hiden_size=3'], 'hiden_size'),
+        (['--config.model.hiden_size=32'], 'hiden_size'),
         (['--config.loop.num_steps=many'], 'num_steps'),
         (['--config.loop.batch_size=2.5'], 'batch_size'),
         (['--nonsense=3'], '--nonsense=3 is not an argument of this command'),
@@ -330,6 +330,15 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     for name in ('finetune.py:sst2', 'distill.py:sst2+small', 'distill.py:mini@64'):
         assert read_config(f'{ROOT}/configs/{name}', [])
+    # A real command too, which ends for what is missing and for no module.
+    result = subprocess.run(
+        [sys.executable, '-m', 'albert_jax.distill', f'--config={ROOT}/configs/distill.py:mini@64',
+         f'--workdir={tmp_path}/run'],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = result.stderr.splitlines()
+    assert result.returncode == 2 and len(lines) == 2, result.stderr
+    assert 'error: teacher is empty' in lines[0] and 'error: data.path is empty' in lines[1]
 
 
 def walk(*names: str) -> list[str]:

@@ -109,7 +109,7 @@ def test_a_mistake_in_a_file_is_told_with_its_line(text, message, config_file):
         ('finetune.py:sst2', 'loop.path=3', r'did you mean data.path\?'),
         ('pretrain.py:tiny', 'model.hiden_size=3', r'did you mean model.hidden_size\?'),
         ('pretrain.py:tiny', 'loop.num_steps.x=3', 'num_steps.x is not a field of the config'),
-        ('pretrain.py:tiny', 'qqq=3', 'qqq is not a field of the config; --help lists'),
+        ('pretrain.py:tiny', 'qqq=3', 'qqq is not a field of the config; --help=SECTION lists'),
         ('pretrain.py:tiny', 'loop.num_steps=many', 'loop.num_steps'),
         ('pretrain.py:tiny', 'optimizer.l1=none', 'optimizer.l1'),
     ],

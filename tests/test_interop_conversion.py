@@ -94,7 +94,7 @@ def test_the_command_says_what_it_read_and_wrote(directory, model, tmp_path, cap
     said = capsys.readouterr().out
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     assert f'{count:,}' in said and 'sentence-order head' in said and '1,000 pieces' in said
-    assert 'Next: python -m albert_jax.fill_mask' in said
+    assert 'Next:\n  python -m albert_jax.fill_mask' in said
     assert convert.main([str(out), str(tmp_path / 'hf2'), '--to=huggingface']) == 0
     assert 'transformers.AlbertForPreTraining.from_pretrained' in capsys.readouterr().out
     one, two = (d / 'model.safetensors' for d in (directory, tmp_path / 'hf2'))

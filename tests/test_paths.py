@@ -34,6 +34,7 @@ COMMANDS = [
 ]  # fmt: skip
 # Options that take a text and no local path. A new option is either expanded or listed here.
 NOT_PATHS = {
+    'help',
     'text', 'pair', 'label', 'piece', 'task', 'labels', 'text_key', 'host', 'topology',
     'coordinator', 'name', 'zone', 'project', 'runtime', 'service_account', 'network', 'bucket',
     'corpus', 'confirm', 'only', 'pair_columns',

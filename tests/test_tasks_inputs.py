@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import HubTokenizer
+from albert_jax.model.heads import Head
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inference import predict_file
 from albert_jax.tasks.inputs import parse_lines, read_input
@@ -181,3 +182,15 @@ def test_the_last_net_is_the_tokenizer(tokenizer):
                 encode(['a', f'b {HALF}'])
         with pytest.raises(UserError, match='has half a surrogate pair'):
             one.encode_with_masks(f'a [MASK] {HALF}')
+
+
+def test_names_that_a_task_does_not_have_are_answered_with_those_that_it_has():
+    head = Head('sequence_classification', ('negative', 'positive'))
+    with pytest.raises(UserError, match=r'--labels=0,1, or take --task=classification') as told:
+        tiny.task('sst2').use_head(head, 'runs/x with --labels')
+    assert 'runs/x with --labels has the labels negative, positive, but those' in str(told.value)
+    # Both ways that it names work.
+    tiny.task('sst2').use_head(Head('sequence_classification', ('1', '0')), 'x')
+    own = tiny.task('classification')
+    own.use_head(head, 'x')
+    assert own.labels == head.labels

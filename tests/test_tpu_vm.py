@@ -133,20 +133,6 @@ def test_each_generation_has_its_own_names(topology, wanted, cloud):
     assert '--spot' not in call
 
 
-def test_a_dry_run_prints_every_command_and_needs_no_gcloud(monkeypatch, capsys, cloud):
-    monkeypatch.setenv('PATH', '/nowhere')
-    flags = ['--dry_run', '--bucket=gs://my-bucket', '--queued', '--project=my-project-1']
-    assert tpu_vm.main(['up', *NEW, *flags, *job('print(1)', 'a b')]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith('gcloud compute tpus ') for line in lines)
-    assert all(line.endswith('--project=my-project-1') for line in lines)
-    for word in ('queued-resources create', ' scp ', 'setup.sh', 'start.sh', 'state.sh'):
-        assert any(word in line for line in lines), word
-    with pytest.raises(UserError, match='gcloud is not installed'):
-        tpu_vm.main(['create', *NEW])
-    assert not cloud.calls()
-
-
 # Creating.
 
 

@@ -1,25 +1,20 @@
 """What all commands share: configs from files and overrides, one sentence for a mistake."""
 
 import argparse
-import difflib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import logging
 
-from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli import config_file
+from albert_jax.cli.errors import UserError, first_line, raise_all
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
-from albert_jax.cli.python_file import error_in_file, load_python_file
-from albert_jax.cli.sections import flatten_sections
-from albert_jax.cli.settings import Settings, all_fields
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+from albert_jax.cli.settings import Field, Settings, all_fields
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -31,14 +26,30 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     try:
         status = main(sys.argv[1:])
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        for part in error.parts:
+            print(f'error: {part}', file=sys.stderr)
         status = 2
     except BrokenPipeError:
         status = 1
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            f'error: there is not enough memory ({first_line(error)}); take fewer examples at once '
+            f'(--config.loop.num_microbatches, --batch_size), shorter ones, or a smaller model.',
+            file=sys.stderr,
+        )
+        status = 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
     sys.exit(status or 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or a device has no memory left. Without JAX, whose error it may be."""
+    is_of_jax = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
+    return isinstance(error, MemoryError) or (is_of_jax and 'RESOURCE_EXHAUSTED' in str(error))
 
 
 def cache() -> Path:
@@ -59,14 +70,53 @@ def parser(
       runs: what its config may describe, whose fields are listed at the end.
     """
     if runs:
-        epilog = f'{epilog}\n{_list_of_fields(runs)}'
-    return argparse.ArgumentParser(
+        epilog = f'{epilog}\n{_list_of_fields(_fields(runs))}'
+    made = argparse.ArgumentParser(
         prog=f'python -m {module}',
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=not runs,
     )
+    if runs:
+        made.add_argument(
+            '-h', '--help', action=_Help, nargs='?', metavar='SECTION', fields=_fields(runs),
+            help='show this and all fields of the config, or those of a section alone',
+        )  # fmt: skip
+    return made
+
+
+class _Help(argparse.Action):
+    """Shows the whole help, or the fields of one section."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, fields: Sequence[Field], **rest: Any
+    ) -> None:
+        super().__init__(option_strings, dest, **rest)
+        self._fields = fields
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, option_string
+        if values is None:
+            parser.print_help()
+            parser.exit()
+        sections = dict.fromkeys(field.address.rpartition('.')[0] for field in self._fields)
+        # A field of a section, and the flag of either, ask for the section.
+        name = str(values).removeprefix('--').removeprefix('config.').partition('=')[0]
+        section = name if name in sections else name.rpartition('.')[0]
+        if not section or section not in sections:
+            names = ', '.join(filter(None, sections))
+            raise UserError(f'--help={values}: there is no such section; there are {names}.')
+        chosen = [field for field in self._fields if field.address.rpartition('.')[0] == section]
+        print(_list_of_fields(chosen), end='')
+        parser.exit()
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -79,11 +129,15 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _list_of_fields(runs: Sequence[type[Settings]]) -> str:
+def _fields(runs: Sequence[type[Settings]]) -> list[Field]:
+    """The fields of some kinds of runs, each once."""
+    return list({field.address: field for run in runs for field in all_fields(run)}.values())
+
+
+def _list_of_fields(fields: Sequence[Field]) -> str:
     """Every field that --config.FIELD=VALUE can set, a line or two each."""
     lines = ['fields of the config, with their defaults (the named config may have others):']
-    fields = {field.address: field for run in runs for field in all_fields(run)}
-    for field in fields.values():
+    for field in fields:
         is_of_size = field.default is None and field.address.startswith('model.')
         default = "the size's" if is_of_size else repr(field.default)
         bounds = f'; {field.bounds}' if field.bounds else ''
@@ -100,63 +154,9 @@ def _list_of_fields(runs: Sequence[type[Settings]]) -> str:
 def read_config(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The config of `FILE.py:NAME` after overrides of the form `--config.FIELD=VALUE`.
 
-    The file is run here and not by ml_collections, which loads it in a way that Python 3.15 does
-    not have.
-
     Raises:
       UserError: if the file, name or field does not exist or a value is of the wrong type.
     """
-    from absl import flags
-    from ml_collections import config_flags
-
-    config = _load_config(argument)
-    for override in overrides:
-        if not override.startswith('--config.'):
-            raise UserError(
-                f'{override} is not an argument of this command; a field of the config is set '
-                f'with --config.FIELD=VALUE.'
-            )
-        _check_field(override.partition('=')[0], flatten_sections(config.to_dict()))
-    values = flags.FlagValues()
-    arguments = ['command', *overrides]
-    try:
-        config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
-        values(arguments)
-        return values.config.to_dict()
-    except Exception as error:  # flags and ml_collections raise errors of many types
-        raise UserError(f'--config={argument}: {first_line(error)}') from error
-
-
-def _load_config(argument: str) -> 'ConfigDict':
-    """What `get_config` of the file gives for the name, or without one for nothing."""
-    from ml_collections import ConfigDict
-
-    path, colon, name = expand(argument).partition(':')
-    if not Path(path).is_file():
-        raise UserError(f'--config={argument}: there is no file {path}.')
-    # A config may build on its neighbours, wherever the command is run.
-    root = str(Path(path).resolve().parents[1])
-    if root not in sys.path:
-        sys.path.append(root)
-    try:
-        get_config = load_python_file(path, 'config_config').get_config
-        config = get_config(name) if colon else get_config()
-    except Exception as error:  # a person's own file can raise anything
-        raise UserError(f'--config={argument}: {error_in_file(error, path)}') from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(
-            f'--config={argument}: get_config gives {type(config).__name__}, not a ConfigDict.'
-        )
-    return config
-
-
-def _check_field(flag: str, fields: Mapping[str, Any]) -> None:
-    """Refuses `--config.ADDRESS` where the config has neither such a field nor such a section."""
-    address = flag.removeprefix('--config.')
-    if any(f'{field}.'.startswith(f'{address}.') for field in fields):
-        return
-    name = address.rpartition('.')[2]
-    close = [field for field in fields if field.rpartition('.')[2] == name]
-    close = close or difflib.get_close_matches(address, fields, n=1)
-    hint = f'did you mean {" or ".join(close)}?' if close else '--help lists all fields.'
-    raise UserError(f'{flag} is not a field of the config; {hint}')
+    config = config_file.read(argument, overrides)
+    raise_all(config.errors)
+    return config.values

@@ -11,10 +11,12 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, is_about, raise_all
 from albert_jax.cli.paths import expand
+
+SettingsT = TypeVar('SettingsT')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,28 +84,32 @@ class Settings:
     SECTION: ClassVar[str] = ''
 
     def __post_init__(self) -> None:
+        errors: list[UserError] = []
         for field in declared(type(self)):
-            if field.kind is float and type(getattr(self, field.name)) is int:
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
-            value = getattr(self, field.name)
-            if value is None and field.is_optional:
-                continue
-            if type(value) is not field.kind:
-                raise UserError(
-                    f'{self.address(field.name)} is {value!r} ({type(value).__name__}); it must be '
-                    f'of type {field.kind.__name__}.'
-                )
-            for bound in field.bounds:
-                if not bound.holds(value):
-                    raise UserError(
-                        f'{self.address(field.name)} is {value!r}; it must be {bound.phrase}.'
-                    )
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(
-                    f'{self.address(field.name)} is {value!r}; it must be a finite number.'
-                )
-            if field.is_path and isinstance(value, str):
-                object.__setattr__(self, field.name, expand(value))
+            try:
+                value = checked(self.address(field.name), field, getattr(self, field.name))
+            except UserError as error:
+                errors.append(error)
+            else:
+                object.__setattr__(self, field.name, value)
+        raise_all(errors or self.all_conflicts())
+
+    def conflicts(self) -> Iterator[str]:
+        """A sentence for each set of fields that do not fit together.
+
+        Subclasses override it. It may also raise the UserError of what is made from the fields.
+        """
+        return iter(())
+
+    def all_conflicts(self) -> list[UserError]:
+        """The conflicts as errors, up to one that was raised."""
+        errors: list[UserError] = []
+        try:
+            for sentence in self.conflicts():
+                errors.append(UserError(sentence))
+        except UserError as error:
+            errors.append(error)
+        return errors
 
     @classmethod
     def address(cls, name: str) -> str:
@@ -119,25 +125,85 @@ class Settings:
         """Settings from a mapping of field names; fields left out keep their defaults.
 
         Raises:
-          UserError: if a name is not a field or a value is impossible.
+          UserError: if a name is not a field or a value is impossible, with all that is wrong.
         """
-        fields = {field.name: field for field in declared(cls)}
-        read: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in fields:
-                raise UserError(f'{cls.address(name)} is not a field; {_hint(name, fields)}')
-            read[name] = cls._read(fields[name], value)
-        return cls(**read)
+        reading = cls.read(values)
+        raise_all(reading.errors)
+        return reading.settings
 
     @classmethod
-    def _read(cls, field: 'Declared', value: Any) -> Any:
-        if not issubclass(field.kind, Settings):
-            return value
-        if not isinstance(value, Mapping):
-            raise UserError(
-                f'{cls.address(field.name)} is {value!r}; it must be a section of fields.'
-            )
-        return field.kind.from_dict(value)
+    def read(cls, values: Mapping[str, Any]) -> 'Reading[Self]':
+        """As `from_dict`, with what is wrong beside the settings: nothing is raised."""
+        fields = {field.name: field for field in declared(cls)}
+        read: dict[str, Any] = {}
+        errors: list[UserError] = []
+        wrong: list[str] = []
+        for name, value in values.items():
+            try:
+                if name not in fields:
+                    raise UserError(f'{cls.address(name)} is not a field; {_hint(name, fields)}')
+                field = fields[name]
+                if not issubclass(field.kind, Settings):
+                    read[name] = checked(cls.address(name), field, value)
+                    continue
+                if not isinstance(value, Mapping):
+                    raise UserError(
+                        f'{cls.address(name)} is {value!r}; it must be a section of fields.'
+                    )
+                section = field.kind.read(value)
+                read[name] = section.settings
+                errors += section.errors
+                wrong += section.wrong
+            except UserError as error:
+                errors.append(error)
+                wrong.append(cls.address(name))
+        # Not by __init__, which raises what is collected here.
+        settings = object.__new__(cls)
+        for field in declared(cls):
+            object.__setattr__(settings, field.name, read.get(field.name, field.default))
+        conflicts = [part for error in settings.all_conflicts() for part in error.parts]
+        errors += [e for e in conflicts if not any(is_about(e, address) for address in wrong)]
+        return Reading(settings, errors, wrong)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(Generic[SettingsT]):
+    """What was read, and what is wrong with it."""
+
+    # Fields that are wrong have their defaults.
+    settings: SettingsT
+    # All that is wrong, but what follows from a field that is.
+    errors: list[UserError]
+    # Addresses of the fields that are wrong by themselves.
+    wrong: list[str]
+
+
+def checked(address: str, field: Declared, value: Any) -> Any:
+    """The value of a field as the settings keep it.
+
+    Args:
+      address: of the field, for messages.
+      field: as it is declared.
+      value: that is given.
+
+    Raises:
+      UserError: if it has another type than the field, or is outside its bounds.
+    """
+    if field.kind is float and type(value) is int:
+        value = float(value)
+    if value is None and field.is_optional:
+        return value
+    if type(value) is not field.kind:
+        raise UserError(
+            f'{address} is {value!r} ({type(value).__name__}); it must be of type '
+            f'{field.kind.__name__}.'
+        )
+    for bound in field.bounds:
+        if not bound.holds(value):
+            raise UserError(f'{address} is {value!r}; it must be {bound.phrase}.')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'{address} is {value!r}; it must be a finite number.')
+    return expand(value) if field.is_path and isinstance(value, str) else value
 
 
 @functools.cache

@@ -237,8 +237,8 @@ class PreparedCorpus:
         """How often each piece occurs in the training split."""
         return np.load(self.directory / _TOKEN_COUNTS)
 
-    def split(self, name: str) -> 'Split':
-        """The records of `train` or `validation`.
+    def check_split(self, name: str) -> None:
+        """Refuses a corpus without records of `train` or `validation`.
 
         Raises:
           UserError: if there are none.
@@ -248,6 +248,14 @@ class PreparedCorpus:
                 f'{self.directory} has no {name} split; prepare the corpus again with a larger '
                 f'--validation_fraction.'
             )
+
+    def split(self, name: str) -> 'Split':
+        """The records of `train` or `validation`.
+
+        Raises:
+          UserError: if there are none.
+        """
+        self.check_split(name)
         return Split(self.directory, name, id_dtype(self.tokenizer.vocab_size))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
+from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import incomplete
 from albert_jax.cli.progress import Progress
@@ -57,6 +58,8 @@ def run(
     if dataset.is_prepared(output):
         _check_same(output, sources, vocabulary, vocab_size, asked, settings)
         print(f'{output} is prepared already; delete it to prepare it anew.')
+        there = dataset.PreparedCorpus(output)
+        _show_next(there.manifest, output, there.tokenizer.vocab_size)
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} exists and is no prepared corpus; choose another --output.')
@@ -68,7 +71,7 @@ def run(
         model = given.model
     with _progress(sum(map(_input_bytes, sources))) as progress:
         manifest = prepare(sources, output, model, settings, num_workers, progress.advance)
-    show(manifest, output)
+    show(manifest, output, Tokenizer(model).vocab_size)
 
 
 def _check_same(
@@ -141,8 +144,14 @@ def _progress_line(done: float, total: float, seconds: float) -> str:
     return f'prepared {done / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s{eta}'
 
 
-def show(manifest: Mapping[str, Any], output: Path | str) -> None:
-    """Prints what a corpus holds, and what to do with it."""
+def show(manifest: Mapping[str, Any], output: Path | str, vocab_size: int) -> None:
+    """Prints what a corpus holds, and what to do with it.
+
+    Args:
+      manifest: of the corpus.
+      output: where it is.
+      vocab_size: of its vocabulary.
+    """
     table = Table(title=f'Prepared corpus {output}', show_header=False)
     counts = manifest['counts']
     num_tokens = sum(counts.get(f'tokens/{split}', 0) for split in dataset.SPLITS)
@@ -163,9 +172,10 @@ def show(manifest: Mapping[str, Any], output: Path | str) -> None:
             f'of this text; train one of it with --vocabulary=train.',
             file=sys.stderr,
         )
+    print(f'Wrote {output}.')
+    _show_next(manifest, output, vocab_size)
+
+
+def _show_next(manifest: Mapping[str, Any], output: Path | str, vocab_size: int) -> None:
     length = manifest['settings']['sequence_length']
-    print(f'Wrote {output}. Next:')
-    print(
-        f'  python -m albert_jax.pretrain --config=configs/pretrain.py:base --workdir=runs/base '
-        f'--config.data.path={output} --config.pretraining.sequence_length={length}'
-    )
+    next_steps.show(next_steps.pretrain(output, vocab_size, length))

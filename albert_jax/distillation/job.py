@@ -66,7 +66,9 @@ def distill(run: DistillRun, workdir: Path) -> int:
         prepared = prepare_task(run, run.student)
         status = finetuning.finetune(prepared.student, workdir, prepared.distillation)
         if not status:
+            print('Measuring the student and its teacher on the validation file …', flush=True)
             _report(prepared, workdir)
+            finetuning.show_next(prepared.student, workdir)
         return status
     student, distillation = prepare_text(run, run.student)
     return pretraining.pretrain(student, workdir, distillation=distillation)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import check_is_free, new_directory
 from albert_jax.interop import huggingface, native
@@ -49,6 +50,17 @@ def output_directory(destination: Path) -> Iterator[Path]:
         raise UserError(f'{destination} cannot be written: {reason(error)}.') from error
 
 
+def missing_parts(model: Pretrained) -> str | None:
+    """A note of what a pretrained model lacks and so is not written; None where there is nothing.
+
+    A fine-tuned model needs none of it.
+    """
+    missing = [name for part, name in OPTIONAL_PARTS.items() if part not in model.own_params()]
+    if model.head is not None or not missing:
+        return None
+    return f'the source has no {", ".join(missing)}; nor has what is written.'
+
+
 def show(model: Pretrained, destination: Path, to: str) -> None:
     """Prints what was written, and what to do with it."""
     config = model.config
@@ -59,7 +71,7 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
         f'{config.num_hidden_layers} layers of {config.hidden_size}, embeddings of '
         f'{config.embedding_size}, sharing {config.sharing}, {config.hidden_act}',
     )
-    parts = [name for part, name in OPTIONAL_PARTS.items() if part not in model.initialised]
+    parts = [name for part, name in OPTIONAL_PARTS.items() if part in model.own_params()]
     if model.head is not None:
         parts.append(
             f'{model.head.kind} head ({", ".join(map(escape, model.head.labels)) or "no labels"})'
@@ -69,13 +81,14 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
     vocabulary = f'{model.tokenizer.vocab_size:,} pieces ({kind})' if model.tokenizer else 'none'
     table.add_row('vocabulary', vocabulary)
     Console().print(table)
+    next_steps.show(_next(model, destination, to))
+
+
+def _next(model: Pretrained, destination: Path, to: str) -> str:
+    """A command that uses what was written."""
     if to == 'huggingface':
         name = json.loads((destination / 'config.json').read_text())['architectures'][0]
-        print(f"Next, in Python: transformers.{name}.from_pretrained('{destination}')")
-    elif 'mlm' in model.initialised or model.tokenizer is None:
-        print(f"Next, in Python: albert_jax.load('{destination}')")
-    else:
-        print(
-            f'Next: python -m albert_jax.fill_mask --checkpoint={destination} '
-            f"'A text with a [MASK] in it.'"
-        )
+        return next_steps.load_with_transformers(destination, name)
+    if 'mlm' in model.own_params() and model.tokenizer is not None:
+        return next_steps.fill_mask(destination)
+    return next_steps.load(destination)

@@ -15,7 +15,7 @@ _EXAMPLES = {
 from jax import export
 
 call = export.deserialize(open('model.stablehlo', 'rb').read()).call
-outputs = call(*inputs.values())  # by name""",
+outputs = call(*inputs.values())  # in this order""",
     'savedmodel': """\
 import tensorflow as tf
 
@@ -37,6 +37,12 @@ _TOKENIZATION = {
     '`signature.json` says. Its `added_tokens` are cut out first, and stand for themselves.',
 }
 
+# Heads with a logit for each label of a text.
+_CLASSIFIERS = ('sequence_classification', 'multi_label_classification')
+_ACTIVATIONS = {
+    'softmax': 'probabilities = np.exp(logits - np.logaddexp.reduce(logits))',
+    'sigmoid': 'probabilities = 1 / (1 + np.exp(-logits))',
+}
 _PROBABILITIES = {
     'softmax': 'softmax of the logits',
     'sigmoid': 'sigmoid of each logit: every label is a yes or no of its own, yes above 0.5',
@@ -67,7 +73,19 @@ def _example(model: Pretrained, form: str, signature: dict[str, Any]) -> list[st
             '# Four options, here the same',
             'inputs = {name: np.repeat(array[:, None], 4, 1) for name, array in inputs.items()}',
         ]
-    return [*lines, *_EXAMPLES[form].splitlines(), 'print(outputs)']
+    return [*lines, *_EXAMPLES[form].splitlines(), *_answer(signature)]
+
+
+def _answer(signature: dict[str, Any]) -> list[str]:
+    """Lines that print what the model says: probabilities by label where it has labels."""
+    if not signature['labels'] or signature['head'] not in _CLASSIFIERS:
+        return ['print({name: np.asarray(array) for name, array in outputs.items()})']
+    return [
+        "logits = np.asarray(outputs['logits'])[0]",
+        _ACTIVATIONS[signature['activation']],
+        f'labels = {signature["labels"]}',
+        'print({label: round(float(p), 3) for label, p in zip(labels, probabilities)})',
+    ]
 
 
 _UNCHECKED = {'onnx': 'ONNX Runtime does not check it: longer ones give not-a-number.'}
@@ -108,10 +126,23 @@ def render(
         rows.append(('input', INPUT_OF_ROLES))
     if signature['labels']:
         rows.append(('labels', ', '.join(signature['labels'])))
-    lines = ['# An ALBERT model', '', '| | |', '|---|---|']
+    # A BERT is an ALBERT that shares and factorises nothing.
+    is_bert = config.sharing == 'none' and not config.use_embedding_projection
+    title = '# A BERT model' if is_bert else '# An ALBERT model'
+    lines = [title, '', '| | |', '|---|---|']
     lines += [f'| {name} | {value} |' for name, value in rows]
     lines += ['', '## Evaluation', '', *_evaluation(origin)]
-    lines += ['', '## Example', '', '```python', *_example(model, form, signature), '```', '']
+    lines += [
+        '',
+        '## Example',
+        '',
+        'To be run in this folder:',
+        '',
+        '```python',
+        *_example(model, form, signature),
+        '```',
+        '',
+    ]
     lines += [_TOKENIZATION[file] + '\n' for file in vocabulary]
     shortest, longest = signature['min_length'], signature['max_length']
     lines.append(

@@ -19,7 +19,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import old_names
 from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata, read_selection
-from albert_jax.interop.run_folder import FOLDER, best_step, read_scores
+from albert_jax.interop.run_folder import FOLDER, best_step, read_scores, without_warnings
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder import init_seq2seq
@@ -97,12 +97,11 @@ def complete(pretrained: Pretrained) -> Pretrained:
         return {part: fresh[part] for part in missing}
 
     names = ', '.join(OPTIONAL_PARTS[part] for part in missing)
+    # A fine-tuned model is used without them.
     note = f'the source has no {names}; initialised at random (seed 0): train before use.'
+    notes = pretrained.notes if pretrained.head else (*pretrained.notes, note)
     return dataclasses.replace(
-        pretrained,
-        params=pretrained.params | draw(),
-        initialised=missing,
-        notes=(*pretrained.notes, note),
+        pretrained, params=pretrained.params | draw(), initialised=missing, notes=notes
     )
 
 
@@ -168,7 +167,7 @@ def read(path: str | Path) -> Pretrained:
         content = read_content(directory)
         metadata = CheckpointMetadata.from_json(content)
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        with ocp.StandardCheckpointer() as reader:
+        with without_warnings(), ocp.StandardCheckpointer() as reader:
             stored: Any = reader.metadata(directory / 'params')
             target = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
@@ -249,5 +248,5 @@ def _best_checkpoint(path: Path) -> Path:
 
 def read_content(checkpoint: Path) -> dict[str, Any]:
     """The metadata of a checkpoint with its step and the digests of its arrays, as stored."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    with without_warnings(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(checkpoint / METADATA_ITEM)

@@ -5,8 +5,9 @@ stopped during an evaluation, that is made up for when it resumes, and the score
 our own in the folder of the run, not in Orbax's.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from albert_jax.cli.json_output import to_json
 
 FOLDER = 'checkpoints'
 _LATE_SCORES_FILE = 'late_scores.json'
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps Orbax silent: it warns of what is as it should be."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def read_late_scores(folder: Path) -> dict[int, float]:
@@ -64,13 +76,8 @@ def read_scores(folder: Path) -> dict[int, float]:
     """The scores of all evaluated checkpoints of a folder, by step."""
     options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     # That the folder is only read is what is asked for, and no warning.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-            at_save = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
-    finally:
-        logging.set_verbosity(verbosity)
+    with without_warnings(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        at_save = {step: score_of(manager.metrics(step)) for step in manager.all_steps()}
     # A score of Orbax's is that of the checkpoint itself.
     late = {step: score for step, score in read_late_scores(folder).items() if step in at_save}
     return late | {step: score for step, score in at_save.items() if score is not None}

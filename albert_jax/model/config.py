@@ -1,9 +1,9 @@
 """The configuration of a model: a frozen, validated dataclass, and the sizes of Table 1."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import Positive, Probability, Settings, one_of
 
 ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
@@ -105,32 +105,32 @@ class AlbertConfig(Settings):
         "'cudnn' is one for NVIDIA GPUs in bfloat16; 'auto' chooses by the machine",
     ] = 'auto'
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """Of the sizes with one another."""
         if self.hidden_size % self.num_attention_heads:
-            raise UserError(
+            yield (
                 f'model.hidden_size {self.hidden_size} does not divide into '
                 f'{self.num_attention_heads} attention heads; choose num_attention_heads among '
                 f'the divisors of hidden_size.'
             )
         if self.num_hidden_groups > self.num_hidden_layers:
-            raise UserError(
+            yield (
                 f'model.num_hidden_groups {self.num_hidden_groups} exceeds num_hidden_layers '
                 f'{self.num_hidden_layers}; some groups would never be used.'
             )
         if self.position_encoding == 'rope' and self.head_size % 2:
-            raise UserError(
+            yield (
                 f'model.position_encoding is rope, which rotates pairs of numbers, but heads are '
                 f'of {self.head_size} (hidden_size {self.hidden_size} / num_attention_heads '
                 f'{self.num_attention_heads}); choose both so that heads are of an even size.'
             )
         if not self.use_embedding_projection and self.embedding_size != self.hidden_size:
-            raise UserError(
+            yield (
                 f'model.use_embedding_projection is False, which needs embedding_size '
                 f'({self.embedding_size}) equal to hidden_size ({self.hidden_size}).'
             )
         if self.attention == 'cudnn' and self.cudnn_problem:
-            raise UserError(
+            yield (
                 f'model.attention is cudnn, but {self.cudnn_problem}; use auto or einsum, or '
                 f'change that.'
             )

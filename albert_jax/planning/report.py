@@ -60,7 +60,11 @@ def show(
         table.add_row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
         table.add_row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
         if price is not None:
-            table.add_row('', f'{chip_hours * price:,.2f}', f'at {price:g} a chip-hour')
+            table.add_row(
+                '',
+                f'{chip_hours * price:,.2f}',
+                f'at {price:g} a chip-hour, in the currency of --price',
+            )
     Console().print(table)
     if isinstance(compiled, TooBig):
         print(_advice(run, where, compiled))

@@ -86,7 +86,8 @@ def _likeliest(
     output: Any = PretrainingModel(config).apply(
         {'params': params}, input_ids, masked_positions=positions
     )
-    return tuple(jax.lax.top_k(jax.nn.softmax(output.mlm_logits[0, :, :num_pieces]), top))
+    probabilities, ids = jax.lax.top_k(jax.nn.softmax(output.mlm_logits[0, :, :num_pieces]), top)
+    return probabilities, ids
 
 
 def show(text: str, masks: Sequence[Sequence[Candidate]]) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
+from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.batch import HostBatch
@@ -20,6 +21,7 @@ from albert_jax.data.unigram import unigram_baseline
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import expected_shapes
+from albert_jax.interop.run_inputs import open_corpus
 from albert_jax.model.albert import init_params
 from albert_jax.model.flops import train_flops
 from albert_jax.pretraining import continuation, warm_start
@@ -108,18 +110,7 @@ def prepare(run: PretrainRun) -> Prepared:
     """
     # Paths may differ from host to host.
     distributed.check_same({k: v for k, v in run.to_dict().items() if k != 'data'})
-    if not run.data.path:
-        raise UserError(
-            'data.path is empty; set --config.data.path=DIR to what python -m albert_jax.prepare '
-            'has written.'
-        )
-    corpus = PreparedCorpus(run.data.path)
-    if corpus.tokenizer.vocab_size > run.albert.vocab_size:
-        raise UserError(
-            f'{corpus.directory} has piece ids up to {corpus.tokenizer.vocab_size - 1}, beyond '
-            f'model.vocab_size, which is {run.albert.vocab_size}; set '
-            f'--config.model.vocab_size={corpus.tokenizer.vocab_size}.'
-        )
+    corpus = open_corpus(run)
     start = trunk = None
     if run.continue_training:
         trunk = read_trunk(run.init_from)
@@ -260,6 +251,7 @@ def pretrain(
     num_profiled: int = 0,
     distillation: objectives.AuxiliaryTraining | None = None,
     compared_with: Mapping[str, RecordedRun] = MappingProxyType({}),
+    further: str = '',
 ) -> int:
     """Trains a prepared run and reports what it learnt; returns the exit status.
 
@@ -269,6 +261,7 @@ def pretrain(
       num_profiled: steps for TensorBoard's profiler.
       distillation: what a teacher adds, if there is one.
       compared_with: other runs to report beside it, by what to call them.
+      further: the command that trains on from the weights of a finished run.
 
     Raises:
       UserError: if the workdir cannot be used, or too many steps in a row were not finite.
@@ -282,6 +275,8 @@ def pretrain(
     distributed.shutdown(status)
     if is_main:
         _report(prepared, outcome, workdir, num_profiled, compared_with)
+        if further and outcome.metrics is None and not outcome.signal_number:
+            next_steps.show(further, title='To train further, from these weights:')
     return status
 
 
@@ -307,8 +302,9 @@ def _report(
         print(
             f'The profile is in {workdir}/tensorboard; see it with tensorboard --logdir={workdir}'
         )
-    print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}. Next:')
-    print(f"  python -m albert_jax.fill_mask --checkpoint={workdir} 'Some [MASK] text.'")
+    if outcome.metrics is not None:
+        print(f'Wrote checkpoints, metrics.jsonl and tensorboard to {workdir}.')
+    next_steps.show(next_steps.fill_mask(workdir), next_steps.curve(workdir))
 
 
 def _results_table(

@@ -1,9 +1,9 @@
 """Section `distillation` of a config: the factor of each loss, and how it is made."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import NonNegative, Positive, Settings, one_of
 
 
@@ -37,10 +37,10 @@ class DistillationSettings(Settings):
         bool, "a random student's word embeddings start from the teacher's principal components"
     ] = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """Nothing to learn from the teacher."""
         if not (self.soft_weight or self.hidden_weight or self.relation_weight):
-            raise UserError(
+            yield (
                 'distillation.soft_weight, hidden_weight and relation_weight are all 0, so nothing '
                 'would come from the teacher; set one of them.'
             )

@@ -1,9 +1,9 @@
 """Section `loop` of a config: how long, how often, how much at once."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import NonNegative, Positive, Settings, below
 
 
@@ -38,10 +38,13 @@ class LoopSettings(Settings):
         int, NonNegative, 'evaluations without a better one, which end the run; 0: never'
     ] = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.checkpoint_every % self.eval_every and self.eval_every % self.checkpoint_every:
-            raise UserError(
+    def conflicts(self) -> Iterator[str]:
+        """Of the intervals."""
+        # Longer ones than the run come to its last step alone.
+        is_whole = max(self.checkpoint_every, self.eval_every) >= self.num_steps
+        shorter, longer = sorted((self.checkpoint_every, self.eval_every))
+        if longer % shorter and not is_whole:
+            yield (
                 f'loop.checkpoint_every is {self.checkpoint_every} and loop.eval_every is '
                 f'{self.eval_every}; make one a multiple of the other, so that the best checkpoint '
                 f'can be told.'

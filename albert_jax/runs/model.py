@@ -4,8 +4,8 @@ import dataclasses
 import typing
 from typing import Annotated, Any, ClassVar, Optional
 
-from albert_jax.cli.errors import UserError
-from albert_jax.cli.settings import Settings
+from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.settings import Reading, Settings
 from albert_jax.model.config import SIZES, AlbertConfig
 
 
@@ -27,13 +27,23 @@ class _Sized(Settings):
         Raises:
           UserError: if there is no such size, or the fields do not fit together.
         """
+        reading = self.reading(base)
+        raise_all(reading.errors)
+        return reading.settings
+
+    def reading(self, base: AlbertConfig | None = None) -> Reading[AlbertConfig]:
+        """As `resolve`, with what does not fit together beside the model.
+
+        Raises:
+          UserError: if there is no such size.
+        """
         if base is None:
             if self.size not in SIZES:
                 raise UserError(
                     f'model.size is {self.size!r}; it must be one of {", ".join(SIZES)}.'
                 )
             base = SIZES[self.size]
-        return dataclasses.replace(base, **self.changes())
+        return AlbertConfig.read(base.to_dict() | self.changes())
 
 
 def _optional_fields() -> list[tuple[str, Any, Any]]:

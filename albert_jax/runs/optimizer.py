@@ -1,9 +1,10 @@
 """Section `optimizer` of a config; the defaults are the paper's (section 4.1)."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, raise_all
 from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, one_of
 
 OPTIMIZERS = ('lamb', 'adamw', 'muon')
@@ -62,10 +63,10 @@ class OptimizerSettings(Settings):
     muon_momentum: Annotated[float, Probability, "decay of Muon's only moment"] = 0.95
     muon_weight_decay: Annotated[float, NonNegative, "decoupled, of Muon's kernels"] = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """Of the decay with the schedule."""
         if self.num_decay_steps and self.schedule != 'wsd':
-            raise UserError(
+            yield (
                 f'optimizer.num_decay_steps is {self.num_decay_steps}, which is for '
                 f'optimizer.schedule=wsd; {self.schedule} falls over the whole run or not at all: '
                 f'leave it at 0.'
@@ -78,14 +79,23 @@ class OptimizerSettings(Settings):
           UserError: if the warm-up does not end before the run does, or the decay would have to
             begin before the warm-up ends.
         """
+        raise_all([UserError(sentence) for sentence in self.conflicts_with(num_steps)])
+
+    def conflicts_with(self, num_steps: int) -> Iterator[str]:
+        """A sentence for each part of the schedule that does not fit into the run.
+
+        Args:
+          num_steps: of the run.
+        """
         if self.warmup_steps >= num_steps:
-            raise UserError(
+            yield (
                 f'optimizer.warmup_steps is {self.warmup_steps}; it must be below loop.num_steps, '
                 f'which is {num_steps}.'
             )
+            return
         longest = num_steps - self.warmup_steps
         if self.num_decay_steps > longest:
-            raise UserError(
+            yield (
                 f'optimizer.num_decay_steps is {self.num_decay_steps}; it must be at most '
                 f'{longest}, the steps of loop.num_steps ({num_steps}) after the warm-up '
                 f'({self.warmup_steps}).'

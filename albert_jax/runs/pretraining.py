@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, at_least, one_of
 from albert_jax.model.config import SENTENCE_LOSSES
 
@@ -60,14 +60,14 @@ class PretrainingSettings(Settings):
     ] = 0
     short_phase_length: Annotated[int, 'tokens of those sequences'] = 128
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """Of the short phase with the rest."""
         shortest = SHORTEST_SEQUENCE
         if (
             self.short_phase_steps
             and not shortest <= self.short_phase_length < self.sequence_length
         ):
-            raise UserError(
+            yield (
                 f'pretraining.short_phase_length is {self.short_phase_length}; it must be at least '
                 f'{shortest} and below sequence_length, which is {self.sequence_length}.'
             )

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from albert_jax.cli.errors import UserError
-from albert_jax.cli.settings import LocalPath, Settings, at_least, declared
+from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.settings import LocalPath, Reading, Settings, at_least, declared
 from albert_jax.model.config import AlbertConfig
 from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
 from albert_jax.runs.distillation import DistillationSettings
@@ -39,24 +39,28 @@ class PretrainRun(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     loop: PretrainLoopSettings = PretrainLoopSettings()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.optimizer.check_num_steps(self.loop.num_steps)
+    def conflicts(self) -> Iterator[str]:
+        """Of the sections with one another."""
+        num_steps, num_short = self.loop.num_steps, self.pretraining.short_phase_steps
+        yield from self.optimizer.conflicts_with(num_steps)
         if self.continue_training and not self.init_from:
-            raise UserError(
+            yield (
                 'continue_training is True, but init_from is empty; set it to the run that this '
                 'one goes on from.'
             )
-        length, positions = self.pretraining.sequence_length, self.albert.max_position_embeddings
+        if num_short >= num_steps:
+            yield (
+                f'pretraining.short_phase_steps is {num_short}; it must be below loop.num_steps, '
+                f'which is {num_steps}.'
+            )
+        model = self.model.reading()
+        yield from map(str, model.errors)
+        length = self.pretraining.sequence_length
+        positions = model.settings.max_position_embeddings
         if length > positions:
-            raise UserError(
+            yield (
                 f'pretraining.sequence_length is {length}, but the model has {positions} '
                 f'positions; raise model.max_position_embeddings or shorten the sequences.'
-            )
-        if self.pretraining.short_phase_steps >= self.loop.num_steps:
-            raise UserError(
-                f'pretraining.short_phase_steps is {self.pretraining.short_phase_steps}; it must '
-                f'be below loop.num_steps, which is {self.loop.num_steps}.'
             )
 
     @functools.cached_property
@@ -84,11 +88,11 @@ class FinetuneRun(Settings):
     optimizer: OptimizerSettings = OptimizerSettings(name='adamw')
     loop: LoopSettings = LoopSettings()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.optimizer.check_num_steps(self.loop.num_steps)
+    def conflicts(self) -> Iterator[str]:
+        """Of the sections with one another."""
+        yield from self.optimizer.conflicts_with(self.loop.num_steps)
         if self.init_from and self.model.size:
-            raise UserError(
+            yield (
                 f'model.size is {self.model.size!r}, but the model of init_from has its own; leave '
                 f'it empty (in configs/distill.py, by a name without +small).'
             )
@@ -126,7 +130,18 @@ class DistillRun:
         """A distillation on a task, if the config has a section `task`; else on raw text.
 
         Raises:
-          UserError: if there is no teacher, or a value is impossible.
+          UserError: if there is no teacher, or a value is impossible, with all that is wrong.
+        """
+        reading = cls.read(values)
+        raise_all(reading.errors)
+        return reading.settings
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Reading[Self]:
+        """As `from_dict`, with what is wrong beside the run.
+
+        Raises:
+          UserError: if the config is none of a distillation.
         """
         names = [field.name for field in declared(TeacherFields)]
         missing = [name for name in names if name not in values]
@@ -134,18 +149,24 @@ class DistillRun:
             raise UserError(
                 f'The config has no {" and no ".join(missing)}; give configs/distill.py:NAME.'
             )
-        fields = TeacherFields.from_dict({name: values[name] for name in names})
+        fields = TeacherFields.read({name: values[name] for name in names})
+        errors, teacher = fields.errors, fields.settings.teacher
         rest = {name: value for name, value in values.items() if name not in names}
-        if fields.distillation.init_embeddings_from_teacher and rest.get('init_from'):
-            raise UserError(
-                f'init_from={rest["init_from"]} has word embeddings already; set '
-                f'distillation.init_embeddings_from_teacher to False, or leave init_from empty.'
+        distillation = fields.settings.distillation
+        if distillation.init_embeddings_from_teacher and rest.get('init_from'):
+            errors.append(
+                UserError(
+                    f'init_from={rest["init_from"]} has word embeddings already; set '
+                    f'distillation.init_embeddings_from_teacher to False, or leave init_from empty.'
+                )
             )
         if 'task' in rest:
             # A student is random where it has nothing to start from.
-            student = FinetuneRun.from_dict(rest | {'from_scratch': not rest.get('init_from')})
+            student = FinetuneRun.read(rest | {'from_scratch': not rest.get('init_from')})
         else:
-            student = PretrainRun.from_dict(rest)
-        if not fields.teacher:
-            raise UserError('teacher is empty; set --config.teacher=CHECKPOINT.')
-        return cls(student=student, teacher=fields.teacher, distillation=fields.distillation)
+            student = PretrainRun.read(rest)
+        errors += student.errors
+        if not teacher and 'teacher' not in fields.wrong:
+            errors.append(UserError('teacher is empty; set --config.teacher=CHECKPOINT.'))
+        run = cls(student=student.settings, teacher=teacher, distillation=distillation)
+        return Reading(run, errors, [*fields.wrong, *student.wrong])

@@ -81,7 +81,7 @@ class Answerer:
             self.head = Head(self.head.kind, labels)
         self.tokenizer: AnyTokenizer = self.model.tokenizer
         self.task: Task = make_task(_task_settings(self.model, self.head, task, max_length))
-        self.task.use_head(self.head, origin)
+        self.task.use_head(self.head, origin if labels is None else f'{origin} with --labels')
         if null_score_diff_threshold is not None:
             _set_threshold(self.task, null_score_diff_threshold)
         if predicates is not None:

@@ -214,9 +214,10 @@ class TextTask(Task[TextExample]):
             self.labels = head.labels
         if set(head.labels) != set(self.labels):
             raise UserError(
-                f'{origin} has the labels {", ".join(head.labels)}, the task {name} '
-                f'{", ".join(self.labels)}; name them in the order of the outputs with '
-                f'--labels=A,B.'
+                f'{origin} has the labels {", ".join(head.labels)}, but those of the task {name} '
+                f'are {", ".join(self.labels)}: give these in the order of the outputs, as in '
+                f'--labels={",".join(self.labels)}, or take --task=classification, which has any '
+                f'labels.'
             )
 
     def encode(

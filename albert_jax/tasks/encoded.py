@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.interop.run_inputs import NO_VALIDATION, nothing_to_train_on
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
@@ -37,10 +38,7 @@ def read_examples(data: FinetuneDataSettings, task: Task) -> Examples:
     """
     examples = _read(data, task)
     if not examples.validation:
-        raise UserError(
-            'There is no validation file; set --config.data.validation=FILE, or hold out some of '
-            'the training file with --config.data.validation_fraction=0.1.'
-        )
+        raise UserError(NO_VALIDATION)
     for held_out in examples.validation.values():
         if not any(example.is_labelled for example in held_out):
             raise UserError(
@@ -69,10 +67,7 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     validation_files = {'': Path(data.validation)} if data.validation else validation_files
     test_files = {'': Path(data.test)} if data.test else test_files
     if train_file is None:
-        raise UserError(
-            f'There is nothing to train on{" in " + data.path if data.path else ""}; set '
-            f'--config.data.path=FOLDER or --config.data.train=FILE.'
-        )
+        raise nothing_to_train_on(data.path)
     train = task.read(train_file, True)
     test = {
         suffix: task.read(file, False, is_labelled=False) for suffix, file in test_files.items()

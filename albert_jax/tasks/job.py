@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 
+from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_output import to_json
 from albert_jax.data.hub_tokenizer import AnyTokenizer
@@ -120,7 +121,10 @@ def prepare(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> Prepared
 
 
 def finetune(
-    prepared: Prepared, workdir: Path, distillation: AuxiliaryTraining | None = None
+    prepared: Prepared,
+    workdir: Path,
+    distillation: AuxiliaryTraining | None = None,
+    further: str = '',
 ) -> int:
     """Trains once for each seed and prints what was reached; returns the exit status.
 
@@ -128,6 +132,7 @@ def finetune(
       prepared: the run.
       workdir: where each seed's run goes.
       distillation: what a teacher adds, if there is one.
+      further: the command that trains on from the weights of a finished run.
 
     Raises:
       UserError: if a setting is impossible, or the workdir cannot be used.
@@ -136,14 +141,19 @@ def finetune(
     folders = seed_folders(workdir, run.seeds)
     all_metrics = []
     for number, folder in enumerate(folders):
-        status, metrics = _train_seed(prepared, run.loop.seed + number, folder, distillation)
+        seed = run.loop.seed + number
+        status, metrics = _train_seed(prepared, seed, folder, distillation, further)
         if status:
             return status
         all_metrics.append(metrics)
     _report(all_metrics, prepared.task.best_metric, workdir)
-    print('Next:')
-    print(f'  python -m albert_jax.predict --checkpoint={folders[0]} --input=FILE')
     return 0
+
+
+def show_next(prepared: Prepared, workdir: Path) -> None:
+    """Prints what to do with the model of the first seed."""
+    folder = seed_folders(workdir, prepared.run.seeds)[0]
+    next_steps.show(next_steps.predict(folder, prepared.task.sample))
 
 
 def seed_folders(workdir: Path, seeds: int) -> list[Path]:
@@ -274,7 +284,11 @@ def _metadata(
 
 
 def _train_seed(
-    prepared: Prepared, seed: int, workdir: Path, distillation: AuxiliaryTraining | None
+    prepared: Prepared,
+    seed: int,
+    workdir: Path,
+    distillation: AuxiliaryTraining | None,
+    further: str,
 ) -> tuple[int, dict[str, float]]:
     """Trains with a seed; the exit status, and the best checkpoint's metrics."""
     predictor = make_predictor(prepared)
@@ -284,6 +298,10 @@ def _train_seed(
         print(f'Stopped by a signal; step {outcome.step} is saved in {workdir}.')
         print('Start the same command again to resume.')
         return 128 + outcome.signal_number, {}
+    if outcome.metrics is None:
+        print(f'{workdir} has all its {outcome.step} steps; there was nothing left to train.')
+        if further:
+            next_steps.show(further, title='To train further, from these weights:')
     best = read(workdir)
     params = jax.device_put(best.params, replicated(make_mesh(prepared.run.loop.num_devices)))
     metrics = _predict(prepared, predictor, params, workdir / 'predictions')

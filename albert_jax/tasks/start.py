@@ -13,6 +13,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer, source
 from albert_jax.interop.native import Pretrained, expected_shapes
+from albert_jax.interop.run_inputs import check_start
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES, AlbertConfig
 from albert_jax.model.paths import select
@@ -35,13 +36,9 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
       UserError: if there is none, or it does not fit.
     """
     vocabulary = run.data.vocabulary or None
+    check_start(run)
     if run.init_from:
         start = source.read(run.init_from, vocabulary)
-    elif not run.from_scratch:
-        raise UserError(
-            'init_from is empty, so the weights would be random; set '
-            '--config.init_from=CHECKPOINT, or --config.from_scratch=True if that is meant.'
-        )
     else:
         if vocabulary:
             tokenizer = huggingface_tokenizer.from_vocabulary(Path(vocabulary))

@@ -319,7 +319,10 @@ def _check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], wher
         if there.get(name) != here.get(name)
     ]
     if differing:
+        longer = ''
+        if 'loop.num_steps' in there and there.get('loop.num_steps') != here.get('loop.num_steps'):
+            longer = f' To train longer, start from its weights: --config.init_from={where.parent}.'
         raise UserError(
             f'{where} holds another run, which differs in {"; ".join(differing)}: choose another '
-            f'--workdir, or give the same values.'
+            f'--workdir, or give the same values.{longer}'
         )

@@ -1,6 +1,7 @@
 """The loop. Pretraining, fine-tuning and distillation run through here."""
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
-from albert_jax.training import distributed
+from albert_jax.training import distributed, memory
 from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
@@ -57,6 +58,7 @@ def train(
     distributed.check_same({**job.metadata.resume_fingerprint, 'loop': settings.to_dict()})
     placement = place(job, settings)
     _check_best_metric(job, placement.abstract_state)
+    settings = _fit_memory(job, settings, placement)
     with Checkpoints(
         workdir, settings.keep_last, job.best_metric, job.is_lower_better
     ) as checkpoints:
@@ -82,6 +84,27 @@ def train(
             _print_plan(job, settings, workdir, placement, first_step)
         run = _Run(job, settings, workdir, placement, checkpoints, history, first_step)
         return run(state, lacks_evaluation, num_profiled)
+
+
+def _fit_memory(job: TrainingJob, settings: LoopSettings, placement: Placement) -> LoopSettings:
+    """Refuses what cannot fit; with `num_microbatches` 0 on CPUs, takes as many as it needs."""
+    # The longest rows are those of the last step.
+    example = job.train_batch(settings.num_steps - 1, range(1))
+    mesh, length = placement.mesh, example['input_ids'].shape[-1]
+    rows = settings.batch_size // mesh.size
+    need = memory.least(job.metadata.model, placement.abstract_state, dict(job.frozen), example)
+    number = settings.num_microbatches
+    if not number and mesh.devices.flat[0].platform == 'cpu':
+        # No compiler for CPUs tells that memory is too small.
+        available = memory.device_bytes(mesh)
+        number = 1
+        if available is not None and need.total(rows) > available:
+            number = memory.microbatches_that_fit(need, available, rows) or rows
+        # One program for all processes, whose machines may have less.
+        number = distributed.broadcast_from_main(number)
+        settings = dataclasses.replace(settings, num_microbatches=number)
+    memory.check(need, mesh, rows, number, length)
+    return settings
 
 
 def _first_state(job: TrainingJob, placement: Placement) -> TrainState:

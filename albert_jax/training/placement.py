@@ -158,9 +158,6 @@ def choose_microbatches(
     """
     if settings.num_microbatches:
         return settings.num_microbatches
-    # No compiler for CPUs tells that memory is too small.
-    if placement.mesh.devices.flat[0].platform == 'cpu':
-        return 1
     rows = rows_per_device(settings, placement.mesh.size)
     sharding = batch_sharding(placement.mesh)
     batch = {
