@@ -30,6 +30,30 @@ class TaskSettings(Settings):
     word_column: Annotated[int, NonNegative, 'CoNLL: the column of the word, counted from 0'] = 0
     tag_column: Annotated[int, 'CoNLL: the column of the tag; -1: the last'] = -1
     max_option_length: Annotated[int, Positive, 'RACE: tokens of question and option'] = 128
+    source: Annotated[
+        str,
+        'seq2seq: the column of the source, or the ending of its file (en: X.en); a number: the '
+        'column, counted from 0, of tables without a header',
+    ] = 'source'
+    target: Annotated[str, 'seq2seq: the same of the target'] = 'target'
+    max_target_length: Annotated[
+        int, at_least(8), 'seq2seq: tokens of the target, special pieces included'
+    ] = 128
+    label_smoothing: Annotated[
+        float, Probability, 'seq2seq: share of the probability spread over the vocabulary'
+    ] = 0.1
+    num_beams: Annotated[int, Positive, 'seq2seq: of the search for a text; 1: greedy'] = 4
+    length_penalty: Annotated[
+        float, NonNegative, 'seq2seq: exponent of the length that scores are divided by'
+    ] = 1.0
+    generate_every: Annotated[
+        int,
+        NonNegative,
+        'seq2seq: steps between evaluations that generate texts, too; 0: at the end alone',
+    ] = 0
+    num_generated: Annotated[
+        int, Positive, 'seq2seq: held-out pairs for which they generate texts'
+    ] = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.service.batching import Arrays, Row, pad_to
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.features import bucket_lengths
+from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 _MORE_LENGTHS = (24, 40, 56)

@@ -20,7 +20,7 @@ from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.features import bucket_lengths
+from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.

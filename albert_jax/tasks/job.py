@@ -23,8 +23,9 @@ from albert_jax.interop.native import DISTILLATION_PARAMS, Pretrained, expected_
 from albert_jax.model.flops import train_flops
 from albert_jax.model.heads import Head
 from albert_jax.runs.runs import FinetuneRun
+from albert_jax.tasks.batches import TrainBatches
 from albert_jax.tasks.encoded import Encoder, cache_folder, read_examples
-from albert_jax.tasks.features import Features, PairedFeatures, TrainBatches
+from albert_jax.tasks.features import Features, PairedFeatures
 from albert_jax.tasks.objective import fine_tuning, scale_learning_rates, with_fresh_head
 from albert_jax.tasks.output import write_predictions
 from albert_jax.tasks.prediction import Predictor

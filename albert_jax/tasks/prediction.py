@@ -13,7 +13,8 @@ from albert_jax.model.config import AlbertConfig
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import Head, Logits
 from albert_jax.model.losses import Batch
-from albert_jax.tasks.features import Features, eval_batches
+from albert_jax.tasks.batches import eval_batches
+from albert_jax.tasks.features import Features
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 
