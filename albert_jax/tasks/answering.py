@@ -15,7 +15,6 @@ from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks.features import note_cut, tell_empty
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.registry import default_task, make_task
@@ -89,8 +88,7 @@ class Answerer:
     def evaluate(self, examples: Sequence[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The metrics of labelled examples, none if there are none, and every answer."""
         features = self.task.encode(examples, self.tokenizer, self.head, False)
-        note_cut(features, examples[0].where, self.task.settings.max_length)
-        tell_empty(features)
+        features = self.task.finish(features, examples)
         outputs = self.predictor(self.params, features)
         assert outputs is not None
         return (

@@ -35,7 +35,7 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
 
 
 def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list[ExampleT]:
-    """An example for each line that is not empty, as `Task.parse_line` takes it.
+    """An example for each line that is not empty, or that may be, as `Task.parse_line` takes it.
 
     An example without an `id` is called by the number of its line, from 0. Notes tell how many
     lines between others are empty, and how many ids are there again.
@@ -52,10 +52,13 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     task.check_lines(lines, origin)
     examples = []
     num_empty = num_empty_between = 0
+    if task.keeps_empty_lines and lines and not lines[-1].strip('\r\n'):
+        # What follows the end of the last line is none.
+        del lines[-1]
     for number, line in enumerate(lines):
         # A byte-order mark is no part of the text.
         content = (line if number else line.removeprefix('\ufeff')).rstrip('\r\n')
-        if not content.strip():
+        if not content.strip() and not task.keeps_empty_lines:
             num_empty += 1
             continue
         num_empty_between = num_empty

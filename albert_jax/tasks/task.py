@@ -16,7 +16,7 @@ from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks.features import Features
+from albert_jax.tasks.features import Features, note_cut, tell_empty
 
 # One array for each example, or each window of a passage, in order.
 Outputs = Mapping[str, Sequence[np.ndarray]]
@@ -70,6 +70,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     writes_by_key: ClassVar[bool] = False
     # Whether the task's examples can come from tensorflow-datasets.
     reads_tfds: ClassVar[bool] = False
+    # Whether an empty line among lines to predict for is an example, so that answers stay in line.
+    keeps_empty_lines: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -158,6 +160,17 @@ class Task(abc.ABC, Generic[ExampleT]):
         self, examples: Sequence[ExampleT], tokenizer: AnyTokenizer, head: Head, is_training: bool
     ) -> Features:
         """The examples as the model takes them."""
+
+    def finish(self, features: Features, examples: Sequence[ExampleT]) -> Features:
+        """Features that were encoded now or earlier, with notes of what was cut or is empty.
+
+        Args:
+          features: what `encode` gave for the examples.
+          examples: at least one.
+        """
+        note_cut(features, examples[0].where, self.settings.max_length)
+        tell_empty(features)
+        return features
 
     @abc.abstractmethod
     def metrics(

@@ -12,7 +12,7 @@ from albert_jax.tasks.class_labels import is_visible
 from albert_jax.tasks.tables import TABLE_ENDINGS, read_rows, read_text, split_lines, text_ending
 
 # Of a row: 'FILE, line N', its number from 0, source and target; the target may not be known.
-_Row = tuple[str, int, str, str | None]
+PairRow = tuple[str, int, str, str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_pairs(path: Path, sides: Sides, is_labelled: bool) -> list[TextPair]:
             f'{path} is not there, and neither are {path}.{sides.source} and '
             f'{path}.{sides.target}, with or without .gz.'
         )
-    return _checked(rows, path, is_labelled)
+    return checked_pairs(rows, str(path))
 
 
 def _two_files(path: Path, sides: Sides) -> tuple[Path, Path] | None:
@@ -96,7 +96,7 @@ def _plain_or_packed(path: Path) -> Path:
     return packed if packed.is_file() and not path.is_file() else path
 
 
-def _lines(source: Path, target: Path, is_labelled: bool) -> list[_Row]:
+def _lines(source: Path, target: Path, is_labelled: bool) -> list[PairRow]:
     """The rows of two files.
 
     Raises:
@@ -122,7 +122,7 @@ def _lines_of(path: Path) -> list[str]:
     return lines[:-1] if not lines[-1] else lines
 
 
-def _table_rows(path: Path, sides: Sides, is_labelled: bool) -> list[_Row]:
+def _table_rows(path: Path, sides: Sides, is_labelled: bool) -> list[PairRow]:
     has_header = not all(re.fullmatch('[0-9]+', side) for side in sides)
     return [
         (
@@ -135,8 +135,14 @@ def _table_rows(path: Path, sides: Sides, is_labelled: bool) -> list[_Row]:
     ]
 
 
-def _checked(rows: Sequence[_Row], path: Path, is_labelled: bool) -> list[TextPair]:
+def checked_pairs(rows: Sequence[PairRow], origin: str) -> list[TextPair]:
     """The pairs that have something; those with nothing on both sides are counted in a note.
+
+    A source without a target that is known may be empty.
+
+    Args:
+      rows: where each is, its number from 0, source and target.
+      origin: what to call all of them in messages.
 
     Raises:
       UserError: if one side of a pair is empty, or all are.
@@ -146,7 +152,7 @@ def _checked(rows: Sequence[_Row], path: Path, is_labelled: bool) -> list[TextPa
     num_blank = 0
     for where, number, source, target in rows:
         has_source = is_visible(source)
-        if is_labelled and target is not None:
+        if target is not None:
             if not has_source and not is_visible(target):
                 num_blank += 1
                 continue
@@ -158,7 +164,7 @@ def _checked(rows: Sequence[_Row], path: Path, is_labelled: bool) -> list[TextPa
         more = f' (and {len(empty) - 1} more pairs have an empty side)' if len(empty) > 1 else ''
         raise UserError(f'{where}: the {side} is empty{more}; remove such pairs, both sides.')
     if not pairs:
-        raise UserError(f'{path} has no pairs.')
+        raise UserError(f'{origin} has no pairs.')
     if num_blank:
-        note(f'{path}: {num_blank} pairs of which both sides are empty were left out.')
+        note(f'{origin}: {num_blank} pairs of which both sides are empty were left out.')
     return pairs
