@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.model.albert import Encoder, Layer, LayerNorm, PretrainingModel, init_params
+from albert_jax.model.albert import Encoder, Layer, PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.modules import LayerNorm
 from albert_jax.model.paths import flatten
 from tests import tiny
 from tests.reference_albert import albert_forward
@@ -209,7 +210,7 @@ def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
 
 
 def test_dropout_keeps_the_stated_share_and_the_mean():
-    from albert_jax.model.albert import Dropout
+    from albert_jax.model.modules import Dropout
 
     ones = jnp.ones((64, 1000))
     dropped = Dropout(0.3).apply(

@@ -17,11 +17,12 @@ from jaxtyping import Array, Float, Key, PyTree
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import DISTILLATION_PARAMS
 from albert_jax.model import matmul
-from albert_jax.model.albert import LayerNorm, PretrainingModel
+from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import Head
 from albert_jax.model.losses import Batch, Sum, soft_target_loss
+from albert_jax.model.modules import LayerNorm
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.training.objectives import ModelOutputs
 

@@ -11,6 +11,7 @@ from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import old_names
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.heads import Head
 
 
@@ -28,6 +29,8 @@ class CheckpointMetadata:
     # What its best checkpoint is best in; empty where it was not trained here.
     best_metric: str = ''
     is_lower_better: bool = True
+    # Of a model from text to text.
+    decoder: DecoderConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -38,13 +41,14 @@ class CheckpointMetadata:
             'head': self.head and dataclasses.asdict(self.head),
             'best_metric': self.best_metric,
             'is_lower_better': self.is_lower_better,
+            **({'decoder': self.decoder.to_dict()} if self.decoder else {}),
             **_tokenizer_to_json(self.tokenizer),
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> 'CheckpointMetadata':
         """Reads what `to_json` wrote."""
-        head = content.get('head')
+        head, decoder = content.get('head'), content.get('decoder')
         best_metric, is_lower_better = read_selection(content)
         return cls(
             run=content['run'],
@@ -55,6 +59,7 @@ class CheckpointMetadata:
             head=head and Head(head['kind'], tuple(head['labels'])),
             best_metric=best_metric,
             is_lower_better=is_lower_better,
+            decoder=decoder and DecoderConfig.from_dict(decoder),
         )
 
 

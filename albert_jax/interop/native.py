@@ -22,6 +22,8 @@ from albert_jax.interop.metadata import CheckpointMetadata, read_selection
 from albert_jax.interop.run_folder import FOLDER, best_step, read_scores
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder import init_seq2seq
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.heads import Head
 from albert_jax.model.paths import flatten
 
@@ -45,7 +47,8 @@ class Pretrained:
     """A model that can be applied: what `albert_jax.load` gives.
 
     `params` is what `PretrainingModel(config).apply({'params': params}, …)` takes. A fine-tuned
-    model has the weights of its head beside them, under `head`.
+    model has the weights of its head beside them, under `head`, a model from text to text those of
+    its decoder, under `decoder`.
     """
 
     config: AlbertConfig
@@ -62,6 +65,8 @@ class Pretrained:
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What a person should know of how the source was read, a sentence each.
     notes: tuple[str, ...] = ()
+    # Of a model from text to text.
+    decoder: DecoderConfig | None = None
 
     def run_section(self, kind: type[SettingsT]) -> SettingsT | None:
         """A section of the run's config, or None where the run had none.
@@ -116,10 +121,14 @@ def with_tokenizer(pretrained: Pretrained, tokenizer: AnyTokenizer, origin: str)
 
 
 @functools.cache
-def expected_shapes(config: AlbertConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter of the pretraining model, by its path."""
+def expected_shapes(
+    config: AlbertConfig, decoder: DecoderConfig | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of the pretraining model, by its path; of its decoder too."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(functools.partial(init_params, config), key)
+    if decoder is not None:
+        abstract |= jax.eval_shape(functools.partial(init_seq2seq, config, decoder), key)
     return {path: leaf.shape for path, leaf in flatten(abstract).items()}
 
 
@@ -130,7 +139,12 @@ def write(pretrained: Pretrained, directory: Path) -> None:
     """
     params = pretrained.own_params()
     metadata = CheckpointMetadata(
-        dict(pretrained.run), pretrained.config, pretrained.tokenizer, {}, pretrained.head
+        dict(pretrained.run),
+        pretrained.config,
+        pretrained.tokenizer,
+        {},
+        pretrained.head,
+        decoder=pretrained.decoder,
     )
     numbers = digests({'params': params})
     content = metadata.to_json() | {'step': pretrained.step, 'digests': numbers}
@@ -161,7 +175,7 @@ def read(path: str | Path) -> Pretrained:
                 dict(stored.item_metadata.tree),
             )
             params = reader.restore(directory / 'params', target)
-        _check_shapes(params, metadata.model)
+        _check_shapes(params, metadata.model, metadata.decoder)
         saved = content['digests']
         check_digests({'params': params}, saved)
         params = old_names.todays_params(params)
@@ -177,12 +191,15 @@ def read(path: str | Path) -> Pretrained:
         metadata.head,
         step=content['step'],
         run=metadata.run,
+        decoder=metadata.decoder,
     )
 
 
-def _check_shapes(params: dict[str, Any], config: AlbertConfig) -> None:
+def _check_shapes(
+    params: dict[str, Any], config: AlbertConfig, decoder: DecoderConfig | None
+) -> None:
     shapes = {path: np.shape(leaf) for path, leaf in flatten(params).items()}
-    for path, shape in expected_shapes(config).items():
+    for path, shape in expected_shapes(config, decoder).items():
         part = path.partition('/')[0]
         if part in OPTIONAL_PARTS and part not in params:
             continue

@@ -1,4 +1,4 @@
-"""ALBERT in Linen: embeddings, the shared layer under `nn.scan`, pooler and pretraining heads.
+"""ALBERT in Linen: the shared layer under `nn.scan`, pooler and pretraining heads.
 
 Section 3.1 of the paper; order of operations and initialisation as in google-research/albert.
 Parameter paths read like the paper: `encoder/layer/attention/query/kernel`. Where there is more
@@ -8,7 +8,6 @@ have a leading axis of unique layers.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,155 +16,17 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from albert_jax.model import attention, matmul, remat, rope
+from albert_jax.model import attention, remat, rope
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.dropout import drop
-from albert_jax.model.elementwise import activate, activate_gated, normalize
+from albert_jax.model.elementwise import activate, activate_gated
+from albert_jax.model.embeddings import Embeddings, MaskedLanguageHead
+from albert_jax.model.modules import Dense, Dropout, Index, LayerNorm, Weights
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
-from albert_jax.model.rounding import from_bits
 
 AnyArray = Array | np.ndarray
-# Which unique layer's parameters a module uses; None where there is one.
-Index = Int[Array, ''] | None
 
 
-class _Weights(nn.Module):
-    """Base of modules that hold the parameters of `num_unique` layers, and use those of one.
-
-    Parameters in bfloat16 may come as their bits (`rounding.round_kernels`).
-    """
-
-    config: AlbertConfig
-    num_unique: int = 1
-
-    def weight(
-        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], index: Index
-    ) -> Array:
-        """The parameter of the unique layer that `index` names, of the given shape."""
-        if self.num_unique == 1:
-            return self.param(name, init, shape)
-        return from_bits(self.param(name, init, (self.num_unique, *shape))[index])
-
-    def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
-        """A parameter as long as the last axis of `like`, with axes of 1 before it."""
-        weight = self.weight(name, init, like.shape[-1:], index)
-        return weight.reshape((1,) * (like.ndim - 1) + weight.shape)
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """The compute dtype."""
-        return jnp.dtype(self.config.compute_dtype)
-
-    @property
-    def kernel_init(self) -> Callable[..., Array]:
-        """The initializer of every kernel."""
-        if self.config.kernel_initializer == 'fan_in':
-            # The axis of unique layers is none of the inputs.
-            return nn.initializers.lecun_normal(batch_axis=() if self.num_unique == 1 else (0,))
-        return nn.initializers.truncated_normal(self.config.initializer_range)
-
-
-class Dense(_Weights):
-    """A dense map of the last axis to `features`, with bias; in and out in the compute dtype."""
-
-    features: int = 0
-
-    @nn.compact
-    def __call__(
-        self, inputs: Float[Array, '... inputs'], index: Index = None
-    ) -> Float[Array, '... features']:
-        kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
-        outputs = matmul.dense(inputs, kernel, self.dtype)
-        outputs = outputs + self.vector('bias', nn.initializers.zeros, outputs, index)
-        return checkpoint_name(outputs.astype(self.dtype), remat.DENSE_OUTPUT_NAME)
-
-
-class LayerNorm(_Weights):
-    """Layer normalisation over the last axis, in float32 whatever comes in."""
-
-    @nn.compact
-    def __call__(
-        self, inputs: Float[Array, '... width'], index: Index = None
-    ) -> Float[Array, '... width']:
-        scale = self.vector('scale', nn.initializers.ones, inputs, index)
-        bias = self.vector('bias', nn.initializers.zeros, inputs, index)
-        return normalize(inputs, self.config.layer_norm_eps) * scale + bias
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask depends on each example's number, and not on the batch around it."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs: Float[Array, 'batch *rest'],
-        example_ids: Int[Array, 'batch'],
-        deterministic: bool,
-    ) -> Float[Array, 'batch *rest']:
-        if deterministic or self.rate == 0.0:
-            return inputs
-        return drop(inputs, self.rate, self.make_rng('dropout'), example_ids)
-
-
-class Embeddings(_Weights):
-    """Word, position and segment embeddings of width E, normed, then projected to H.
-
-    Where positions are rotations of queries and keys, there is no table of them.
-    """
-
-    def setup(self) -> None:
-        config = self.config
-        table = functools.partial(
-            nn.Embed,
-            features=config.embedding_size,
-            embedding_init=nn.initializers.truncated_normal(
-                config.embedding_initializer_range or config.initializer_range
-            ),
-        )
-        self.word = table(config.vocab_size)
-        if config.position_encoding == 'learned':
-            self.position = table(config.max_position_embeddings)
-        self.token_type = table(config.type_vocab_size)
-        self.layer_norm = LayerNorm(config)
-        self.dropout = Dropout(config.hidden_dropout_prob)
-        if config.use_embedding_projection:
-            self.projection = Dense(config, features=config.hidden_size)
-
-    def __call__(
-        self,
-        input_ids: Int[Array, 'batch length'],
-        token_type_ids: Int[Array, 'batch length'],
-        example_ids: Int[Array, 'batch'],
-        deterministic: bool,
-        perturbation: Float[Array, 'batch length embedding'] | None = None,
-    ) -> Float[Array, 'batch length hidden']:
-        positions = jnp.arange(input_ids.shape[1])
-        # Looked up in float32, so that the table's gradient is summed in float32 too.
-        word_embeddings = self.word(input_ids)
-        if perturbation is not None:
-            word_embeddings = word_embeddings + perturbation
-        embedded = word_embeddings
-        if self.config.position_encoding == 'learned':
-            embedded = embedded + self.position(positions)[None]
-        embedded = self.layer_norm(embedded + self.token_type(token_type_ids))
-        embedded = self.dropout(embedded, example_ids, deterministic)
-        if self.config.use_embedding_projection:
-            embedded = self.projection(embedded)
-        return embedded.astype(self.dtype)
-
-    def decode(
-        self, hidden: Float[Array, 'batch positions embedding']
-    ) -> Float[Array, 'batch positions vocab']:
-        """Logits of every piece of the vocabulary: the product with the (tied) word table."""
-        batch, positions, width = hidden.shape
-        rows = hidden.reshape(batch * positions, width)
-        logits = matmul.matmul_transposed(rows, self.word.embedding, self.dtype)
-        return logits.reshape(batch, positions, self.config.vocab_size)
-
-
-class Attention(_Weights):
+class Attention(Weights):
     """Multi-head self-attention, its output map, residual, and a norm before or after."""
 
     return_attentions: bool = False
@@ -220,7 +81,7 @@ def _split_heads(
     return hidden.reshape(batch, length, num_heads, width // num_heads).swapaxes(1, 2)
 
 
-class FeedForward(_Weights):
+class FeedForward(Weights):
     """The dense maps with the activation between them, residual, and a norm before or after."""
 
     @nn.compact
@@ -470,23 +331,6 @@ class PretrainingModel(nn.Module):
         if layer_probs is not None:
             attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
         return EncoderOutput(hidden, pooled, hidden_states, attention_probs)
-
-
-class MaskedLanguageHead(_Weights):
-    """Dense H → E, activation, norm, and the tied word table with a bias."""
-
-    @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, 'batch positions hidden'],
-        decode: Callable[[Array], Float[Array, 'batch positions vocab']],
-    ) -> Float[Array, 'batch positions vocab']:
-        config = self.config
-        transformed = Dense(config, features=config.embedding_size, name='transform')(hidden)
-        transformed = activate(transformed, config.hidden_act)
-        transformed = LayerNorm(config, name='layer_norm')(transformed)
-        logits = decode(transformed)
-        return logits + self.vector('bias', nn.initializers.zeros, logits, None)
 
 
 def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 # Section 3.3 there.
 BASE = 10_000.0
 
 
 def rotate(
-    vectors: Float[Array, 'batch length hidden'], num_heads: int
+    vectors: Float[Array, 'batch length hidden'],
+    num_heads: int,
+    positions: Int[Array, 'length'] | None = None,
 ) -> Float[Array, 'batch length hidden']:
-    """Each head's vector rotated by its position 0, 1, …: products depend on distances only.
+    """Each head's vector rotated by its position: products depend on distances only.
 
     Numbers i and i + head/2 of a head are a pair, rotated by position · BASE^(−2i/head): the
     'rotate half' convention of GPT-NeoX, Llama and ModernBERT. (The paper pairs 2i with 2i + 1.)
@@ -21,11 +23,13 @@ def rotate(
       vectors: queries or keys of all heads, side by side: one by one they would leave most of a
         TPU's vector lanes empty.
       num_heads: each of an even size.
+      positions: 0, 1, … if left out.
     """
     length, width = vectors.shape[1:]
     half = width // num_heads // 2
     frequencies = (BASE ** (-np.arange(half) / half)).astype(np.float32)
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies[None]
+    positions = jnp.arange(length) if positions is None else positions
+    angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
     cosines, sines = (jnp.tile(f(angles), (1, 2 * num_heads))[None] for f in (jnp.cos, jnp.sin))
     is_first = (np.arange(width) % (2 * half) < half)[None, None]
     vectors32 = vectors.astype(jnp.float32)
