@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import LocalPath, Settings, at_least, declared
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.runs.loop import LoopSettings, PretrainLoopSettings
@@ -79,6 +80,7 @@ class FinetuneRun(Settings):
     # Those left empty are init_from's.
     model: ModelSettings = ModelSettings()
     data: FinetuneDataSettings = FinetuneDataSettings()
+    decoder: DecoderConfig = DecoderConfig()
     task: TaskSettings = TaskSettings()
     finetuning: FinetuningSettings = FinetuningSettings()
     optimizer: OptimizerSettings = OptimizerSettings(name='adamw')

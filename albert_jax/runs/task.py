@@ -79,7 +79,9 @@ class FinetuningSettings(Settings):
     replaced_fraction: Annotated[
         float, Probability, 'share of the ordinary tokens that is replaced by random ones'
     ] = 0.0
-    head_learning_rate_factor: Annotated[float, Positive, "of the head's learning rate"] = 1.0
+    head_learning_rate_factor: Annotated[
+        float, Positive, "of the learning rate of the head, or of the decoder's own weights"
+    ] = 1.0
     layer_decay: Annotated[
         float, Positive, 'factor of the learning rate, a layer down; 1 where layers are shared'
     ] = 1.0

@@ -45,6 +45,17 @@ class PairFeatures(Features):
         """The ids of one target."""
         return self.sequence(index)[self.seconds[index] :]
 
+    def subset(self, indices: Sequence[int]) -> 'PairFeatures':
+        """Some of the pairs, in the given order."""
+        spans = [(self.starts[index], self.starts[index + 1]) for index in indices]
+        return dataclasses.replace(
+            self,
+            ids=np.concatenate([self.ids[begin:end] for begin, end in spans]),
+            starts=np.cumsum([0, *(end - begin for begin, end in spans)]),
+            seconds=self.seconds[list(indices)],
+            targets={name: values[list(indices)] for name, values in self.targets.items()},
+        )
+
     @functools.cached_property
     def length_keys(self) -> Int64[np.ndarray, 'examples']:
         """By the padded length of the source, then by the length of the target.

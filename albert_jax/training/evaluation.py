@@ -17,8 +17,8 @@ def make_evaluate(
     placement: Placement,
     frozen: Mapping[str, PyTree],
     was_signalled: Callable[[], bool],
-) -> Callable[[PyTree], dict[str, float] | None]:
-    """The job's evaluation of sharded parameters: means, or None if a signal came first.
+) -> Callable[[PyTree, int], dict[str, float] | None]:
+    """The job's evaluation of a step's sharded parameters: means, or None if a signal came first.
 
     A preemption does not wait for minutes. Where several processes evaluate together none may stop
     alone, so that there it runs to its end.
@@ -28,12 +28,13 @@ def make_evaluate(
     is_stopped = (lambda: False) if distributed.is_multiprocess() else was_signalled
     evaluation = job.evaluation
     if not isinstance(evaluation, HeldOutBatches):
-        return lambda params: evaluation(replicate(params), mesh, is_stopped)
+        return lambda params, step: evaluation(replicate(params), mesh, is_stopped, step)
 
     eval_step = make_eval_step(job.objective, mesh)
     full_frozen = replicate(dict(frozen))
 
-    def evaluate(params: PyTree) -> dict[str, float] | None:
+    def evaluate(params: PyTree, step: int) -> dict[str, float] | None:
+        del step
         full_params = {**replicate(params), **full_frozen}
         total: dict[str, Sum] | None = None
         for number in range(evaluation.num_batches):

@@ -258,7 +258,7 @@ class _Run:
     def _evaluated(self, state: TrainState) -> bool:
         """Whether there are held-out metrics of the state: no signal came first."""
         with self._telemetry.paused():
-            metrics = self._evaluate(state.params)
+            metrics = self._evaluate(state.params, self._step)
             if metrics is None:
                 return False
             self._telemetry.eval_line(self._step, metrics)
