@@ -1,0 +1,71 @@
+"""How a decoder writes: greedy, by beam search, or by sampling."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from albert_jax.cli.errors import UserError
+from albert_jax.cli.settings import Bound, NonNegative, Settings, at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingSettings(Settings):
+    """How a decoder chooses the pieces of its text.
+
+    Without a temperature it takes the likeliest piece, or with several beams the text of the best
+    score that beam search finds; above temperature 0 it samples.
+
+    Raises:
+      UserError: if a value is impossible, alone or together with another.
+    """
+
+    SECTION: ClassVar[str] = 'decoding'
+
+    num_beams: Annotated[int, at_least(1), 'beams of the search; 1: greedy'] = 1
+    num_return_sequences: Annotated[
+        int, at_least(1), 'texts for each source: the best of the beams, or samples'
+    ] = 1
+    length_penalty: Annotated[
+        float,
+        Bound('from -10 to 10', lambda value: -10 <= value <= 10),
+        'a text has the score log p / pieces ** length_penalty; above 0 prefers longer ones',
+    ] = 1.0
+    temperature: Annotated[
+        float, NonNegative, 'of the sampling, which logits are divided by; 0: no sampling'
+    ] = 0.0
+    top_k: Annotated[int, NonNegative, 'sampling: among the likeliest only; 0: among all'] = 0
+    top_p: Annotated[
+        float,
+        Bound('above 0 and at most 1', lambda value: 0 < value <= 1),
+        'sampling: among the fewest likeliest pieces whose probabilities sum to this',
+    ] = 1.0
+    seed: Annotated[int, NonNegative, 'of the sampling'] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed >= 2**32:
+            raise UserError(f'decoding.seed is {self.seed}; it must be below 2**32.')
+        if self.temperature:
+            if self.num_beams > 1:
+                raise UserError(
+                    f'decoding.num_beams is {self.num_beams} and decoding.temperature '
+                    f'{self.temperature}; samples have no beams: set num_beams to 1, or '
+                    f'temperature to 0.'
+                )
+            return
+        for name, off in (('top_k', 0), ('top_p', 1.0)):
+            if getattr(self, name) != off:
+                raise UserError(
+                    f'decoding.{name} is {getattr(self, name)}, but at temperature 0 nothing is '
+                    f'sampled; set decoding.temperature above 0.'
+                )
+        if self.num_return_sequences > self.num_beams:
+            raise UserError(
+                f'decoding.num_return_sequences is {self.num_return_sequences}, but a search with '
+                f'num_beams={self.num_beams} gives no more than that; raise num_beams, or sample '
+                f'at a temperature above 0.'
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Texts that are written side by side for each source."""
+        return self.num_return_sequences if self.temperature else self.num_beams
