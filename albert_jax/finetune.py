@@ -12,7 +12,8 @@ _EPILOG = """\
 configs:
   configs/finetune.py:TASK  with TASK one of
     cola sst2 mrpc stsb qqp mnli qnli rte wnli, squad1 squad2, race, ner upos tags,
-    classification regression (your own TSV, CSV or JSON Lines)
+    classification regression (your own TSV, CSV or JSON Lines),
+    translation summarization splitting, generation (your own pairs, from text to text)
 
 examples:
   python -m albert_jax.finetune --config=configs/finetune.py:sst2 --workdir=runs/sst2 \\
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     flags, overrides = parser.parse_known_args(arguments)
     run = FinetuneRun.from_dict(command.read_config(flags.config, overrides))
 
-    from albert_jax.tasks.job import finetune, prepare
+    from albert_jax.tasks.job import finetune
+    from albert_jax.tasks.prepared import prepare
 
     return finetune(prepare(run), flags.workdir)
 

@@ -24,6 +24,11 @@ def convert(model: Pretrained, destination: Path, to: str) -> tuple[str, ...]:
     Raises:
       UserError: if the destination exists, cannot be written, or the format cannot hold the model.
     """
+    if to == 'huggingface' and model.decoder is not None:
+        raise UserError(
+            'The model goes from text to text with an ALBERT as decoder, which transformers does '
+            'not have: only --to=albert_jax can hold it.'
+        )
     with output_directory(destination) as folder:
         if to == 'huggingface':
             return huggingface.write(model, folder)
@@ -64,6 +69,8 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
         parts.append(
             f'{model.head.kind} head ({", ".join(map(escape, model.head.labels)) or "no labels"})'
         )
+    if model.decoder is not None:
+        parts.append(f'decoder (decoder_sharing {model.decoder.decoder_sharing})')
     table.add_row('parts', ', '.join(parts) or 'encoder only')
     kind = type(model.tokenizer).__name__
     vocabulary = f'{model.tokenizer.vocab_size:,} pieces ({kind})' if model.tokenizer else 'none'
@@ -72,6 +79,8 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
     if to == 'huggingface':
         name = json.loads((destination / 'config.json').read_text())['architectures'][0]
         print(f"Next, in Python: transformers.{name}.from_pretrained('{destination}')")
+    elif model.decoder is not None:
+        print(f'Next: python -m albert_jax.predict --checkpoint={destination} --input=FILE')
     elif 'mlm' in model.initialised or model.tokenizer is None:
         print(f"Next, in Python: albert_jax.load('{destination}')")
     else:

@@ -9,6 +9,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import LocalPath, Settings, at_least, declared
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_config import DecoderConfig
+from albert_jax.model.decoding_settings import DecodingSettings
 from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.runs.loop import LoopSettings, PretrainLoopSettings
@@ -81,6 +82,7 @@ class FinetuneRun(Settings):
     model: ModelSettings = ModelSettings()
     data: FinetuneDataSettings = FinetuneDataSettings()
     decoder: DecoderConfig = DecoderConfig()
+    decoding: DecodingSettings = DecodingSettings()
     task: TaskSettings = TaskSettings()
     finetuning: FinetuningSettings = FinetuningSettings()
     optimizer: OptimizerSettings = OptimizerSettings(name='adamw')

@@ -42,10 +42,6 @@ class TaskSettings(Settings):
     label_smoothing: Annotated[
         float, Probability, 'seq2seq: share of the probability spread over the vocabulary'
     ] = 0.1
-    num_beams: Annotated[int, Positive, 'seq2seq: of the search for a text; 1: greedy'] = 4
-    length_penalty: Annotated[
-        float, NonNegative, 'seq2seq: exponent of the length that scores are divided by'
-    ] = 1.0
     generate_every: Annotated[
         int,
         NonNegative,

@@ -12,7 +12,7 @@ import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, check_no_decoder
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout
@@ -176,6 +176,7 @@ def _load(
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
     original = source.read(path)
+    check_no_decoder(original, path, 'the service')
     if original.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()

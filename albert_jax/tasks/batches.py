@@ -29,7 +29,6 @@ class BatchedExamples(Protocol):
         """How many examples there are."""
         ...
 
-    @property
     def length_keys(self) -> Int64[np.ndarray, 'examples']:
         """Numbers that are near one another where examples have like lengths."""
         ...
@@ -85,6 +84,7 @@ class TrainBatches:
         seed: int,
     ) -> None:
         self._features, self._batch_size = features, batch_size
+        self._length_keys = features.length_keys()
         self._lengths, self._pad_id, self._seed = bucket_lengths(max_length), pad_id, seed
         self.batches_per_epoch = -(-features.num_examples // batch_size)
         self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
@@ -95,7 +95,7 @@ class TrainBatches:
         batches: list[Int64[np.ndarray, 'batch']] = []
         for start in range(0, count, size * _BATCHES_A_POOL):
             pool = order[start : start + size * _BATCHES_A_POOL]
-            pool = pool[np.argsort(self._features.length_keys[pool], kind='stable')]
+            pool = pool[np.argsort(self._length_keys[pool], kind='stable')]
             batches += [pool[first : first + size] for first in range(0, len(pool), size)]
         numbers = np.arange(len(batches)) + epoch * len(batches)
         return [batches[i] for i in shuffled_indices(numbers, len(batches), self._seed + 1)]
@@ -120,7 +120,7 @@ def eval_batches(
       max_length: of a sequence.
       pad_id: of the vocabulary.
     """
-    order = np.argsort(features.length_keys, kind='stable')
+    order = np.argsort(features.length_keys(), kind='stable')
     lengths = bucket_lengths(max_length)
     chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     for chunk in chunks:

@@ -48,9 +48,8 @@ class Features:
         """Tokens of each example's longest sequence."""
         return np.diff(self.starts).reshape(-1, self.num_choices).max(1)
 
-    @property
     def length_keys(self) -> Int64[np.ndarray, 'examples']:
-        """What examples of like lengths have alike."""
+        """As in BatchedExamples."""
         return self.lengths
 
     @property
@@ -140,9 +139,8 @@ class PairedFeatures:
         """Tokens of each example's longest sequence in either vocabulary."""
         return np.maximum(self.own.lengths, self.other.lengths)
 
-    @property
     def length_keys(self) -> Int64[np.ndarray, 'examples']:
-        """What examples of like lengths have alike."""
+        """As in BatchedExamples."""
         return self.lengths
 
     def batch(

@@ -16,13 +16,15 @@ from albert_jax.tasks import generation_metrics
 from albert_jax.tasks.features import Features, note_cut
 from albert_jax.tasks.generation_metrics import Metric, Texts
 from albert_jax.tasks.pair_features import TARGET_IS_CUT, PairFeatures, as_pairs, encode_pairs
-from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
+from albert_jax.tasks.task import Outputs, Task, check_fields, json_lines, key_of
 from albert_jax.tasks.text_pairs import Sides, TextPair, read_pairs
 
 # What stands for a head where a decoder answers.
 DECODER = Head('text_to_text', ())
 # Of a task's outputs: the texts and their scores, the best first; and the loss of the target.
-TEXTS, SCORES, LOSS, NUM_PIECES = 'texts', 'scores', 'loss', 'num_pieces'
+TEXTS, SCORES, IS_FINISHED, LOSS, NUM_PIECES = (
+    'texts', 'scores', 'is_finished', 'loss', 'num_pieces',
+)  # fmt: skip
 
 
 class GenerationTask(Task[TextPair]):
@@ -172,16 +174,30 @@ class GenerationTask(Task[TextPair]):
     ) -> list[dict[str, Any]]:
         """The best text of each source, and all of them with their scores if there are several."""
         del features, head
+        num_cut = sum(not is_finished[0] for is_finished in outputs[IS_FINISHED])
+        if num_cut:
+            note(
+                f'{num_cut} of {len(examples)} texts were cut, because task.max_target_length is '
+                f'{self.settings.max_target_length} tokens.'
+            )
         rows = []
         for example, texts, scores in zip(examples, outputs[TEXTS], outputs[SCORES], strict=True):
             row: dict[str, Any] = {'id': example.key, 'prediction': str(texts[0])}
             if len(texts) > 1:
+                # A search may find fewer texts than are asked for.
                 row['best'] = [
                     {'text': str(text), 'score': float(score)}
                     for text, score in zip(texts, scores, strict=True)
+                    if np.isfinite(score)
                 ]
             rows.append(row)
         return rows
+
+    def shown(self, predictions: Sequence[Mapping[str, Any]], as_json: bool) -> str:
+        """The texts, one a line; JSON Lines where there are several of a source."""
+        if as_json or any('best' in row for row in predictions):
+            return json_lines(predictions)
+        return text_lines(predictions)
 
     def write(
         self, examples: Sequence[TextPair], predictions: Sequence[Mapping[str, Any]], folder: Path

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder import Seq2SeqModel, init_seq2seq
 from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.losses import Batch, Sum, accuracy

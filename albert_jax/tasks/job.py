@@ -14,7 +14,7 @@ from rich.table import Table
 from albert_jax.cli.json_output import to_json
 from albert_jax.interop.native import read
 from albert_jax.tasks.generator import Generator
-from albert_jax.tasks.output import write_predictions
+from albert_jax.tasks.output import answering, write_predictions
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.prepared import Prepared
 from albert_jax.tasks.training_job import make_job, make_predictor
@@ -82,7 +82,8 @@ def _predict(
     metrics: dict[str, float] = {}
     for split, parts in (('validation', prepared.validation), ('test', prepared.test)):
         for suffix, (examples, features) in parts.items():
-            outputs = predictor(params, features)
+            with answering(len(examples)) as progress:
+                outputs = predictor(params, features, on_batch=progress.advance)
             assert outputs is not None
             if split == 'validation':
                 scores = task.metrics(examples, features, outputs, head)

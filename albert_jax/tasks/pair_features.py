@@ -56,7 +56,6 @@ class PairFeatures(Features):
             targets={name: values[list(indices)] for name, values in self.targets.items()},
         )
 
-    @functools.cached_property
     def length_keys(self) -> Int64[np.ndarray, 'examples']:
         """By the padded length of the source, then by the length of the target.
 
@@ -93,6 +92,7 @@ class PairFeatures(Features):
             'target_ids': target_ids,
             'target_mask': target_mask,
             'weights': weights.astype(np.float32),
+            'numbers': examples.astype(np.int32),
         }
 
     def _padded(

@@ -18,6 +18,19 @@ from albert_jax.tasks.batches import BatchedExamples, eval_batches
 from albert_jax.tasks.features import Features
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
+# One array for each example, in order.
+Rows = dict[str, list[np.ndarray]]
+
+
+def never() -> bool:
+    """That nobody asks to stop."""
+    return False
+
+
+def nothing(num_examples: int) -> None:
+    """Does nothing when examples are done."""
+    del num_examples
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchRunner:
@@ -39,9 +52,9 @@ class BatchRunner:
         self,
         compute: Callable[[Batch], Mapping[str, jax.Array]],
         features: BatchedExamples,
-        is_stopped: Callable[[], bool] = lambda: False,
-        on_batch: Callable[[int], None] = lambda num_examples: None,
-    ) -> dict[str, list[np.ndarray]] | None:
+        is_stopped: Callable[[], bool] = never,
+        on_batch: Callable[[int], None] = nothing,
+    ) -> Rows | None:
         """What the function gives, a row for each example in its order; None if stopped.
 
         Args:
@@ -127,16 +140,20 @@ class Predictor:
         self,
         params: PyTree,
         features: Features,
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> dict[str, list[np.ndarray]] | None:
+        is_stopped: Callable[[], bool] = never,
+        on_batch: Callable[[int], None] = nothing,
+    ) -> Rows | None:
         """The head's outputs, a row for each example in its order; None if stopped.
 
         Args:
           params: of the model, with those of its head.
           features: of the split.
           is_stopped: asked before every batch.
+          on_batch: called with the number of examples of each batch that is done.
         """
-        return self._run(lambda batch: self._predict_batch(params, batch), features, is_stopped)
+        return self._run(
+            lambda batch: self._predict_batch(params, batch), features, is_stopped, on_batch
+        )
 
 
 def _collect(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.notes import note
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import generation_metrics
@@ -65,7 +64,7 @@ def _pairs() -> Files:
     tables = [f'{ending}{packed}' for ending in ('tsv', 'csv', 'jsonl') for packed in ('', '.gz')]
     endings = ('{source}', '{source}.gz', *tables)
     train, validation, test = (
-        tuple(f'{start}{stem}.{end}' for stem in stems for start in ('', '*.') for end in endings)
+        tuple(f'{stem}.{ending}' for stem in stems for ending in endings)
         for stems in (('train',), ('val', 'valid', 'validation', 'dev'), ('test',))
     )
     return _files(train, validation, test)
@@ -183,9 +182,6 @@ def _matches(folder: Path, files: Mapping[str, Candidates], source: str) -> dict
 def _first_match(folder: Path, candidates: Candidates, source: str) -> Path | None:
     for pattern in candidates:
         matches = sorted(folder.glob(pattern.replace('{source}', source)))
-        if len(matches) > 1:
-            names = ', '.join(match.name for match in matches)
-            note(f'{folder} has {names}, of which the first is read.')
         if matches:
             return matches[0]
     return None

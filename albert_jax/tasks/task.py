@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_output import to_json
 from albert_jax.cli.json_text import check_text, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
@@ -184,11 +185,30 @@ class Task(abc.ABC, Generic[ExampleT]):
     ) -> list[dict[str, Any]]:
         """An answer for each example, as a JSON object."""
 
+    def signatures(self) -> list[str]:
+        """How the metrics are computed, a line each, where their library tells."""
+        return []
+
+    def shown(self, predictions: Sequence[Mapping[str, Any]], as_json: bool) -> str:
+        """The predictions as the command prints them: JSON Lines.
+
+        Args:
+          predictions: of all examples.
+          as_json: JSON Lines, whatever the task has else.
+        """
+        del as_json
+        return json_lines(predictions)
+
     @abc.abstractmethod
     def write(
         self, examples: Sequence[ExampleT], predictions: Sequence[Mapping[str, Any]], folder: Path
     ) -> list[Path]:
         """Writes the predictions in the form that the benchmark's server takes."""
+
+
+def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
+    """Predictions as JSON Lines."""
+    return ''.join(to_json(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
 
 
 def digest_of(examples: Iterable[Any]) -> str:

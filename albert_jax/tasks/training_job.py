@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
@@ -13,7 +13,9 @@ from jaxtyping import PyTree
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import DISTILLATION_PARAMS, expected_shapes
 from albert_jax.model.decoder import Seq2SeqModel
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.flops import train_flops
+from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.batches import TrainBatches
 from albert_jax.tasks.generation_objective import generation, with_decoder
 from albert_jax.tasks.generator import Generator
@@ -53,8 +55,14 @@ def make_predictor(prepared: Prepared) -> Predictor | Generator:
     mesh = make_mesh(loop.num_devices)
     batch_size = max(loop.batch_size, _MIN_PREDICTION_BATCH)
     if start.decoder is not None:
-        model = Seq2SeqModel(start.config, start.decoder)
-        return Generator(model, prepared.tokenizer, mesh, batch_size, prepared.task.settings)
+        return Generator(
+            Seq2SeqModel(start.config, start.decoder),
+            prepared.tokenizer,
+            mesh,
+            batch_size,
+            prepared.task.settings,
+            prepared.run.decoding,
+        )
     return Predictor(
         start.config,
         prepared.head,
@@ -238,6 +246,11 @@ def _evenly(count: int, limit: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, count - 1, min(count, limit))})
 
 
+def _of_decoder(run: FinetuneRun, decoder: DecoderConfig) -> dict[str, dict[str, Any]]:
+    """What a training with a decoder also needs to be the same to resume."""
+    return {'decoder': decoder.to_dict(), 'decoding': run.decoding.to_dict()}
+
+
 def _metadata(
     prepared: Prepared, seed: int, distillation: AuxiliaryTraining | None
 ) -> CheckpointMetadata:
@@ -255,7 +268,7 @@ def _metadata(
             'finetuning': run.finetuning.to_dict(),
             'optimizer': run.optimizer.to_dict(),
             'loop': {name: getattr(loop, name) for name in RESUME_FIELDS},
-            **({'decoder': decoder.to_dict()} if decoder else {}),
+            **(_of_decoder(run, decoder) if decoder else {}),
             **(distillation.resume_fingerprint if distillation else {}),
         },
         head=None if decoder else prepared.head,
