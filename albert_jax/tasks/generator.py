@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -93,8 +94,8 @@ class Generator:
             batch['input_ids'],
             batch['attention_mask'],
             batch['numbers'],
-            jax.numpy.full(len(batch['numbers']), self._limit),
-            self._knobs,
+            jnp.full(len(batch['numbers']), self._limit),
+            jax.tree.map(jnp.asarray, self._knobs),
         )
         return {
             TEXTS: generated.token_ids,

@@ -26,10 +26,10 @@ class PairFeatures(Features):
 
     max_target_length: int = 0
 
-    @property
-    def source_lengths(self) -> Int32[np.ndarray, 'examples']:
+    @functools.cached_property
+    def source_lengths(self) -> Int64[np.ndarray, 'examples']:
         """Tokens of each source."""
-        return self.seconds
+        return self.seconds.astype(np.int64)
 
     @functools.cached_property
     def target_lengths(self) -> Int64[np.ndarray, 'examples']:

@@ -166,7 +166,7 @@ def _collect(
     for name, values in jax.device_get(dict(outputs)).items():
         column = rows.setdefault(name, [None] * num_examples)
         for row, example in enumerate(examples):
-            column[example] = values[row]
+            column[example] = np.asarray(values[row])
 
 
 def rounded_up(batch_size: int, mesh: Mesh) -> int:
