@@ -170,9 +170,13 @@ def test_a_path_that_no_rule_knows_is_an_error():
 
 def test_only_sublayers_with_copies_are_stacked():
     config = AlbertConfig(sharing='attention')
-    assert not is_stacked('encoder/layer/attention/query/kernel', config)
-    assert is_stacked('encoder/layer/ffn/output/kernel', config)
-    assert not is_stacked('mlm/transform/kernel', config)
+    assert not is_stacked(config, 'encoder/layer/attention/query/kernel', 2)
+    assert is_stacked(config, 'encoder/layer/ffn/output/kernel', 3)
+    assert not is_stacked(config, 'mlm/transform/kernel', 2)
+    # A decoder may have one layer where its encoder has twelve, and cross-attentions of its own.
+    assert not is_stacked(config, 'decoder/layer/ffn/output/kernel', 2)
+    assert is_stacked(config, 'decoder/layer/ffn/output/kernel', 3)
+    assert is_stacked(config, 'decoder/cross_attention/query/kernel', 3)
 
 
 def rates(name, steps, total=125_000, warmup=3125, **settings):

@@ -73,12 +73,13 @@ def search(
       whether they have their ends, and were not cut at the limit.
     """
     batch, _, length, num_beams, _ = cache[0].keys.shape
+    places = jnp.arange(length)
 
     def extend(state: _State) -> _State:
         position, beams = state.position, state.beams
         own = jnp.arange(num_beams)[None, :, None]
-        writers = jnp.where(jnp.arange(length) == position, own, beams.writers)
-        is_past = (jnp.arange(length) <= position)[None, None, :, None]
+        writers = jnp.where(places[None, None] == position, own, beams.writers)
+        is_past = (places <= position)[None, None, :, None]
         mask = is_past & (writers[..., None] == jnp.arange(num_beams)[None, None, None])
         logits, cache = step(state.last_ids, position, mask, state.cache)
         candidates = _candidates(beams._replace(writers=writers), logits, position)
@@ -145,7 +146,7 @@ def _merge(
     A candidate ends if it is among the likeliest, as many as beams, of those one piece longer.
     """
     num_beams = ended.scores.shape[1]
-    is_likely = jnp.arange(is_end.shape[1]) < num_beams
+    is_likely = (jnp.arange(is_end.shape[1]) < num_beams)[None]
     ends = (is_end | is_last[:, None]) & is_likely & _exists(candidates.log_probs)
     scores = jnp.where(ends & ~is_done[:, None], candidates.log_probs / penalty, -jnp.inf)
     everything = _Ended(

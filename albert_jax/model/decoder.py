@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from albert_jax.model.albert import PretrainingModel, init_params
+from albert_jax.model.albert import AnyArray, PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_attention import DecoderAttention, KeyValues
 from albert_jax.model.decoder_config import DecoderConfig
@@ -54,12 +54,12 @@ class Seq2SeqModel:
     def __call__(
         self,
         params: PyTree,
-        source_ids: Int[Array, 'batch source'],
-        source_mask: Int[Array, 'batch source'],
-        target_ids: Int[Array, 'batch target'],
-        target_mask: Int[Array, 'batch target'],
+        source_ids: Int[AnyArray, 'batch source'],
+        source_mask: Int[AnyArray, 'batch source'],
+        target_ids: Int[AnyArray, 'batch target'],
+        target_mask: Int[AnyArray, 'batch target'],
         *,
-        example_ids: Int[Array, 'batch'] | None = None,
+        example_ids: Int[AnyArray, 'batch'] | None = None,
         dropout_key: Key[Array, ''] | None = None,
         perturbation: Float[Array, 'batch source embedding'] | None = None,
         return_attentions: bool = False,
@@ -80,19 +80,19 @@ class Seq2SeqModel:
         Raises:
           ValueError: if a text is longer than `max_position_embeddings`.
         """
-        if example_ids is None:
-            example_ids = jnp.arange(source_ids.shape[0])
+        target_ids, target_mask = jnp.asarray(target_ids), jnp.asarray(target_mask)
+        examples = jnp.arange(len(target_ids)) if example_ids is None else jnp.asarray(example_ids)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         memory = self.encode(
             params,
             source_ids,
             source_mask,
-            example_ids=example_ids,
+            example_ids=examples,
             dropout_key=keys[0],
             perturbation=perturbation,
         )
         positions = jnp.arange(target_ids.shape[1])
-        hidden = self._embed(params, target_ids, positions, example_ids, keys[1])
+        hidden = self._embed(params, target_ids, positions, examples, keys[1])
         is_seen = positions[:, None] >= positions[None]
         mask = is_seen[None] & (target_mask > 0)[:, None]
         hidden, probs = _apply(
@@ -101,7 +101,7 @@ class Seq2SeqModel:
             hidden,
             memory,
             mask,
-            example_ids,
+            examples,
             dropout_key is None,
             return_attentions,
             rngs=_rngs(keys[2]),
@@ -113,10 +113,10 @@ class Seq2SeqModel:
     def encode(
         self,
         params: PyTree,
-        source_ids: Int[Array, 'batch source'],
-        source_mask: Int[Array, 'batch source'],
+        source_ids: Int[AnyArray, 'batch source'],
+        source_mask: Int[AnyArray, 'batch source'],
         *,
-        example_ids: Int[Array, 'batch'] | None = None,
+        example_ids: Int[AnyArray, 'batch'] | None = None,
         dropout_key: Key[Array, ''] | None = None,
         perturbation: Float[Array, 'batch source embedding'] | None = None,
     ) -> Memory:
@@ -149,7 +149,7 @@ class Seq2SeqModel:
         stacked = jax.vmap(key_values)(jnp.arange(num_cross))
         num_inner = min(num_cross, self.config.inner_group_num)
         by_layer = jax.tree.map(lambda x: x.reshape(-1, num_inner, *x.shape[1:]), stacked)
-        return Memory(by_layer, source_mask > 0)
+        return Memory(by_layer, jnp.asarray(source_mask) > 0)
 
     def init_cache(self, num_rows: int, num_beams: int, length: int) -> Cache:
         """An empty cache for that many texts of each of the sources, of at most `length` tokens."""

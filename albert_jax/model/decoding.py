@@ -271,7 +271,7 @@ def _write(
                 state.token_ids, chosen[..., None], state.position, axis=2
             ),
             state.log_probs + jnp.where(now, log_probs, 0),
-            state.num_tokens + now,
+            state.num_tokens + now.astype(jnp.int32),
             state.is_finished | (now & (chosen == special.end)),
             cache,
         )
@@ -287,7 +287,7 @@ def _write(
         cache,
     )
     state = jax.lax.while_loop(lambda state: is_open(state).any(), write, state)
-    scores = state.log_probs / state.num_tokens**knobs.length_penalty
+    scores = state.log_probs / state.num_tokens.astype(jnp.float32) ** knobs.length_penalty
     return state.token_ids, scores, state.is_finished
 
 

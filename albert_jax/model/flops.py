@@ -1,6 +1,7 @@
 """FLOPs of a model, and peak FLOP/s of devices, for model FLOPs utilisation (MFU)."""
 
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder_config import DecoderConfig
 
 # Dense bf16 FLOP/s of one JAX device, as published by Google Cloud. A device is a core, half a
 # chip, up to v3 and in tpu7x; a chip otherwise.
@@ -35,16 +36,50 @@ def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
       length: tokens a sequence.
       num_masked: positions at which the MLM head is computed.
     """
-    hidden, embedding = config.hidden_size, config.embedding_size
-    per_token = _dense_flops(config)
-    per_token += 4 * length * hidden  # scores, and their product with the values
-    num_blocks = config.num_hidden_layers * config.inner_group_num
-    forward = length * num_blocks * per_token
-    if config.use_embedding_projection:
-        forward += length * 2 * embedding * hidden
-    forward += num_masked * 2 * embedding * (hidden + config.vocab_size)
+    hidden = config.hidden_size
+    forward = _encoder_flops(config, length) + _mlm_flops(config, num_masked)
     forward += 2 * hidden * (hidden + 2)
     return 3.0 * forward
+
+
+def seq2seq_train_flops(
+    config: AlbertConfig, decoder: DecoderConfig, source_length: int, target_length: int
+) -> float:
+    """As `train_flops`, of a source with its target.
+
+    Args:
+      config: of the encoder.
+      decoder: of the decoder.
+      source_length: tokens of the source.
+      target_length: tokens that the decoder is given.
+    """
+    hidden = config.hidden_size
+    # Self-attention and feed-forward; query and output of the cross-attention, and its scores.
+    per_token = _dense_flops(config) + 4 * target_length * hidden
+    per_token += 2 * 2 * hidden**2 + 4 * source_length * hidden
+    num_blocks = decoder.num_layers(config) * config.inner_group_num
+    forward = _encoder_flops(config, source_length)
+    # Keys and values of the source.
+    forward += decoder.num_cross_attentions(config) * source_length * 2 * 2 * hidden**2
+    forward += _projection_flops(config, target_length) + target_length * num_blocks * per_token
+    return 3.0 * (forward + _mlm_flops(config, target_length))
+
+
+def _encoder_flops(config: AlbertConfig, length: int) -> int:
+    """FLOPs of the embeddings and all layers, forward."""
+    per_token = _dense_flops(config)
+    per_token += 4 * length * config.hidden_size  # scores, and their product with the values
+    num_blocks = config.num_hidden_layers * config.inner_group_num
+    return length * num_blocks * per_token + _projection_flops(config, length)
+
+
+def _projection_flops(config: AlbertConfig, length: int) -> int:
+    is_there = config.use_embedding_projection
+    return length * 2 * config.embedding_size * config.hidden_size * is_there
+
+
+def _mlm_flops(config: AlbertConfig, num_positions: int) -> int:
+    return num_positions * 2 * config.embedding_size * (config.hidden_size + config.vocab_size)
 
 
 def _dense_flops(config: AlbertConfig) -> int:

@@ -31,8 +31,8 @@ class OptimizerSettings(Settings):
     name: Annotated[
         str,
         one_of(*OPTIMIZERS),
-        "the update rule; 'muon' for the kernels of encoder, embedding projection and pooler, and "
-        'AdamW for the rest',
+        "the update rule; 'muon' for the kernels of encoder, decoder, embedding projection and "
+        'pooler, and AdamW for the rest',
     ] = 'lamb'
     learning_rate: Annotated[float, Positive, 'peak of the schedule'] = 0.00176
     schedule: Annotated[

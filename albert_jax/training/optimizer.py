@@ -10,6 +10,7 @@ kernels between hidden layers, each layer by itself where layers are stacked; Ad
 embedding tables, heads, norms and biases.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from albert_jax.runs.optimizer import OptimizerSettings
 # First match wins: (path, does it decay and adapt?). A path that nothing matches is an error.
 _DECAY_RULES = ((r'(^|/)(bias|scale)$', False), (r'(^|/)(kernel|embedding)$', True))
 # What Muon updates: the kernels that take hidden activations to hidden activations.
-_MUON_KERNELS = re.compile(r'^(encoder/.*|embeddings/projection|pooler)/kernel$')
+_MUON_KERNELS = re.compile(r'^(encoder/.*|decoder/.*|embeddings/projection|pooler)/kernel$')
 _NUM_NEWTON_SCHULZ_STEPS = 5
 
 
@@ -109,7 +110,7 @@ def _moments_rules(
     moments = settings.beta1, settings.beta2, settings.eps, settings.bias_correction
     rules = [scale_by_moments(*moments), *_decay_rules(settings.weight_decay, settings.l1)]
     if settings.name == 'lamb':
-        rules.append(scale_by_trust_ratio(lambda path: is_stacked(path, config)))
+        rules.append(scale_by_trust_ratio(functools.partial(is_stacked, config)))
     return [*rules, optax.scale_by_learning_rate(rate)]
 
 
@@ -193,8 +194,16 @@ def decays(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(rule, params)
 
 
-def is_stacked(path: str, config: AlbertConfig) -> bool:
-    """Whether the parameter has a leading axis of layers, each with a trust ratio of its own."""
+def is_stacked(config: AlbertConfig, path: str, num_axes: int) -> bool:
+    """Whether a parameter that adapts has an axis of layers, each with a trust ratio of its own.
+
+    Args:
+      config: of the encoder. How many layers a decoder has of its own is not said there.
+      path: of the parameter.
+      num_axes: that it has.
+    """
+    if path.startswith('decoder/'):
+        return num_axes > 2
     if re.search(r'(^|/)layer/attention/', path):
         return config.num_unique_attention_layers > 1
     if re.search(r'(^|/)layer/ffn/', path):
@@ -253,18 +262,18 @@ def add_l1(strength: float) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def scale_by_trust_ratio(is_stacked: Callable[[str], bool]) -> optax.GradientTransformation:
+def scale_by_trust_ratio(is_stacked: Callable[[str, int], bool]) -> optax.GradientTransformation:
     """Scales each update by ‖p‖ / ‖update‖ (1 where either is zero), norms and biases apart.
 
     Args:
-      is_stacked: whether the parameter of this path has a leading axis of layers; then each index
-        of that axis has its own ratio.
+      is_stacked: whether the parameter of this path, with so many axes, has a leading axis of
+        layers; then each index of that axis has its own ratio.
     """
 
     def ratio_of(path: tuple[Any, ...], update: Array, param: Array, adapts: bool) -> Array:
         if not adapts:
             return update
-        axes = tuple(range(int(is_stacked(path_name(path))), param.ndim))
+        axes = tuple(range(int(is_stacked(path_name(path), param.ndim)), param.ndim))
 
         def norm(x: Array) -> Array:
             return jnp.sqrt(jnp.square(x).sum(axes, keepdims=True))
