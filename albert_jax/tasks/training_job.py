@@ -14,7 +14,7 @@ from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import DISTILLATION_PARAMS, expected_shapes
 from albert_jax.model.decoder import Seq2SeqModel
 from albert_jax.model.decoder_config import DecoderConfig
-from albert_jax.model.flops import train_flops
+from albert_jax.model.flops import seq2seq_train_flops, train_flops
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.batches import TrainBatches
 from albert_jax.tasks.generation_objective import generation, with_decoder
@@ -169,12 +169,16 @@ def _with_decoder(
         run.finetuning,
         special_ids,
     )
-    target_length = int(train.target_lengths.mean())
     return _Trained(
         objective,
         functools.partial(with_decoder, start.config, start.decoder),
         start.params or None,
-        train_flops(start.config, int(train.lengths.mean()), target_length),
+        seq2seq_train_flops(
+            start.config,
+            start.decoder,
+            int(train.source_lengths.mean()),
+            int(train.target_lengths.mean()) - 1,
+        ),
     )
 
 
