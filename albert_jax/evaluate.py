@@ -7,6 +7,7 @@ from pathlib import Path
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.runs.decoding_flags import add_decoding_flags, given_decoding
 
 _DESCRIPTION = """\
 Score a fine-tuned model with the official metrics of its task, each example once; or a pretrained
@@ -17,6 +18,7 @@ examples:
   python -m albert_jax.evaluate --checkpoint=runs/sst2 --data=GLUE/SST-2/dev.tsv
   python -m albert_jax.evaluate --checkpoint=someone/albert-imdb --task=classification \\
       --data=reviews.csv --output=out
+  python -m albert_jax.evaluate --checkpoint=runs/en-de --data=multi30k.test_2016_flickr
   python -m albert_jax.evaluate --checkpoint=runs/base --data=runs/corpus
   python -m albert_jax.evaluate --checkpoint=runs/base --pairs=blimp.jsonl --limit_per_group=100
   python -m albert_jax.evaluate --checkpoint=runs/base --pairs=my.csv --pair_columns=good,bad,topic
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
+    add_decoding_flags(parser)
     parser.add_argument('--output', type=local_path, help='folder for predictions or results')
     parser.add_argument(
         '--batch_size', type=int, default=32, help='examples a batch (32); --pairs has its own'
@@ -63,13 +66,14 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.data.dataset import is_prepared
 
     if is_prepared(Path(flags.data)):
-        from albert_jax.interop import source
+        from albert_jax.interop import native, source
         from albert_jax.pretraining import intrinsic
 
-        for name in ('task', 'labels'):
-            if getattr(flags, name):
+        for name in ('task', 'labels', *given_decoding(flags)):
+            if getattr(flags, name) is not None:
                 raise UserError(f'--{name} is for fine-tuned models; {flags.data} is a corpus.')
         model = source.read(flags.checkpoint)
+        native.check_no_decoder(model, flags.checkpoint, 'evaluation on a corpus')
         intrinsic.report(model, flags.data, flags.batch_size, flags.output)
         return 0
 
@@ -77,7 +81,10 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.tasks.inference import evaluate_file
 
     labels = flags.labels.split(',') if flags.labels else None
-    answerer = Answerer(flags.checkpoint, flags.task, flags.batch_size, labels=labels)
+    answerer = Answerer(
+        flags.checkpoint, flags.task, flags.batch_size, labels=labels,
+        decoding=given_decoding(flags),
+    )  # fmt: skip
     evaluate_file(answerer, Path(flags.data), flags.output)
     return 0
 
@@ -85,8 +92,8 @@ def main(arguments: Sequence[str]) -> int:
 def _evaluate_pairs(flags: argparse.Namespace) -> int:
     if flags.limit_per_group < 0:
         raise UserError(f'--limit_per_group is {flags.limit_per_group}; it must be 0 or above.')
-    for name in ('task', 'labels'):
-        if getattr(flags, name):
+    for name in ('task', 'labels', *given_decoding(flags)):
+        if getattr(flags, name) is not None:
             raise UserError(f'--{name} is for fine-tuned models and not for --pairs.')
     columns = flags.pair_columns.split(',') if flags.pair_columns else []
     if len(columns) not in (0, 2, 3):

@@ -30,10 +30,12 @@ def main(arguments: Sequence[str]) -> int:
         if '[MASK]' not in text:
             raise UserError(f'There is no [MASK] in {text!r}; write it where a piece is missing.')
 
+    from albert_jax.interop.native import check_no_decoder
     from albert_jax.interop.source import load
     from albert_jax.pretraining.fill_mask import fill_mask, show
 
     model = load(flags.checkpoint)
+    check_no_decoder(model, flags.checkpoint, 'filling of masks')
     for text in flags.text:
         show(text, fill_mask(model, text, flags.top))
     return 0

@@ -15,7 +15,8 @@ _EPILOG = """\
 configs:
   configs/finetune.py:TASK  with TASK one of
     cola sst2 mrpc stsb qqp mnli qnli rte wnli, squad1 squad2, race, ner upos tags, roles,
-    classification regression (your own TSV, CSV or JSON Lines)
+    classification regression (your own TSV, CSV or JSON Lines),
+    translation summarization splitting, generation (your own pairs, from text to text)
 
 examples:
   python -m albert_jax.finetune --config=configs/finetune.py:sst2 --workdir=runs/sst2 \\
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         FinetuneRun, flags.config, overrides, functools.partial(missing, workdir=flags.workdir)
     )
 
-    from albert_jax.tasks.job import finetune, prepare, seed_folders, show_next
+    from albert_jax.tasks.job import finetune, seed_folders, show_next
+    from albert_jax.tasks.prepared import prepare
 
     further = next_steps.train_further(
         'albert_jax.finetune', arguments, seed_folders(flags.workdir, run.seeds)[0]

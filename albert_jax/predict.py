@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.runs.decoding_flags import add_decoding_flags, given_decoding
 
 _DESCRIPTION = """\
 Answers of a fine-tuned model, a JSON object a line, or in the form of the benchmark's server.
@@ -15,12 +16,19 @@ with columns or sentences, a folder of RACE), or lines (any other ending, or - f
   tagging      words with spaces between
   roles        words with spaces between, a tab, and the predicate: a word or its number, from 1; or
                JSON with sentence and predicate
-  questions    JSON with question and passage; for RACE also options, a list of four"""
+  questions    JSON with question and passage; for RACE also options, a list of four
+  text to text a source a line, or JSON with the task's source
+
+Of a model from text to text the answers are its texts, one a line in the order of the input; with
+--num_return_sequences above 1, or an --output that ends in .jsonl, they are JSON Lines."""
 _EPILOG = """\
 examples:
   echo 'A gripping, beautiful film.' | python -m albert_jax.predict --checkpoint=runs/sst2 --input=-
   python -m albert_jax.predict --checkpoint=runs/sst2 --input=GLUE/SST-2/test.tsv --server=out
   python -m albert_jax.predict --checkpoint=runs/roles --input=new.conllu --predicates=3:VERB
+  echo 'Two dogs play.' | python -m albert_jax.predict --checkpoint=runs/en-de --input=-
+  python -m albert_jax.predict --checkpoint=runs/en-de --input=news.en --output=news.de \\
+      --num_beams=8
 """
 
 
@@ -49,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         help="roles: the column of a file, from 0, that marks the predicates, if not the layout's, "
         'and the values there that do: 3:VERB',
     )  # fmt: skip
+    add_decoding_flags(parser)
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
@@ -63,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     answerer = Answerer(
         flags.checkpoint, flags.task, flags.batch_size, labels=labels,
         null_score_diff_threshold=flags.null_score_diff_threshold, predicates=flags.predicates,
+        decoding=given_decoding(flags),
     )  # fmt: skip
     predict_file(answerer, flags.input, flags.output, flags.server)
     return 0

@@ -33,6 +33,8 @@ inputs (repeat --input to mix several):
 examples:
   python -m albert_jax.prepare --input=builtin --output=runs/corpus --vocabulary=train \\
       --vocab_size=4096 --sequence_length=64
+  python -m albert_jax.prepare --input=text:pairs.en --input=text:pairs.de --output=runs/pairs \\
+      --vocabulary=train --vocab_size=8000 --keep_case --keep_accents
   python -m albert_jax.prepare --input='jsonl:books/*.jsonl.gz' --output=runs/books \\
       --vocabulary=30k-clean.model
 """

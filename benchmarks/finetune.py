@@ -31,7 +31,8 @@ from albert_jax.model.heads import Head
 from albert_jax.model.paths import select
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.task import FinetuningSettings, TaskSettings
-from albert_jax.tasks.features import Features, TrainBatches
+from albert_jax.tasks.batches import TrainBatches
+from albert_jax.tasks.features import Features
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.tasks.registry import make_task

@@ -39,11 +39,20 @@ OTHERS = {
     'multilabel': (2e-5, 32, 0.1, 1000, 100, 256),
     'regression': (2e-5, 32, 0.1, 1000, 100, 256),
 }
+# From text to text, with the usual choices for small Transformers.
+SEQ2SEQ = {
+    'translation': (5e-4, 64, 0.1, 20000, 2000, 128),
+    'summarization': (2e-4, 32, 0.1, 20000, 2000, 512),
+    'splitting': (2e-4, 32, 0.1, 5000, 500, 128),
+    'generation': (2e-4, 32, 0.1, 10000, 1000, 128),
+}
+# What source and target are called: WikiSplit's files have two columns and no header.
+SIDES = {'translation': ('en', 'de'), 'splitting': ('0', '1')}
 
 
 def get_config(task: str = 'sst2') -> ConfigDict:
     """The config of a task."""
-    named = TABLE_14 | OTHERS
+    named = TABLE_14 | OTHERS | SEQ2SEQ
     if task not in named:
         raise ValueError(f'there is no task {task!r}; there are {", ".join(named)}')
     learning_rate, batch_size, dropout, num_steps, warmup_steps, length = named[task]
@@ -62,4 +71,10 @@ def get_config(task: str = 'sst2') -> ConfigDict:
         checkpoint_every=100,
         keep_last=1,
     )
+    if task in SEQ2SEQ:
+        source, target = SIDES.get(task, ('source', 'target'))
+        config.task.update(source=source, target=target, generate_every=1000)
+        config.decoding.num_beams = 4
+        config.loop.update(eval_every=500, checkpoint_every=500)
+        config.optimizer.bias_correction = True
     return config

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.tasks.batches import TrainBatches, bucket_lengths, eval_batches
 from albert_jax.tasks.encoded import Encoder
-from albert_jax.tasks.features import (
-    Features,
-    FeaturesWriter,
-    TrainBatches,
-    bucket_lengths,
-    cached,
-    eval_batches,
-    truncate_pair,
-)
+from albert_jax.tasks.features import Features, FeaturesWriter, cached, truncate_pair
 from albert_jax.tasks.text_examples import TextExample
 from tests import tiny
 

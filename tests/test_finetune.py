@@ -90,7 +90,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(finetuned, checkpoint, mood
     import os
     import signal
 
-    from albert_jax.tasks.features import TrainBatches as Batches
+    from albert_jax.tasks.batches import TrainBatches as Batches
 
     original = Batches.batch
     arguments = [

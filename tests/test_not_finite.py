@@ -242,10 +242,9 @@ scores = st.none() | st.floats()
 @example([math.inf, 3.0], False)
 def test_an_evaluation_without_a_value_is_never_the_best(given_scores, is_lower_better):
     history = History('x', is_lower_better, patience=0)
-    for value in given_scores:
-        history.add({} if value is None else {'x': value})
-    assert all(math.isfinite(score) for score in history.scores)
-    best = best_step(dict(enumerate(history.scores)), is_lower_better)
+    added = [history.add({} if value is None else {'x': value}) for value in given_scores]
+    assert all(math.isfinite(score) for score in added)
+    best = best_step(dict(enumerate(added)), is_lower_better)
     finite = [value for value in given_scores if value is not None and math.isfinite(value)]
     if finite:
         assert given_scores[best] == (min if is_lower_better else max)(finite)
@@ -255,6 +254,8 @@ def test_the_patience_ends_where_nothing_has_a_value():
     history = History('x', False, patience=2)
     for value in (math.nan, math.inf, math.nan):
         assert not history.is_stale
+        # One that did not look for the metric does not count.
+        history.add({'loss': 1.0})
         history.add({'x': value})
     assert history.is_stale
 

@@ -15,7 +15,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.interop import old_names
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.runs.runs import FinetuneRun
-from albert_jax.tasks import job as finetuning
+from albert_jax.tasks.prepared import prepare
 from albert_jax.training.telemetry import read_lines
 from configs.finetune import get_config as finetuning_config
 from configs.pretrain import get_config as pretraining_config
@@ -141,7 +141,7 @@ def test_a_finetuning_resumes(copy, capfd):
     # fine-tuning is told that it started from this one; all that it resumes with is in its own.
     about = copy / 'finetuning/checkpoints/6/about/metadata'
     content = json.loads(about.read_text())
-    prepared = finetuning.prepare(FinetuneRun.from_dict(finetuning_run()))
+    prepared = prepare(FinetuneRun.from_dict(finetuning_run()))
     content['identity']['start']['weights'] = prepared.start_digest
     about.write_text(json.dumps(content))
     assert tiny.finetune(finetuning_run(), copy / 'finetuning') == 0

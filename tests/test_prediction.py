@@ -9,7 +9,7 @@ from albert_jax.model import attention
 from albert_jax.model.albert import init_params
 from albert_jax.model.heads import HEADS
 from albert_jax.runs.task import FinetuningSettings
-from albert_jax.tasks.features import TrainBatches, bucket_lengths
+from albert_jax.tasks.batches import TrainBatches, bucket_lengths
 from albert_jax.tasks.objective import fine_tuning
 from albert_jax.tasks.prediction import Predictor
 from albert_jax.training.sharding import make_mesh

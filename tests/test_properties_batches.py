@@ -12,7 +12,8 @@ from albert_jax.data.masking import NgramMasker, choose_ngrams
 from albert_jax.data.segments import Segments, assemble, split_chunks, swap_labelled
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.runs.pretraining import PretrainingSettings
-from albert_jax.tasks.features import Features, TrainBatches
+from albert_jax.tasks.batches import TrainBatches
+from albert_jax.tasks.features import Features
 from tests.pretraining_rows import make_data, unmasked
 
 _SEEDS = st.integers(0, 2**32 - 1)

@@ -17,7 +17,8 @@ from albert_jax.data.documents import pack, split_sentences
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
 from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
-from albert_jax.tasks.features import Features, eval_batches
+from albert_jax.tasks.batches import eval_batches
+from albert_jax.tasks.features import Features
 
 # All characters but halves of surrogate pairs, the odd ones often.
 _ODD = st.sampled_from(

@@ -298,3 +298,23 @@ def test_any_data_set_of_scalars_is_right_or_refused(any_sets, text, label, name
         else:
             assert e.label == expected
     assert [e.label for e in train] == [e.label for e in found if e.label is not None]
+
+
+def test_pairs_are_read_by_the_features_of_their_sides(tmp_path, capsys):
+    pairs = [{'en': f'Text {i}.', 'de': f'Täxt {i}.'} for i in range(3)]
+    empty = {'en': 'A text.', 'de': ''}
+    features = F.Translation(languages=('de', 'en'))
+    splits = {'train': pairs, 'validation': pairs[:1], 'test': pairs[1:], 'other': [empty]}
+    path = tfds_data_sets.write('translations', dict(features), splits, tmp_path)
+    task = tiny.task('translation', source='en', target='de')
+    train, validation, test = tfds_source.read(path, task)
+    assert [(e.source, e.target, e.key) for e in train] == [
+        ('Text 0.', 'Täxt 0.', '0'), ('Text 1.', 'Täxt 1.', '1'), ('Text 2.', 'Täxt 2.', '2'),
+    ]  # fmt: skip
+    assert len(validation['']) == 1 and len(test['']) == 2
+    assert 'not read: other.' in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no feature 'source'.*--config\.task\.source=NAME"):
+        tfds_source.read(path, tiny.task('generation'))
+    path = tfds_data_sets.write('gaps', dict(features), {'train': [*pairs, empty]}, tmp_path)
+    with pytest.raises(UserError, match='tfds:gaps.*:train, example 3: the target is empty'):
+        tfds_source.read(path, task)

@@ -19,6 +19,7 @@ from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import job as finetuning
 from albert_jax.tasks.features import Features
+from albert_jax.tasks.prepared import prepare
 from albert_jax.tasks.registry import make_task
 
 # Models.
@@ -169,7 +170,7 @@ def pretrain(config: Mapping[str, Any], workdir: Path, num_profiled: int = 0) ->
 
 def finetune(config: Mapping[str, Any], workdir: Path) -> int:
     """As the command does: the config of a run, its folder → the exit status."""
-    return finetuning.finetune(finetuning.prepare(FinetuneRun.from_dict(config)), workdir)
+    return finetuning.finetune(prepare(FinetuneRun.from_dict(config)), workdir)
 
 
 # Batches of two lengths, as in the run of conftest.py, whose programs are then there.

@@ -1,5 +1,6 @@
 """How far something is: a bar with ETA on a terminal, elsewhere a line now and then."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Self
@@ -19,6 +20,7 @@ class Progress:
       *columns: between the bar and the time that is left.
       line: (done, total, seconds) → a line, where there is no terminal.
       total: 0 where it is not known yet.
+      is_on_stderr: standard output has the result.
     """
 
     def __init__(
@@ -27,8 +29,9 @@ class Progress:
         *columns: ProgressColumn,
         line: Callable[[float, float, float], str],
         total: float = 0,
+        is_on_stderr: bool = False,
     ) -> None:
-        self.console = Console()
+        self.console = Console(stderr=is_on_stderr)
         self._bar = Bar(
             TextColumn(doing), BarColumn(), *columns, TimeRemainingColumn(),
             console=self.console, disable=not self.console.is_terminal,
@@ -59,4 +62,5 @@ class Progress:
         if self.console.is_terminal or is_quiet or now - self._last_line <= _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        print(self._line(self._done, self._total, now - self._started), flush=True)
+        file = sys.stderr if self.console.stderr else sys.stdout
+        print(self._line(self._done, self._total, now - self._started), file=file, flush=True)

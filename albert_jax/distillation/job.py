@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_output import to_json
 from albert_jax.distillation.losses import TEACHER_PREFIX, Distillation
 from albert_jax.distillation.teacher import (
@@ -26,7 +27,10 @@ from albert_jax.runs.runs import DistillRun, FinetuneRun, PretrainRun
 from albert_jax.tasks import job as finetuning
 from albert_jax.tasks.encoded import Encoder, cache_folder
 from albert_jax.tasks.features import Features, PairedFeatures
+from albert_jax.tasks.generation import GenerationTask
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.prepared import Prepared, Splits, prepare
+from albert_jax.tasks.registry import make_task
 from albert_jax.tasks.task import Task
 from albert_jax.training import distributed
 from albert_jax.training.sharding import make_mesh, replicated
@@ -51,7 +55,7 @@ class Measured:
 class PreparedTask:
     """A distillation on a task that can start: the student's fine-tuning, and its teacher."""
 
-    student: finetuning.Prepared
+    student: Prepared
     teacher: Pretrained
     distillation: Distillation
 
@@ -80,9 +84,14 @@ def prepare_task(run: DistillRun, student: FinetuneRun) -> PreparedTask:
     Raises:
       UserError: if one cannot be read, or they do not fit together.
     """
+    if isinstance(make_task(student.task), GenerationTask):
+        raise UserError(
+            f'task.name is {student.task.name}, and there is no distillation from text to text; '
+            f'train the small model with python -m albert_jax.finetune.'
+        )
     teacher = read_teacher(run.teacher)
     assert teacher.tokenizer is not None
-    prepared = finetuning.prepare(student, teacher.tokenizer)
+    prepared = prepare(student, teacher.tokenizer)
     distillation = distillation_on_task(
         run.teacher,
         teacher,
@@ -170,7 +179,7 @@ def _report(prepared: PreparedTask, workdir: Path) -> None:
 
 
 def measure(
-    model: Pretrained, task: Task, validation: finetuning.Splits, num_devices: int, batch_size: int
+    model: Pretrained, task: Task, validation: Splits, num_devices: int, batch_size: int
 ) -> Measured:
     """A fine-tuned model on the validation examples, timed once everything is compiled.
 

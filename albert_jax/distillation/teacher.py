@@ -16,7 +16,7 @@ from albert_jax.distillation.losses import (
 )
 from albert_jax.interop import source
 from albert_jax.interop.checksums import digest_of_all
-from albert_jax.interop.native import Pretrained, complete
+from albert_jax.interop.native import Pretrained, check_no_decoder, complete
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import Head
 from albert_jax.runs.distillation import DistillationSettings
@@ -34,6 +34,7 @@ def read_teacher(name: str) -> Pretrained:
     if not name:
         raise UserError('teacher is empty; set --config.teacher=CHECKPOINT.')
     teacher = source.read(name)
+    check_no_decoder(teacher, f'teacher={name}', 'distillation')
     if teacher.tokenizer is None:
         raise UserError(f'teacher={name} has no vocabulary, so its tokens cannot be told.')
     return teacher

@@ -25,6 +25,11 @@ def convert(model: Pretrained, destination: Path, to: str) -> tuple[str, ...]:
     Raises:
       UserError: if the destination exists, cannot be written, or the format cannot hold the model.
     """
+    if to == 'huggingface' and model.decoder is not None:
+        raise UserError(
+            'The model goes from text to text with an ALBERT as decoder, which transformers does '
+            'not have: only --to=albert_jax can hold it.'
+        )
     with output_directory(destination) as folder:
         if to == 'huggingface':
             return huggingface.write(model, folder)
@@ -76,6 +81,8 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
         parts.append(
             f'{model.head.kind} head ({", ".join(map(escape, model.head.labels)) or "no labels"})'
         )
+    if model.decoder is not None:
+        parts.append(f'decoder (decoder_sharing {model.decoder.decoder_sharing})')
     table.add_row('parts', ', '.join(parts) or 'encoder only')
     kind = type(model.tokenizer).__name__
     vocabulary = f'{model.tokenizer.vocab_size:,} pieces ({kind})' if model.tokenizer else 'none'
@@ -89,6 +96,8 @@ def _next(model: Pretrained, destination: Path, to: str) -> str:
     if to == 'huggingface':
         name = json.loads((destination / 'config.json').read_text())['architectures'][0]
         return next_steps.load_with_transformers(destination, name)
+    if model.decoder is not None:
+        return next_steps.predict(destination, '')
     if 'mlm' in model.own_params() and model.tokenizer is not None:
         return next_steps.fill_mask(destination)
     return next_steps.load(destination)

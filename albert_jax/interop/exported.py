@@ -9,7 +9,7 @@ from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import check_is_free, new_directory
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import model_card, portable, source
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, check_no_decoder
 
 _MIN_LENGTH = 8
 _SPECIAL = ('pad_id', 'cls_id', 'sep_id', 'mask_id', 'unk_id')
@@ -28,6 +28,7 @@ def export(checkpoint: str, output: Path, form: str) -> None:
     """
     check_is_free(output)
     model = source.read(checkpoint)
+    check_no_decoder(model, checkpoint, 'an export')
     try:
         with new_directory(output) as folder:
             _write(model, checkpoint, form, folder)

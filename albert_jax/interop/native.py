@@ -85,6 +85,24 @@ class Pretrained:
         return {part: tree for part, tree in self.params.items() if part not in self.initialised}
 
 
+def check_no_decoder(model: Pretrained, origin: str | Path, what: str) -> None:
+    """Refuses a model from text to text.
+
+    Args:
+      model: to check.
+      origin: what to call it in messages.
+      what: is not there for such a model, as the subject of a sentence.
+
+    Raises:
+      UserError: if the model has a decoder.
+    """
+    if model.decoder is not None:
+        raise UserError(
+            f'{origin} goes from text to text, and {what} is not there for such models; its texts '
+            f'are had with python -m albert_jax.predict.'
+        )
+
+
 def complete(pretrained: Pretrained) -> Pretrained:
     """Draws the parts that the parameters lack, from a fixed seed, and says so in the notes."""
     missing = tuple(part for part in OPTIONAL_PARTS if part not in pretrained.params)

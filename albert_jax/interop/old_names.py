@@ -25,6 +25,12 @@ _ABSENT = {
     'optimizer.muon_momentum': 0.95,
     'optimizer.muon_weight_decay': 0.0,
     'optimizer.num_decay_steps': 0,
+    'task.generate_every': 0,
+    'task.label_smoothing': 0.1,
+    'task.max_target_length': 128,
+    'task.num_generated': 256,
+    'task.source': 'source',
+    'task.target': 'target',
     'task.word_column': 0,
 }
 # Parts of the stored state and of the parameters.

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.interop import source
+from albert_jax.interop.native import check_no_decoder
 from albert_jax.interpretability import page, picture
 from albert_jax.interpretability.encoding import EncodedText, encode, word_scores
 from albert_jax.interpretability.inspector import Attribution, Inspector, Output
@@ -40,7 +41,9 @@ def explain(
     Raises:
       UserError: if the checkpoint or the text cannot be used.
     """
-    inspector = Inspector(source.read(checkpoint))
+    model = source.read(checkpoint)
+    check_no_decoder(model, checkpoint, 'an explanation')
+    inspector = Inspector(model)
     encoded = encode(inspector.model, text, pair)
     output = _output(inspector, encoded, checkpoint, label, piece)
     activations = inspector.activations(encoded)

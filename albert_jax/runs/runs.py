@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar, Self
 from albert_jax.cli.errors import UserError, raise_all
 from albert_jax.cli.settings import LocalPath, Reading, Settings, at_least, declared
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder_config import DecoderConfig
+from albert_jax.model.decoding_settings import DecodingSettings
 from albert_jax.runs.data import FinetuneDataSettings, PretrainDataSettings
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.runs.loop import LoopSettings, PretrainLoopSettings
@@ -83,6 +85,8 @@ class FinetuneRun(Settings):
     # Those left empty are init_from's.
     model: ModelSettings = ModelSettings()
     data: FinetuneDataSettings = FinetuneDataSettings()
+    decoder: DecoderConfig = DecoderConfig()
+    decoding: DecodingSettings = DecodingSettings()
     task: TaskSettings = TaskSettings()
     finetuning: FinetuningSettings = FinetuningSettings()
     optimizer: OptimizerSettings = OptimizerSettings(name='adamw')

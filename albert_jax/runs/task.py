@@ -30,6 +30,26 @@ class TaskSettings(Settings):
     word_column: Annotated[int, NonNegative, 'CoNLL: the column of the word, counted from 0'] = 0
     tag_column: Annotated[int, 'CoNLL: the column of the tag; -1: the last'] = -1
     max_option_length: Annotated[int, Positive, 'RACE: tokens of question and option'] = 128
+    source: Annotated[
+        str,
+        'seq2seq: the column of the source, or the ending of its file (en: X.en); a number: the '
+        'column, counted from 0, of tables without a header',
+    ] = 'source'
+    target: Annotated[str, 'seq2seq: the same of the target'] = 'target'
+    max_target_length: Annotated[
+        int, at_least(8), 'seq2seq: tokens of the target, special pieces included'
+    ] = 128
+    label_smoothing: Annotated[
+        float, Probability, 'seq2seq: share of the probability spread over the vocabulary'
+    ] = 0.1
+    generate_every: Annotated[
+        int,
+        NonNegative,
+        'seq2seq: steps between evaluations that generate texts, too; 0: at the end alone',
+    ] = 0
+    num_generated: Annotated[
+        int, Positive, 'seq2seq: held-out pairs for which they generate texts'
+    ] = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +75,9 @@ class FinetuningSettings(Settings):
     replaced_fraction: Annotated[
         float, Probability, 'share of the ordinary tokens that is replaced by random ones'
     ] = 0.0
-    head_learning_rate_factor: Annotated[float, Positive, "of the head's learning rate"] = 1.0
+    head_learning_rate_factor: Annotated[
+        float, Positive, "of the learning rate of the head, or of the decoder's own weights"
+    ] = 1.0
     layer_decay: Annotated[
         float, Positive, 'factor of the learning rate, a layer down; 1 where layers are shared'
     ] = 1.0

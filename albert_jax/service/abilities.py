@@ -15,7 +15,8 @@ from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.service.batching import Arrays, Row, pad_to
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.features import bucket_lengths
+from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.prediction import Predictor
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 _MORE_LENGTHS = (24, 40, 56)
@@ -70,13 +71,14 @@ class Predict:
     """The head's own answer: labels with probabilities, spans, tags, scores."""
 
     def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
+        assert isinstance(answerer.predictor, Predictor)
+        self._answerer, self._predictor = answerer, answerer.predictor
         self.lengths = served_lengths(answerer.task.settings.max_length)
 
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
-        return self._answerer.predictor.num_compiled
+        return self._predictor.num_compiled
 
     def encode(self, given: Sequence[Any]) -> Encoded:
         """The rows of some texts; of a question one for each window of its passage.
@@ -106,7 +108,7 @@ class Predict:
 
     def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """The head's outputs."""
-        return self._answerer.predictor.start(self._answerer.params, batch)
+        return self._predictor.start(self._answerer.params, batch)
 
     def example(self, length: int) -> Row:
         """Any row of a length."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, check_no_decoder
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout
@@ -20,7 +20,7 @@ from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.features import bucket_lengths
+from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
@@ -176,6 +176,7 @@ def _load(
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
     original = source.read(path)
+    check_no_decoder(original, path, 'the service')
     if original.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()

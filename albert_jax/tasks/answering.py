@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
+from albert_jax.model.decoder import Seq2SeqModel
+from albert_jax.model.decoding_settings import DecodingSettings
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks.features import note_cut, tell_empty
+from albert_jax.tasks.generation import DECODER, GenerationTask
+from albert_jax.tasks.generator import Generator
 from albert_jax.tasks.inputs import parse_lines
-from albert_jax.tasks.prediction import Predictor
+from albert_jax.tasks.prediction import Predictor, nothing
 from albert_jax.tasks.registry import default_task, make_task
 from albert_jax.tasks.role_files import PredicateMarks
 from albert_jax.tasks.roles import RolesTask
@@ -42,10 +45,11 @@ class Answerer:
       null_score_diff_threshold: of SQuAD 2.0: the odds above which a question has no answer.
       predicates: of semantic roles: the column of a file that marks them, and perhaps the values
         there, as COLUMN or COLUMN:VALUE,VALUE.
+      decoding: changes of the settings that a model with a decoder writes texts with, by field.
 
     Raises:
-      UserError: if it cannot be read, has no head or vocabulary, the task wants another head, or
-        labels, a threshold or predicates do not fit.
+      UserError: if it cannot be read, has no head, decoder or vocabulary, the task wants another
+        head, or labels, a threshold, predicates or the settings of the decoding do not fit.
     """
 
     def __init__(
@@ -58,19 +62,15 @@ class Answerer:
         max_length: int = 0,
         null_score_diff_threshold: float | None = None,
         predicates: str | None = None,
+        decoding: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(checkpoint, Pretrained):
             self.model, origin = checkpoint, 'the model'
         else:
             self.model, origin = source.read(checkpoint), str(checkpoint)
-        if self.model.head is None:
-            raise UserError(
-                f'{origin} has no head: it is not fine-tuned; see python -m '
-                f'albert_jax.finetune --help.'
-            )
+        self.head: Head = _head_of(self.model, origin, task, decoding)
         if self.model.tokenizer is None:
             raise UserError(f'{origin} has no vocabulary.')
-        self.head: Head = self.model.head
         if labels is not None:
             labels = _checked_labels(labels)
             if len(labels) != len(self.head.labels):
@@ -87,18 +87,30 @@ class Answerer:
         if predicates is not None:
             _set_predicates(self.task, predicates)
         mesh = make_mesh(num_devices)
-        self.predictor = Predictor(
-            self.model.config, self.head, mesh, batch_size, self.task.settings.max_length,
-            self.tokenizer.pad_id,
-        )  # fmt: skip
+        if self.model.decoder is None:
+            self.predictor = Predictor(
+                self.model.config, self.head, mesh, batch_size, self.task.settings.max_length,
+                self.tokenizer.pad_id,
+            )  # fmt: skip
+        else:
+            self.predictor = Generator(
+                Seq2SeqModel(self.model.config, self.model.decoder), self.tokenizer, mesh,
+                batch_size, self.task.settings, _decoding_settings(self.model, decoding or {}),
+            )  # fmt: skip
         self.params = jax.device_put(self.model.params, replicated(mesh))
 
-    def evaluate(self, examples: Sequence[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """The metrics of labelled examples, none if there are none, and every answer."""
+    def evaluate(
+        self, examples: Sequence[Any], on_batch: Callable[[int], None] = nothing
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """The metrics of labelled examples, none if there are none, and every answer.
+
+        Args:
+          examples: at least one.
+          on_batch: called with the number of examples of each batch that is done.
+        """
         features = self.task.encode(examples, self.tokenizer, self.head, False)
-        note_cut(features, examples[0].where, self.task.settings.max_length)
-        tell_empty(features)
-        outputs = self.predictor(self.params, features)
+        features = self.task.finish(features, examples)
+        outputs = self.predictor(self.params, features, on_batch=on_batch)
         assert outputs is not None
         return (
             self.task.metrics(examples, features, outputs, self.head),
@@ -142,6 +154,38 @@ class Answerer:
         return self.task.parse(given, where, key)
 
 
+def _head_of(
+    model: Pretrained, origin: str, task: str | None, decoding: Mapping[str, Any] | None
+) -> Head:
+    """The head of a model, or what stands for one where it has a decoder.
+
+    Raises:
+      UserError: if it has neither, or has no decoder where one is asked for.
+    """
+    if model.decoder is not None:
+        return DECODER
+    is_generation = task is not None and isinstance(
+        make_task(TaskSettings(name=task)), GenerationTask
+    )
+    if decoding or is_generation:
+        asked = f'--task={task}' if is_generation else f'--{next(iter(decoding or ()))}'
+        raise UserError(
+            f'{origin} has no decoder, which {asked} is for: it was not trained from text to text '
+            f'(python -m albert_jax.finetune --config=configs/finetune.py:generation).'
+        )
+    if model.head is None:
+        raise UserError(
+            f'{origin} has no head: it is not fine-tuned; see python -m albert_jax.finetune --help.'
+        )
+    return model.head
+
+
+def _decoding_settings(model: Pretrained, changes: Mapping[str, Any]) -> DecodingSettings:
+    """The settings that the model was evaluated with in its training, with some changes."""
+    stored = model.run_section(DecodingSettings) or DecodingSettings()
+    return DecodingSettings.from_dict({**stored.to_dict(), **changes})
+
+
 def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """The names without white space around them; none is empty or there twice."""
     names = tuple(label.strip() for label in labels)
@@ -182,7 +226,11 @@ def _task_settings(
     settings = model.run_section(TaskSettings)
     if settings is None:
         longest = min(_DEFAULT_LENGTH, model.config.max_position_embeddings)
-        settings = TaskSettings(name=default_task(head), max_length=longest)
+        settings = TaskSettings(
+            name=default_task(head),
+            max_length=longest,
+            max_target_length=min(TaskSettings().max_target_length, longest),
+        )
     if name is not None:
         settings = dataclasses.replace(settings, name=name)
     if max_length:

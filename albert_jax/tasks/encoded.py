@@ -13,7 +13,7 @@ from albert_jax.interop.run_inputs import NO_VALIDATION, nothing_to_train_on
 from albert_jax.model.heads import Head
 from albert_jax.runs.data import FinetuneDataSettings
 from albert_jax.tasks import tfds_source
-from albert_jax.tasks.features import Features, cached, note_cut, tell_empty
+from albert_jax.tasks.features import Features, cached
 from albert_jax.tasks.registry import find_files
 from albert_jax.tasks.splits import hold_out
 from albert_jax.tasks.task import Task, check_keys, digest_of
@@ -62,7 +62,9 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     validation_files: dict[str, Path] = {}
     test_files: dict[str, Path] = {}
     if data.path:
-        train_file, validation_files, test_files = find_files(task.settings.name, Path(data.path))
+        train_file, validation_files, test_files = find_files(
+            task.settings.name, Path(data.path), task.settings.source
+        )
     train_file = Path(data.train) if data.train else train_file
     validation_files = {'': Path(data.validation)} if data.validation else validation_files
     test_files = {'': Path(data.test)} if data.test else test_files
@@ -122,9 +124,7 @@ class Encoder:
             key,
             functools.partial(self.task.encode, examples, self.tokenizer, self.head, is_training),
         )
-        note_cut(features, examples[0].where, self.task.settings.max_length)
-        tell_empty(features)
-        return features
+        return self.task.finish(features, examples)
 
     def each(
         self, splits: Mapping[str, Sequence[Any]]

@@ -1,16 +1,11 @@
-"""Encoded examples, ragged on the host, and the padded batches that are made of them.
-
-Every batch is as long as the smallest of a few lengths that its longest sequence fits into, so
-short texts do not pay for long ones and nothing is compiled after each length has been seen once.
-A batch is a function of the seed and the step.
-"""
+"""Encoded examples, ragged on the host; `batches` makes padded batches of them."""
 
 import dataclasses
 import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +17,7 @@ from albert_jax.cli.files import new_file
 from albert_jax.cli.notes import note
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.data.permutation import shuffled_indices
-
-LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# Batches that are sorted by length together; the order of batches is shuffled.
-_BATCHES_A_POOL = 64
+from albert_jax.tasks.batches import fitting_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +48,10 @@ class Features:
     def lengths(self) -> Int64[np.ndarray, 'examples']:
         """Tokens of each example's longest sequence."""
         return np.diff(self.starts).reshape(-1, self.num_choices).max(1)
+
+    def length_keys(self) -> Int64[np.ndarray, 'examples']:
+        """As in BatchedExamples."""
+        return self.lengths
 
     @property
     def num_without_text(self) -> int:
@@ -101,6 +96,18 @@ class Features:
             batch[name] = np.where(is_token, values[tokens], np.int32(empty))
         return batch
 
+    def padded_batch(
+        self,
+        examples: Int64[np.ndarray, 'batch'],
+        weights: np.ndarray,
+        longest: Int64[np.ndarray, 'some'],
+        lengths: Sequence[int],
+        pad_id: int,
+    ) -> HostBatch:
+        """As in BatchedExamples."""
+        length = fitting_length(self.lengths[longest], lengths)
+        return self.batch(examples, weights, length, pad_id)
+
 
 @dataclasses.dataclass(frozen=True)
 class PairedFeatures:
@@ -133,6 +140,10 @@ class PairedFeatures:
         """Tokens of each example's longest sequence in either vocabulary."""
         return np.maximum(self.own.lengths, self.other.lengths)
 
+    def length_keys(self) -> Int64[np.ndarray, 'examples']:
+        """As in BatchedExamples."""
+        return self.lengths
+
     def batch(
         self, examples: Int64[np.ndarray, 'batch'], weights: np.ndarray, length: int, pad_id: int
     ) -> HostBatch:
@@ -143,6 +154,18 @@ class PairedFeatures:
             **self.own.batch(examples, weights, length, pad_id),
             **{f'{self.prefix}{name}': other[name] for name in inputs},
         }
+
+    def padded_batch(
+        self,
+        examples: Int64[np.ndarray, 'batch'],
+        weights: np.ndarray,
+        longest: Int64[np.ndarray, 'some'],
+        lengths: Sequence[int],
+        pad_id: int,
+    ) -> HostBatch:
+        """As in BatchedExamples."""
+        length = fitting_length(self.lengths[longest], lengths)
+        return self.batch(examples, weights, length, pad_id)
 
 
 def tell_empty(features: Features) -> None:
@@ -230,89 +253,6 @@ def truncate_pair(
     room = max_length - 3
     keep_first = min(len(first), max(room - room // 2, room - len(second)))
     return first[:keep_first], second[: room - keep_first]
-
-
-def bucket_lengths(max_length: int) -> tuple[int, ...]:
-    """The lengths that batches may have."""
-    return (*(length for length in LENGTHS if length < max_length), max_length)
-
-
-class TrainBatches:
-    """batch(step): each epoch visits each example once, in batches of like lengths.
-
-    Args:
-      features: of the training split.
-      batch_size: examples a batch; the last of an epoch is filled up with weights of 0.
-      max_length: of a sequence.
-      pad_id: of the vocabulary.
-      seed: of the order.
-    """
-
-    def __init__(
-        self,
-        features: Features | PairedFeatures,
-        batch_size: int,
-        max_length: int,
-        pad_id: int,
-        seed: int,
-    ) -> None:
-        self._features, self._batch_size = features, batch_size
-        self._lengths, self._pad_id, self._seed = bucket_lengths(max_length), pad_id, seed
-        self.batches_per_epoch = -(-features.num_examples // batch_size)
-        self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
-
-    def _make_plan(self, epoch: int) -> list[Int64[np.ndarray, 'batch']]:
-        count, size = self._features.num_examples, self._batch_size
-        order = shuffled_indices(np.arange(count) + epoch * count, count, self._seed)
-        batches: list[Int64[np.ndarray, 'batch']] = []
-        for start in range(0, count, size * _BATCHES_A_POOL):
-            pool = order[start : start + size * _BATCHES_A_POOL]
-            pool = pool[np.argsort(self._features.lengths[pool], kind='stable')]
-            batches += [pool[first : first + size] for first in range(0, len(pool), size)]
-        numbers = np.arange(len(batches)) + epoch * len(batches)
-        return [batches[i] for i in shuffled_indices(numbers, len(batches), self._seed + 1)]
-
-    def batch(self, step: int, rows: range) -> HostBatch:
-        """Rows of the global batch of a step."""
-        epoch, number = divmod(step, self.batches_per_epoch)
-        examples = self._plan(epoch)[number]
-        return _padded(
-            self._features, examples, self._batch_size, self._lengths, self._pad_id, rows
-        )
-
-
-def eval_batches(
-    features: Features, batch_size: int, max_length: int, pad_id: int
-) -> Iterator[tuple[Int64[np.ndarray, 'batch'], HostBatch]]:
-    """Every example once, in batches of like lengths, with the numbers of its examples.
-
-    Args:
-      features: of the split.
-      batch_size: rows a batch; those beyond the examples have weight 0.
-      max_length: of a sequence.
-      pad_id: of the vocabulary.
-    """
-    order = np.argsort(features.lengths, kind='stable')
-    lengths = bucket_lengths(max_length)
-    chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    for chunk in chunks:
-        yield chunk, _padded(features, chunk, batch_size, lengths, pad_id, range(batch_size))
-
-
-def _padded(
-    features: Features | PairedFeatures,
-    examples: Int64[np.ndarray, 'some'],
-    batch_size: int,
-    lengths: Sequence[int],
-    pad_id: int,
-    rows: range,
-) -> HostBatch:
-    longest = features.lengths[examples].max()
-    length = next(length for length in lengths if length >= longest)
-    weights = np.arange(batch_size) < len(examples)
-    filled = np.resize(examples, batch_size)
-    own = slice(rows.start, rows.stop)
-    return features.batch(filled[own], weights[own], length, pad_id)
 
 
 def cached(path: Path, key: Mapping[str, object], make: Callable[[], Features]) -> Features:

@@ -8,7 +8,7 @@ from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.report import print_metrics
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
-from albert_jax.tasks.output import json_lines, write_predictions
+from albert_jax.tasks.output import answering, write_predictions
 from albert_jax.tasks.task import check_keys
 
 
@@ -24,11 +24,14 @@ def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
       UserError: if it cannot be read, has no labels, or the predictions cannot be written.
     """
     examples = answerer.task.read(file, False)
-    metrics, predictions = answerer.evaluate(examples)
+    with answering(len(examples)) as progress:
+        metrics, predictions = answerer.evaluate(examples, progress.advance)
     if not metrics:
         raise UserError(f'{file} has no labels; use python -m albert_jax.predict for its answers.')
     print(f'{file}: {len(examples):,} examples')
     print_metrics(metrics)
+    for line in answerer.task.signatures():
+        print(line)
     if output:
         _print_written(write_predictions(answerer.task, examples, predictions, output))
 
@@ -39,7 +42,7 @@ def predict_file(answerer: Answerer, source: str, output: Path | None, server: P
     Args:
       answerer: the model.
       source: as in `read_input`.
-      output: file for the predictions as JSON Lines.
+      output: file for the predictions, as JSON Lines or as the task shows them.
       server: folder for the files that the benchmark's server takes.
 
     Raises:
@@ -49,17 +52,20 @@ def predict_file(answerer: Answerer, source: str, output: Path | None, server: P
     examples = read_input(answerer.task, source)
     if server and answerer.task.writes_by_key:
         check_keys(examples, source, is_refused=True)
-    predictions = answerer.evaluate(examples)[1]
+    with answering(len(examples), is_on_stderr=True) as progress:
+        predictions = answerer.evaluate(examples, progress.advance)[1]
+    as_json = output is not None and output.suffix in ('.jsonl', '.json')
+    text = answerer.task.shown(predictions, as_json)
     if output:
         try:
-            output.write_text(json_lines(predictions), 'utf-8')
+            output.write_text(text, 'utf-8')
         except OSError as error:
             raise UserError(f'{output} cannot be written: {reason(error)}.') from error
         print(f'Wrote {len(predictions)} answers to {output}.')
     if server:
         _print_written(write_predictions(answerer.task, examples, predictions, server))
     if not output and not server:
-        sys.stdout.write(json_lines(predictions))
+        sys.stdout.write(text)
 
 
 def _print_written(files: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.cli.notes import note
-from albert_jax.tasks.tables import decode, read_text, split_lines
+from albert_jax.tasks.tables import decode, read_text, split_lines, text_ending
 from albert_jax.tasks.task import ExampleT, Task, check_keys
 
 
@@ -25,7 +25,7 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
     if source == '-':
         text = decode(sys.stdin.buffer.read(), 'Standard input')
         examples = parse_lines(task, split_lines(text), 'standard input')
-    elif path.is_dir() or path.suffix in task.file_endings or '.tar.gz' in source:
+    elif path.is_dir() or text_ending(path) in task.file_endings or '.tar.gz' in source:
         examples = task.read(path, False, is_labelled=False)
     else:
         examples = parse_lines(task, split_lines(read_text(path)), source)
@@ -35,7 +35,7 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
 
 
 def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list[ExampleT]:
-    """An example for each line that is not empty, as `Task.parse_line` takes it.
+    """An example for each line that is not empty, or that may be, as `Task.parse_line` takes it.
 
     An example without an `id` is called by the number of its line, from 0. Notes tell how many
     lines between others are empty, and how many ids are there again.
@@ -52,10 +52,13 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     task.check_lines(lines, origin)
     examples = []
     num_empty = num_empty_between = 0
+    if task.keeps_empty_lines and lines and not lines[-1].strip('\r\n'):
+        # What follows the end of the last line is none.
+        del lines[-1]
     for number, line in enumerate(lines):
         # A byte-order mark is no part of the text.
         content = (line if number else line.removeprefix('\ufeff')).rstrip('\r\n')
-        if not content.strip():
+        if not content.strip() and not task.keeps_empty_lines:
             num_empty += 1
             continue
         num_empty_between = num_empty

@@ -21,7 +21,7 @@ from albert_jax.model.paths import num_params
 from albert_jax.pretraining import fill_mask as masks
 from albert_jax.pretraining.fill_mask import Candidate
 from albert_jax.tasks.answering import Answerer
-from albert_jax.tasks.features import bucket_lengths
+from albert_jax.tasks.batches import bucket_lengths
 
 _ENCODER_PARTS = ('embeddings', 'encoder')
 

@@ -1,5 +1,6 @@
 """What fine-tuning minimises, plainly or against an adversary on the embeddings."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -53,30 +54,44 @@ def fine_tuning(
             f'asked about perturbed embeddings; set it to 0.'
         )
     model = FinetunedModel(config, head, head_dropout)
-    loss = TaskLoss(model, settings, special_ids, auxiliary)
+    loss = TaskLoss(config, settings, special_ids, model, auxiliary)
     return Objective(with_auxiliary_weights({'task_loss': 1.0}, auxiliary), loss.totals, loss.sums)
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskLoss:
-    """The losses of a fine-tuning: the head's, and those of an auxiliary loss.
+class RobustLoss(abc.ABC):
+    """A loss of a text, plain, with some of its tokens replaced, or against an adversary.
 
     Args:
-      model: what is fine-tuned.
+      config: of the encoder.
       settings: adversary and replacement of tokens.
       special_ids: pieces that are never replaced.
-      auxiliary: adds losses of its own.
     """
 
-    model: FinetunedModel
+    config: AlbertConfig
     settings: FinetuningSettings
     special_ids: tuple[int, ...]
-    auxiliary: AuxiliaryLoss | None
 
+    @abc.abstractmethod
     def totals(self, batch: Batch) -> dict[str, Array]:
         """The weight of each loss, known before any of them."""
-        weights = {'task_loss': self.model.head.definition.loss_weight(batch)}
-        return weights if self.auxiliary is None else weights | self.auxiliary.totals(batch)
+
+    @abc.abstractmethod
+    def losses(
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_key: Key[Array, ''] | None,
+        perturbation: Float[Array, 'batch length embedding'] | None = None,
+    ) -> dict[str, Sum]:
+        """The losses, of which `task_loss` is what an adversary raises.
+
+        Args:
+          params: of the model.
+          batch: with `input_ids` and `attention_mask`, and what else the loss reads.
+          dropout_key: None for no dropout.
+          perturbation: added to the word embeddings of the input.
+        """
 
     def sums(
         self, params: PyTree, batch: Batch, dropout_key: Key[Array, ''] | None
@@ -84,35 +99,13 @@ class TaskLoss:
         """The losses; without a key there is no dropout, replacement or adversary."""
         settings = self.settings
         if dropout_key is None:
-            return self._losses(params, batch, None)
+            return self.losses(params, batch, None)
         if settings.replaced_fraction:
             batch = {**batch, 'input_ids': self._replace_tokens(batch, dropout_key)}
         if settings.adversarial_steps:
-            freelb = FreeLB(self._perturbed_loss, self.model.config.embedding_size, settings)
+            freelb = FreeLB(self._perturbed_loss, self.config.embedding_size, settings)
             return {'task_loss': freelb(params, batch, dropout_key)}
-        return self._losses(params, batch, dropout_key)
-
-    def _losses(
-        self,
-        params: PyTree,
-        batch: Batch,
-        dropout_key: Key[Array, ''] | None,
-        perturbation: Float[Array, 'batch length embedding'] | None = None,
-    ) -> dict[str, Sum]:
-        auxiliary = self.auxiliary
-        outputs = self.model(
-            params,
-            batch,
-            is_training=True,
-            dropout_key=dropout_key,
-            perturbation=perturbation,
-            return_hidden_states=auxiliary is not None and auxiliary.needs_hidden_states,
-        )
-        losses = {'task_loss': self.model.head.definition.loss(outputs.logits, batch)}
-        if auxiliary is not None:
-            shown = ModelOutputs(outputs.logits, outputs.hidden_states)
-            losses |= auxiliary.sums(params, batch, shown)
-        return losses
+        return self.losses(params, batch, dropout_key)
 
     def _perturbed_loss(
         self,
@@ -121,7 +114,7 @@ class TaskLoss:
         dropout_key: Key[Array, ''],
         perturbation: Float[Array, 'batch length embedding'],
     ) -> Sum:
-        return self._losses(params, batch, dropout_key, perturbation)['task_loss']
+        return self.losses(params, batch, dropout_key, perturbation)['task_loss']
 
     def _replace_tokens(self, batch: Batch, key: Key[Array, '']) -> Int[Array, 'batch length']:
         """The ids with a share of the ordinary tokens replaced by random ones."""
@@ -137,10 +130,49 @@ class TaskLoss:
         first_ordinary = max(self.special_ids) + 1
         is_special: Bool[Array, 'length'] = jnp.isin(ids, jnp.array(self.special_ids))
         is_chosen = jax.random.bernoulli(choice_key, self.settings.replaced_fraction, ids.shape)
-        others = jax.random.randint(
-            token_key, ids.shape, first_ordinary, self.model.config.vocab_size
-        )
+        others = jax.random.randint(token_key, ids.shape, first_ordinary, self.config.vocab_size)
         return jnp.where(is_chosen & ~is_special, others.astype(ids.dtype), ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskLoss(RobustLoss):
+    """The losses of a fine-tuning: the head's, and those of an auxiliary loss.
+
+    Args:
+      model: what is fine-tuned.
+      auxiliary: adds losses of its own.
+    """
+
+    model: FinetunedModel
+    auxiliary: AuxiliaryLoss | None
+
+    def totals(self, batch: Batch) -> dict[str, Array]:
+        """The weight of each loss, known before any of them."""
+        weights = {'task_loss': self.model.head.definition.loss_weight(batch)}
+        return weights if self.auxiliary is None else weights | self.auxiliary.totals(batch)
+
+    def losses(
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_key: Key[Array, ''] | None,
+        perturbation: Float[Array, 'batch length embedding'] | None = None,
+    ) -> dict[str, Sum]:
+        """The head's loss, and those of the auxiliary loss."""
+        auxiliary = self.auxiliary
+        outputs = self.model(
+            params,
+            batch,
+            is_training=True,
+            dropout_key=dropout_key,
+            perturbation=perturbation,
+            return_hidden_states=auxiliary is not None and auxiliary.needs_hidden_states,
+        )
+        losses = {'task_loss': self.model.head.definition.loss(outputs.logits, batch)}
+        if auxiliary is not None:
+            shown = ModelOutputs(outputs.logits, outputs.hidden_states)
+            losses |= auxiliary.sums(params, batch, shown)
+        return losses
 
 
 def scale_learning_rates(
@@ -164,7 +196,7 @@ def _scaled_update(
     settings: FinetuningSettings, config: AlbertConfig, path: tuple[Any, ...], update: Array
 ) -> Array:
     name = path_name(path)
-    if name.startswith('head/'):
+    if name.startswith(('head/', 'decoder/')):
         return update * settings.head_learning_rate_factor
     depth = config.num_hidden_layers
     if name.startswith('embeddings/'):

@@ -1,17 +1,31 @@
 """Predictions as files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.progress import MofNCompleteColumn
+
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_output import to_json
-from albert_jax.tasks.task import Task
+from albert_jax.cli.progress import Progress
+from albert_jax.tasks.task import Task, json_lines
 
 
-def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
-    """Predictions as JSON Lines."""
-    return ''.join(to_json(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
+def answering(num_examples: int, is_on_stderr: bool = False) -> Progress:
+    """How many of the examples have their answer.
+
+    Args:
+      num_examples: of all.
+      is_on_stderr: standard output has the answers.
+    """
+    return Progress(
+        'answering', MofNCompleteColumn(), line=_line, total=num_examples, is_on_stderr=is_on_stderr
+    )
+
+
+def _line(done: float, total: float, seconds: float) -> str:
+    left = (total - done) * seconds / max(done, 1)
+    return f'{done:,.0f} of {total:,.0f} answers, {left:,.0f} s left'
 
 
 def write_predictions(

@@ -13,6 +13,7 @@ from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
 from albert_jax.cli.progress import Progress
 from albert_jax.interop import source
+from albert_jax.interop.native import check_no_decoder
 from albert_jax.pretraining.pseudo_likelihood import PseudoLikelihood
 from albert_jax.tasks.minimal_pairs import (
     Pair,
@@ -45,7 +46,9 @@ def evaluate_pairs(
       UserError: if the file or the model does not serve, or a file cannot be written.
     """
     layout, pairs = read_pairs(path, columns, limit_per_group)
-    scorer = PseudoLikelihood(source.read(checkpoint))
+    model = source.read(checkpoint)
+    check_no_decoder(model, checkpoint, 'scoring of minimal pairs')
+    scorer = PseudoLikelihood(model)
     encoded = encode_pairs(scorer, pairs)
     num_rows = scorer.num_rows([sentence for pair in encoded for sentence in pair])
     print(f'{path}: {len(pairs):,} pairs, {num_rows:,} masked sentences', flush=True)

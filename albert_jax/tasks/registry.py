@@ -1,6 +1,7 @@
 """The tasks by name, and where their published files are. A new task is a row here."""
 
 import functools
+import glob
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,9 @@ from typing import NamedTuple
 from albert_jax.cli.errors import UserError
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
+from albert_jax.tasks import generation_metrics
 from albert_jax.tasks.classification import TextTask
+from albert_jax.tasks.generation import GenerationTask
 from albert_jax.tasks.glue import LAYOUTS, GlueTask
 from albert_jax.tasks.multilabel import MultiLabelTask
 from albert_jax.tasks.race import RaceTask
@@ -17,7 +20,8 @@ from albert_jax.tasks.squad import SquadTask
 from albert_jax.tasks.tagging import TaggingTask
 from albert_jax.tasks.task import Task
 
-# Names of a file, or patterns for them, in the order in which they are looked for.
+# Names of a file, or patterns for them, in the order in which they are looked for; {source} stands
+# for task.source.
 Candidates = tuple[str, ...]
 
 
@@ -72,6 +76,17 @@ def _glue(name: str) -> Entry:
     return Entry(GlueTask, Files(('train.tsv',), validation, test))
 
 
+def _pairs() -> Files:
+    """Of two files that belong together, named by their sources, or of a table."""
+    tables = [f'{ending}{packed}' for ending in ('tsv', 'csv', 'jsonl') for packed in ('', '.gz')]
+    endings = ('{source}', '{source}.gz', *tables)
+    train, validation, test = (
+        tuple(f'{stem}.{ending}' for stem in stems for ending in endings)
+        for stems in (('train',), ('val', 'valid', 'validation', 'dev'), ('test',))
+    )
+    return _files(train, validation, test)
+
+
 _OWN_TABLES = _files(_tables('train'), _tables('dev', 'validation', 'valid'), _tables('test'))
 
 TASKS: dict[str, Entry] = {
@@ -103,6 +118,27 @@ TASKS: dict[str, Entry] = {
     ),
     'classification': Entry(TextTask, _OWN_TABLES, is_default=True),
     'multilabel': Entry(MultiLabelTask, _OWN_TABLES, is_default=True),
+    'translation': Entry(functools.partial(GenerationTask, is_translation=True), _pairs()),
+    'summarization': Entry(
+        functools.partial(
+            GenerationTask, metrics=(generation_metrics.rouge,), best_metric='rouge_l'
+        ),
+        _pairs(),
+    ),
+    'splitting': Entry(
+        functools.partial(
+            GenerationTask,
+            metrics=(
+                generation_metrics.simplification,
+                generation_metrics.bleu,
+                generation_metrics.exact_match,
+            ),
+            best_metric='sari',
+            sentence_mark='<::::>',
+        ),
+        _pairs(),
+    ),
+    'generation': Entry(GenerationTask, _pairs(), is_default=True),
     'regression': Entry(
         functools.partial(TextTask, is_regression=True), _OWN_TABLES, is_default=True
     ),
@@ -132,31 +168,38 @@ def default_task(head: Head) -> str:
     raise UserError(f'There is no task for a {head.name} head; name one with --task.')
 
 
-def find_files(name: str, folder: Path) -> tuple[Path | None, dict[str, Path], dict[str, Path]]:
+def find_files(
+    name: str, folder: Path, source: str = ''
+) -> tuple[Path | None, dict[str, Path], dict[str, Path]]:
     """The training file, and the validation and test files by the suffix of their metrics.
+
+    Args:
+      name: of the task.
+      folder: of its files.
+      source: `task.source`, for tasks of pairs.
 
     Raises:
       UserError: if the folder is not there, or has none of the files.
     """
     if not folder.is_dir():
         raise UserError(f'data.path is {folder}, which is not a directory.')
-    files = TASKS[name].files
-    train = _first_match(folder, files.train)
-    validation, test = (_matches(folder, split) for split in (files.validation, files.test))
+    files, source = TASKS[name].files, glob.escape(source)
+    train = _first_match(folder, files.train, source)
+    validation, test = (_matches(folder, split, source) for split in (files.validation, files.test))
     if train is None and not validation and not test:
         raise UserError(f'{folder} has none of the files of {name}; see docs/FINETUNING.md.')
     return train, validation, test
 
 
-def _matches(folder: Path, files: Mapping[str, Candidates]) -> dict[str, Path]:
+def _matches(folder: Path, files: Mapping[str, Candidates], source: str) -> dict[str, Path]:
     """The files that are there, by suffix."""
-    matches = {suffix: _first_match(folder, names) for suffix, names in files.items()}
+    matches = {suffix: _first_match(folder, names, source) for suffix, names in files.items()}
     return {suffix: file for suffix, file in matches.items() if file is not None}
 
 
-def _first_match(folder: Path, candidates: Candidates) -> Path | None:
+def _first_match(folder: Path, candidates: Candidates, source: str) -> Path | None:
     for pattern in candidates:
-        matches = sorted(folder.glob(pattern))
+        matches = sorted(folder.glob(pattern.replace('{source}', source)))
         if matches:
             return matches[0]
     return None

@@ -1,7 +1,6 @@
 """What a fine-tuning starts from: a checkpoint without its heads, or random weights."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,32 @@ import jax
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.notes import note as print_note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer, source
 from albert_jax.interop.native import Pretrained, expected_shapes
 from albert_jax.interop.run_inputs import check_start
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES, AlbertConfig
+from albert_jax.model.decoder import PRETRAINED_PARTS
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.paths import select
 from albert_jax.runs.runs import FinetuneRun
 
 _ENCODER_PARTS = ('embeddings', 'encoder', 'pooler')
+# Of a model from text to text; the masked-LM head writes its text.
+_SEQ2SEQ_PARTS = (*PRETRAINED_PARTS, 'decoder')
 
 
-def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> Pretrained:
+def starting_point(
+    run: FinetuneRun, tokenizer: AnyTokenizer | None = None, has_decoder: bool = False
+) -> Pretrained:
     """The model to fine-tune, without pretraining heads, with the config's changes to it.
 
     Args:
       run: of the fine-tuning.
       tokenizer: of a model from scratch for which the config names no vocabulary.
+      has_decoder: the model is to go from text to text: it has a decoder, and the masked-LM head.
 
     Returns:
       The model, its parameters on the host; none where each seed draws its own.
@@ -51,20 +58,50 @@ def starting_point(run: FinetuneRun, tokenizer: AnyTokenizer | None = None) -> P
         base = dataclasses.replace(SIZES[run.model.size], vocab_size=tokenizer.vocab_size)
         start = Pretrained(base, {}, tokenizer)
     for note in start.notes:
-        print(f'note: {run.init_from}: {note}', file=sys.stderr)
+        print_note(f'{run.init_from}: {note}')
+    base = start.config
     model = run.model.resolve(start.config)
+    decoder = _decoder(run, start) if has_decoder else None
+    start = dataclasses.replace(start, config=model, decoder=decoder)
     if run.from_scratch:
-        return dataclasses.replace(start, config=model, params={}, head=None, run={})
-    params = _encoder_of(start.params)
-    _check_weights(run, start.config, model)
-    if 'pooler' not in params:
+        return dataclasses.replace(start, params={}, head=None, run={})
+    params = _on_host(start.params, _SEQ2SEQ_PARTS if has_decoder else _ENCODER_PARTS)
+    _check_weights(run, base, model)
+    if has_decoder and 'mlm' not in params:
+        print_note(
+            f'{run.init_from} has no masked-LM head; the head that writes the text is drawn at '
+            f'random.'
+        )
+    if not has_decoder and 'pooler' not in params:
         params['pooler'] = jax.device_get(
             jax.jit(lambda: init_params(model, jax.random.key(0))['pooler'])()
         )
         print(
             f'note: {run.init_from} has no pooler; it is drawn at random and trained with the head.'
         )
-    return dataclasses.replace(start, config=model, params=params)
+    return dataclasses.replace(start, params=params)
+
+
+def _decoder(run: FinetuneRun, start: Pretrained) -> DecoderConfig:
+    """The decoder of the run: that of `init_from`, if it has one and its weights are taken.
+
+    Raises:
+      UserError: if the config wants another one.
+    """
+    if start.decoder is None or run.from_scratch or start.decoder == run.decoder:
+        return run.decoder
+    if run.decoder != DecoderConfig():
+        raise UserError(
+            f'init_from={run.init_from} has a decoder with {_fields(start.decoder)}, but the '
+            f'config says {_fields(run.decoder)}; leave that out, or set '
+            f'--config.from_scratch=True.'
+        )
+    print_note(f'the decoder is that of {run.init_from}: {_fields(start.decoder)}.')
+    return start.decoder
+
+
+def _fields(decoder: DecoderConfig) -> str:
+    return ', '.join(f'{name}={value}' for name, value in decoder.to_dict().items())
 
 
 def _check_weights(run: FinetuneRun, source: AlbertConfig, model: AlbertConfig) -> None:
@@ -101,9 +138,10 @@ def _changes_weights(source: AlbertConfig, name: str, value: Any) -> bool:
 
 def random_params(config: AlbertConfig, seed: int) -> dict[str, Any]:
     """Fresh parameters of the encoder, on the host."""
-    return _encoder_of(jax.jit(lambda: init_params(config, jax.random.key(seed)))())
+    fresh = jax.jit(lambda: init_params(config, jax.random.key(seed)))()
+    return _on_host(fresh, _ENCODER_PARTS)
 
 
-def _encoder_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    # On the host: the devices of the run are chosen later.
-    return jax.tree.map(np.asarray, select(params, _ENCODER_PARTS))
+def _on_host(params: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    """Some parts of the parameters; the devices of the run are chosen later."""
+    return jax.tree.map(np.asarray, select(params, parts))

@@ -20,6 +20,8 @@ from albert_jax.cli.notes import note
 _LONGEST_FIELD = 2**31 - 1
 # What JSON Lines have for a value that is not there.
 MISSING = ('null', 'NaN')
+# Of files with rows and columns, perhaps with .gz behind.
+TABLE_ENDINGS = ('.tsv', '.csv', '.jsonl', '.json')
 # A cell that was written with CSV's quoting: "so ""they"" said".
 _QUOTED = re.compile(r'"[^"]*""(""|[^"])*"')
 
@@ -79,6 +81,11 @@ class Row(NamedTuple):
             listed = ', '.join(name if name.isprintable() else repr(name) for name in names)
             raise UserError(f'{self.where} has no column {column!r}; there are {listed}.')
         return value
+
+
+def text_ending(path: Path) -> str:
+    """The ending of a file's name, without the .gz of one that is packed."""
+    return path.with_suffix('').suffix if path.suffix == '.gz' else path.suffix
 
 
 def read_text(path: Path) -> str:
@@ -142,7 +149,7 @@ def read_rows(path: Path, has_header: bool = True, skips_broken: bool = False) -
       UserError: if it cannot be read, or a row has more or fewer fields than the header.
     """
     text = read_text(path)
-    ending = path.with_suffix('').suffix if path.suffix == '.gz' else path.suffix
+    ending = text_ending(path)
     if ending in ('.jsonl', '.json'):
         yield from _json_rows(path, text)
     elif ending == '.csv':

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_output import to_json
 from albert_jax.cli.json_text import check_text, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks.features import Features
+from albert_jax.tasks.features import Features, note_cut, tell_empty
 
 # One array for each example, or each window of a passage, in order.
 Outputs = Mapping[str, Sequence[np.ndarray]]
@@ -70,6 +71,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     writes_by_key: ClassVar[bool] = False
     # Whether the task's examples can come from tensorflow-datasets.
     reads_tfds: ClassVar[bool] = False
+    # Whether an empty line among lines to predict for is an example, so that answers stay in line.
+    keeps_empty_lines: ClassVar[bool] = False
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -159,6 +162,17 @@ class Task(abc.ABC, Generic[ExampleT]):
     ) -> Features:
         """The examples as the model takes them."""
 
+    def finish(self, features: Features, examples: Sequence[ExampleT]) -> Features:
+        """Features that were encoded now or earlier, with notes of what was cut or is empty.
+
+        Args:
+          features: what `encode` gave for the examples.
+          examples: at least one.
+        """
+        note_cut(features, examples[0].where, self.settings.max_length)
+        tell_empty(features)
+        return features
+
     @abc.abstractmethod
     def metrics(
         self, examples: Sequence[ExampleT], features: Features, outputs: Outputs, head: Head
@@ -171,11 +185,30 @@ class Task(abc.ABC, Generic[ExampleT]):
     ) -> list[dict[str, Any]]:
         """An answer for each example, as a JSON object."""
 
+    def signatures(self) -> list[str]:
+        """How the metrics are computed, a line each, where their library tells."""
+        return []
+
+    def shown(self, predictions: Sequence[Mapping[str, Any]], as_json: bool) -> str:
+        """The predictions as the command prints them: JSON Lines.
+
+        Args:
+          predictions: of all examples.
+          as_json: JSON Lines, whatever the task has else.
+        """
+        del as_json
+        return json_lines(predictions)
+
     @abc.abstractmethod
     def write(
         self, examples: Sequence[ExampleT], predictions: Sequence[Mapping[str, Any]], folder: Path
     ) -> list[Path]:
         """Writes the predictions in the form that the benchmark's server takes."""
+
+
+def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
+    """Predictions as JSON Lines."""
+    return ''.join(to_json(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
 
 
 def digest_of(examples: Iterable[Any]) -> str:

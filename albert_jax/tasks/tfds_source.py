@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from albert_jax.cli.notes import note
 from albert_jax.data import tfds_reader
 from albert_jax.data.tfds_reader import DataSet
 from albert_jax.tasks.classification import TextExample, TextTask
+from albert_jax.tasks.generation import GenerationTask
 from albert_jax.tasks.task import Task
 from albert_jax.tasks.text_examples import with_classes
+from albert_jax.tasks.text_pairs import PairRow, TextPair, checked_pairs
 
 # The names of the splits that are for validation; the first that a data set has is taken.
 _VALIDATION = ('validation', 'valid', 'val', 'dev')
@@ -22,9 +24,9 @@ _VALIDATION = ('validation', 'valid', 'val', 'dev')
 class Splits(NamedTuple):
     """Training examples, and validation and test examples by the suffix of their metrics."""
 
-    train: list[TextExample]
-    validation: dict[str, list[TextExample]]
-    test: dict[str, list[TextExample]]
+    train: list[Any]
+    validation: dict[str, list[Any]]
+    test: dict[str, list[Any]]
 
 
 def read(path: str, task: Task) -> Splits:
@@ -32,12 +34,12 @@ def read(path: str, task: Task) -> Splits:
 
     Args:
       path: `tfds:NAME`.
-      task: one of texts or pairs.
+      task: one of texts, pairs, or from text to text.
 
     Raises:
       UserError: if the data set cannot be opened, or the task cannot be read from it.
     """
-    if not task.reads_tfds or not isinstance(task, TextTask):
+    if not task.reads_tfds or not isinstance(task, TextTask | GenerationTask):
         raise UserError(
             f'data.path is {path}; tasks of texts and pairs can be read from TFDS, '
             f'{task.settings.name} from its published files.'
@@ -45,15 +47,14 @@ def read(path: str, task: Task) -> Splits:
     data_set = tfds_reader.open_data_set(path.removeprefix('tfds:'))
     if 'train' not in data_set.splits:
         raise UserError(f'{path} has no split train; it has {", ".join(data_set.splits)}.')
+    if isinstance(task, GenerationTask):
+        return _read_pairs(data_set, task)
     columns = task.tfds_columns()
     data_set.check_text(columns.first, task.tfds_advice('text'))
     if columns.second:
         data_set.check_text(columns.second, task.tfds_advice('text_pair'))
     label = _label_column(data_set, columns.label, task)
-    validation, test = (_by_suffix(data_set.splits, names) for names in (_VALIDATION, ['test']))
-    unread = sorted(set(data_set.splits) - {'train', *validation.values(), *test.values()})
-    if unread:
-        note(f'{path}: not read: {", ".join(unread)}.')
+    validation, test = _held_out_splits(data_set)
     return Splits(
         _labelled(f'{path}:train', _examples(data_set, 'train', task, label), task),
         {
@@ -66,6 +67,36 @@ def read(path: str, task: Task) -> Splits:
             for suffix, split in test.items()
         },
     )
+
+
+def _read_pairs(data_set: DataSet, task: GenerationTask) -> Splits:
+    """The pairs of a data set with a feature for the source and one for the target."""
+    for setting, feature in (('source', task.sides.source), ('target', task.sides.target)):
+        data_set.check_text(feature, f'choose another with --config.task.{setting}=NAME')
+    validation, test = _held_out_splits(data_set)
+    return Splits(
+        _pairs(data_set, 'train', task),
+        {suffix: _pairs(data_set, split, task) for suffix, split in validation.items()},
+        {suffix: _pairs(data_set, split, task) for suffix, split in test.items()},
+    )
+
+
+def _pairs(data_set: DataSet, split: str, task: GenerationTask) -> list[TextPair]:
+    rows: list[PairRow] = []
+    for number, (where, row) in enumerate(data_set.rows(split)):
+        source, target = (tfds_reader.decode_text(row.get(x), where, x) for x in task.sides)
+        rows.append((where, number, source, target))
+    pairs = checked_pairs(rows, f'{data_set.where}:{split}')
+    return [task.with_own_target(pair) for pair in pairs]
+
+
+def _held_out_splits(data_set: DataSet) -> tuple[dict[str, str], dict[str, str]]:
+    """The splits for validation and for test by suffix; a note tells which are not read."""
+    validation, test = (_by_suffix(data_set.splits, names) for names in (_VALIDATION, ['test']))
+    unread = sorted(set(data_set.splits) - {'train', *validation.values(), *test.values()})
+    if unread:
+        note(f'{data_set.where}: not read: {", ".join(unread)}.')
+    return validation, test
 
 
 def _by_suffix(splits: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -18,8 +18,8 @@ def make_evaluate(
     frozen: Mapping[str, PyTree],
     was_signalled: Callable[[], bool],
     show: Callable[[int, int], None],
-) -> Callable[[PyTree], dict[str, float] | None]:
-    """The job's evaluation of sharded parameters: means, or None if a signal came first.
+) -> Callable[[PyTree, int], dict[str, float] | None]:
+    """The job's evaluation of a step's sharded parameters: means, or None if a signal came first.
 
     A preemption does not wait for minutes. Where several processes evaluate together none may stop
     alone, so that there it runs to its end.
@@ -37,16 +37,17 @@ def make_evaluate(
     evaluation = job.evaluation
     if not isinstance(evaluation, HeldOutBatches):
 
-        def evaluate_task(params: PyTree) -> dict[str, float] | None:
+        def evaluate_task(params: PyTree, step: int) -> dict[str, float] | None:
             show(0, 0)
-            return evaluation(replicate(params), mesh, is_stopped)
+            return evaluation(replicate(params), mesh, is_stopped, step)
 
         return evaluate_task
 
     eval_step = make_eval_step(job.objective, mesh)
     full_frozen = replicate(dict(frozen))
 
-    def evaluate(params: PyTree) -> dict[str, float] | None:
+    def evaluate(params: PyTree, step: int) -> dict[str, float] | None:
+        del step
         full_params = {**replicate(params), **full_frozen}
         total: dict[str, Sum] | None = None
         for number in range(evaluation.num_batches):

@@ -23,9 +23,9 @@ class Evaluate(Protocol):
     """
 
     def __call__(
-        self, params: PyTree, mesh: Mesh, is_stopped: Callable[[], bool]
+        self, params: PyTree, mesh: Mesh, is_stopped: Callable[[], bool], step: int
     ) -> dict[str, float] | None:
-        """Evaluates parameters of which every device of the mesh has a full copy."""
+        """Evaluates the parameters of a step, of which every device has a full copy."""
         ...
 
 

@@ -178,7 +178,9 @@ class _Run:
         # Of the last step that was read: how many were skipped up to it, and why it was, if so.
         self._num_skipped = 0
         self._norms: np.ndarray | None = None
+        # Of the last evaluation.
         self._metrics: dict[str, float] | None = None
+        self._score = 0.0
 
         frozen = dict(job.frozen)
         frozen = jax.jit(lambda tree: tree, out_shardings=shardings(frozen, placement.mesh))(frozen)
@@ -285,7 +287,7 @@ class _Run:
             # The evaluation is made up for when the run resumes.
             return True
         if is_save:
-            score = self._history.scores[-1] if is_eval else None
+            score = self._score if is_eval else None
             with self._telemetry.paused():
                 self._checkpoints.save(step, state, self._job.metadata, score)
         if is_eval and self._history.is_stale:
@@ -304,12 +306,12 @@ class _Run:
     def _evaluated(self, state: TrainState) -> bool:
         """Whether there are held-out metrics of the state: no signal came first."""
         with self._telemetry.paused():
-            metrics = self._evaluate(state.params)
+            metrics = self._evaluate(state.params, self._step)
             if metrics is None:
                 return False
             self._telemetry.eval_line(self._step, metrics)
         self._metrics = metrics
-        self._history.add(metrics)
+        self._score = self._history.add(metrics)
         return True
 
     def _make_up_for_evaluation(self, state: TrainState) -> None:
@@ -319,7 +321,7 @@ class _Run:
         # A state that the training started with is no checkpoint of it.
         is_saved = is_due and self._checkpoints.latest_step() == step
         if self._evaluated(state) and is_saved:
-            self._checkpoints.add_score(step, self._history.scores[-1])
+            self._checkpoints.add_score(step, self._score)
 
     def _read_status(self) -> None:
         """Logs the step that was dispatched last, and stops a run that no longer learns.

@@ -34,13 +34,17 @@ class History:
         self.scores = [
             self.score(line)
             for line in lines
-            if line['split'] == 'validation' and line['step'] <= last_step
+            if line['split'] == 'validation'
+            and line['step'] <= last_step
+            and self._best_metric in line
         ]
 
     def add(self, metrics: Mapping[str, float]) -> float:
-        """Takes an evaluation in, and gives its score."""
-        self.scores.append(self.score(metrics))
-        return self.scores[-1]
+        """Takes an evaluation in, unless it did not look for the metric, and gives its score."""
+        score = self.score(metrics)
+        if self._best_metric in metrics:
+            self.scores.append(score)
+        return score
 
     def score(self, metrics: Mapping[str, float | None]) -> float:
         """The metric that has to be best, or worse than any value where it has none."""

@@ -1,0 +1,196 @@
+"""From text to text through the commands: training, evaluation, prediction, and what is refused."""
+
+import io
+import json
+import types
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from albert_jax import convert, distill, evaluate, explain, export, fill_mask, finetune, predict
+from albert_jax.cli.errors import UserError
+from albert_jax.interop import native
+from albert_jax.tasks.generation_objective import smoothed_cross_entropy
+from tests import tiny
+from tests.tiny import NEGATIVE, POSITIVE
+
+# Sources of the one kind of words become the one target, of the other the other.
+TARGETS = {POSITIVE: 'value of a class', NEGATIVE: 'error'}
+
+
+def write_pairs(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (('train', 160), ('dev', 24), ('test', 4)):
+        rows = ['source\ttarget']
+        for number in range(count):
+            words = (POSITIVE, NEGATIVE)[number % 2]
+            chosen = rng.choice(words.split(), rng.integers(1, 5))
+            rows.append(f'{" ".join(chosen)}\t{TARGETS[words]}')
+        (folder / f'{name}.tsv').write_text('\n'.join(rows) + '\n')
+
+
+def flags(checkpoint: Path, files: Path, cache: Path, workdir: Path) -> list[str]:
+    return [
+        *tiny.finetune_flags(checkpoint, files, cache, task='generation'),
+        f'--workdir={workdir}', '--config.task.max_length=16', '--config.task.max_target_length=16',
+        '--config.task.generate_every=80', '--config.task.num_generated=8',
+        '--config.loop.num_steps=160', '--config.loop.eval_every=40',
+        '--config.loop.checkpoint_every=40', '--config.task.label_smoothing=0.0',
+        '--config.decoding.num_beams=2',
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('pairs')
+    write_pairs(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(checkpoint, files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was trained from text to text; tests only read it."""
+    folder = tmp_path_factory.mktemp('generation')
+    assert finetune.main(flags(checkpoint, files, folder / 'cache', folder / 'run')) == 0
+    return folder / 'run'
+
+
+def test_a_run_learns_and_is_scored_by_loss_and_now_and_then_by_texts(run, files):
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    held_out = {line['step']: line for line in lines if line['split'] == 'validation'}
+    assert list(held_out) == [40, 80, 120, 160]
+    assert held_out[160]['loss'] < 0.2
+    assert [step for step, line in held_out.items() if 'bleu' in line] == [80, 160]
+    results = json.loads((run / 'results.json').read_text())
+    assert results['exact_match'] > 90 and results['step'] in (80, 160)
+    assert results['bleu'] > 90 and results['chrf'] > 90
+    texts = (run / 'predictions/validation/predictions.txt').read_text().splitlines()
+    expected = [line.split('\t')[1] for line in (files / 'dev.tsv').read_text().splitlines()[1:]]
+    same = sum(text == right for text, right in zip(texts, expected, strict=True))
+    assert 100 * same / len(texts) == pytest.approx(results['exact_match'])
+    assert len((run / 'predictions/test/predictions.txt').read_text().splitlines()) == 4
+    stored = native.read(run)
+    assert stored.head is None and stored.decoder is not None
+    assert set(stored.params) == {'embeddings', 'encoder', 'mlm', 'decoder'}
+
+
+def test_a_finished_run_is_not_trained_again(run, checkpoint, files, tmp_path, capsys):
+    before = (run / 'metrics.jsonl').read_text()
+    assert finetune.main(flags(checkpoint, files, tmp_path, run)) == 0
+    assert (run / 'metrics.jsonl').read_text() == before
+    other = '--config.decoder.decoder_sharing=copy'
+    with pytest.raises(UserError, match=r'decoder\.decoder_sharing'):
+        finetune.main([*flags(checkpoint, files, tmp_path, run), other])
+
+
+def test_evaluate_scores_each_pair_once(run, files, capsys):
+    assert evaluate.main([f'--checkpoint={run}', f'--data={files}/dev.tsv']) == 0
+    said = capsys.readouterr().out
+    results = json.loads((run / 'results.json').read_text())
+    for name in ('loss', 'bleu', 'chrf', 'exact_match'):
+        assert f'{name} ' in said and f'{results[name]:.4f}' in said
+    assert 'BLEU nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:' in said
+
+
+def test_predict_answers_line_by_line(run, files, tmp_path, capsys, monkeypatch):
+    lines = ['statement import', '', 'list error', '{"source": "class value", "id": "a"}']
+    stdin = types.SimpleNamespace(buffer=io.BytesIO('\n'.join(lines).encode()))
+    monkeypatch.setattr('sys.stdin', stdin)
+    assert predict.main([f'--checkpoint={run}', '--input=-', '--batch_size=24']) == 0
+    shown = capsys.readouterr()
+    first, second = TARGETS.values()
+    assert shown.out.splitlines() == [first, '', second, first]
+    assert '1 of 4 sources are empty' in shown.err
+    output = tmp_path / 'best.json'
+    sources = tiny.write_lines(tmp_path / 'sources.txt', *lines[2:])
+    several = ['--num_return_sequences=2', f'--output={output}', '--batch_size=24']
+    assert predict.main([f'--checkpoint={run}', f'--input={sources}', *several]) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row['id'] for row in rows] == ['0', 'a']
+    for row, text in zip(rows, (second, first), strict=True):
+        assert row['prediction'] == text == row['best'][0]['text']
+        assert [best['score'] for best in row['best']] == sorted(
+            (best['score'] for best in row['best']), reverse=True
+        )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--num_beams=0'], 'num_beams is 0; it must be 1 or above'),
+        (['--num_beams=2000'], 'num_beams is 2000; it must be at most the 1000 pieces'),
+        (['--temperature=-1'], 'temperature is -1.0; it must be 0 or above'),
+        (['--temperature=0.5'], 'samples have no beams'),
+        (['--num_return_sequences=3'], 'num_beams=2 gives no more than that'),
+        (['--task=sst2'], 'has a text to text head, which the task sst2 cannot use'),
+    ],
+)
+def test_impossible_ways_to_write_are_refused(arguments, message, run, files):
+    with pytest.raises(UserError, match=message):
+        predict.main([f'--checkpoint={run}', f'--input={files}/dev.tsv', *arguments])
+
+
+def test_a_model_without_a_decoder_writes_no_texts(checkpoint, files):
+    for arguments in (
+        ['--num_beams=4'],
+        ['--task=translation'],
+        ['--task=translation', '--seed=1'],
+    ):
+        with pytest.raises(
+            UserError, match=r'has no decoder, which --(num_beams|task=translation)'
+        ):
+            predict.main([f'--checkpoint={checkpoint}', f'--input={files}/dev.tsv', *arguments])
+
+
+def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directory, tmp_path):
+    refusal = 'goes from text to text, and .* is not there for such models'
+    with pytest.raises(UserError, match=refusal):
+        explain.main([f'--checkpoint={run}', f'--output={tmp_path}/a.html', 'A text.'])
+    with pytest.raises(UserError, match=refusal):
+        export.main([str(run), str(tmp_path / 'out'), '--format=stablehlo'])
+    with pytest.raises(UserError, match=refusal):
+        fill_mask.main([f'--checkpoint={run}', 'A [MASK].'])
+    with pytest.raises(UserError, match=refusal):
+        evaluate.main([f'--checkpoint={run}', f'--data={corpus_directory}'])
+    with pytest.raises(UserError, match='which transformers does not have'):
+        convert.main([str(run), str(tmp_path / 'hf'), '--to=huggingface'])
+    student = ['--config=configs/distill.py:translation+small', f'--workdir={tmp_path}/w']
+    with pytest.raises(UserError, match='there is no distillation from text to text'):
+        distill.main([*student, f'--config.teacher={run}', f'--config.data.path={files}'])
+    student[0] = '--config=configs/distill.py:classification+small'
+    with pytest.raises(UserError, match=f'teacher=.*{refusal}'):
+        distill.main([*student, f'--config.teacher={run}', f'--config.data.path={files}'])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (['--config.task.generate_every=50'], 'generate_every is 50; it must be a multiple of'),
+        (['--config.task.max_target_length=100'], 'max_target_length is 100, but the model'),
+        (['--config.decoding.num_beams=0'], 'decoding.num_beams is 0'),
+        (['--config.decoder.decoder_sharing=some'], "decoder_sharing is 'some'; it must be one"),
+        (['--config.data.path=', '--config.data.train=nowhere'], 'nowhere is not there, and neit'),
+    ],
+)  # fmt: skip
+def test_bad_configs_are_refused_before_anything_compiles(
+    changes, message, checkpoint, files, tmp_path
+):
+    with pytest.raises(UserError, match=message):
+        finetune.main([*flags(checkpoint, files, tmp_path, tmp_path / 'run'), *changes])
+
+
+def test_smoothing_spreads_a_share_over_the_vocabulary():
+    logits = np.random.default_rng(0).normal(0, 3, (2, 3, 7)).astype(np.float32)
+    labels = np.array([[0, 6, 2], [3, 3, 1]])
+    log_probs = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
+    for smoothing in (0.0, 0.1):
+        target = (1 - smoothing) * np.eye(7)[labels] + smoothing / 7
+        expected = -(target * log_probs).sum(-1)
+        np.testing.assert_allclose(
+            smoothed_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing),
+            expected,
+            rtol=1e-5,
+            atol=1e-5,
+        )
