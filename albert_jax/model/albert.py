@@ -267,7 +267,7 @@ class Attention(_Weights):
             for name in ('query', 'key', 'value')
         ]
         kernel, bias = (
-            fused_attention.interleave(*parts, num_heads) for parts in zip(*weights, strict=True)
+            fused_attention.interleave(parts, num_heads) for parts in zip(*weights, strict=True)
         )
         projected = _dense(inputs, kernel, self.dtype)
         row = bias.reshape(1, 1, -1)
