@@ -18,28 +18,33 @@ _REGISTER = 1024
 _BFLOAT16_BYTES = 2
 
 
-class _Units(NamedTuple):
-    """What a device does in a cycle, besides products."""
-
-    vector_operations: int
-    stores: int
-
-
-# As the compiler schedules for them; v5p has two cores. Of other chips these are not known here.
-_UNITS = {'v5e': _Units(4, 1), 'v5p': _Units(8, 2), 'v6e': _Units(4, 2)}
-
-
 class _Work(NamedTuple):
     """What a pass over a register of scores takes."""
 
-    products: int
     vector_operations: float
     stores: float
 
 
-# Counted in the compiler's schedule for v5e: exponentials, sums, maxima, roundings, masks of heads
-# and what dropout adds; registers of scores that do not fit are stored and loaded again.
-_FORWARD, _BACKWARD = _Work(2, 12.1, 2.7), _Work(5, 18.5, 7.4)
+class _Units(NamedTuple):
+    """What a device does in a cycle besides products, and what `fused_attention` asks of it.
+
+    Counted in the compiler's schedules: exponentials, sums, maxima, roundings and masks of heads;
+    scores that do not fit into registers are stored and loaded again.
+    """
+
+    vector_operations: int
+    stores: int
+    forward: _Work
+    backward: _Work
+
+
+# v5p has two cores like that of v5e, v6e vector units for bfloat16. Of other chips it is not known
+# here.
+_UNITS = {
+    'v5e': _Units(4, 1, _Work(12.1, 2.7), _Work(18.5, 7.4)),
+    'v5p': _Units(8, 2, _Work(12.1, 2.7), _Work(18.5, 7.4)),
+    'v6e': _Units(4, 2, _Work(8.0, 3.0), _Work(15.7, 7.7)),
+}
 _DROPOUT_OPERATIONS = 8.0
 
 
@@ -80,22 +85,24 @@ def attention_bound(model: AlbertConfig, length: int, chip: Chip) -> KernelBound
       chip: one device.
     """
     name = implementation(model, length)
-    passes = [_FORWARD, _BACKWARD] + ([_FORWARD] if model.remat == 'full' else [])
+    num_forward = 2 if model.remat == 'full' else 1
     num_blocks = model.num_hidden_layers * model.inner_group_num
     num_scores = num_blocks * model.num_attention_heads * length**2
-    num_products = sum(work.products for work in passes)
     width = -(-model.head_size // chip.matrix_size) * chip.matrix_size
+    num_products = 2 * num_forward + 5
     seconds = {'matrix unit': num_products * num_scores * 2 * width / chip.peak_flops}
     # Forward: three matrices in, one out; backward: four in, three out.
-    num_matrices = sum(4 if work is _FORWARD else 7 for work in passes)
+    num_matrices = 4 * num_forward + 7
     num_bytes = num_matrices * num_blocks * length * model.hidden_size * _BFLOAT16_BYTES
     seconds['main memory'] = num_bytes / chip.memory_bandwidth
     units = _UNITS.get(chip.kind)
     if name == 'fused' and units and chip.clock:
         extra = _DROPOUT_OPERATIONS if model.attention_probs_dropout_prob else 0.0
         cycles = num_scores / _REGISTER / chip.clock
-        operations = sum(work.vector_operations + extra for work in passes)
+        operations = num_forward * (units.forward.vector_operations + extra)
+        operations += units.backward.vector_operations + extra
         seconds['vector unit'] = operations / units.vector_operations * cycles
-        seconds['vector memory'] = sum(work.stores for work in passes) / units.stores * cycles
+        stores = num_forward * units.forward.stores + units.backward.stores
+        seconds['vector memory'] = stores / units.stores * cycles
     limit = max(seconds, key=lambda part: seconds[part])
     return KernelBound(name, seconds[limit], limit)
