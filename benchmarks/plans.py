@@ -147,7 +147,7 @@ def write(plans: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description='Plans of all models, as a table in the docs.')
     parser.add_argument('words', nargs='*', help='only cells whose label has all of these')
     parser.add_argument('--again', action='store_true', help='also what is in docs/plans.json')
     parser.add_argument('--write', action='store_true', help='only write the table')
