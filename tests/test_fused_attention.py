@@ -1,4 +1,4 @@
-"""Our attention kernels for TPUs in interpret mode, and the model with them, against the einsum."""
+"""The kernels of `fused_attention` and a model with them, interpreted, against the einsum."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ def kernel_gradients(parts, weights, mask, num_heads, dropout=None):
     """The result of the kernel, its gradients, and that of the bias."""
 
     def total(parts, bias):
-        projected = fused_attention.interleave(*parts, num_heads)
+        projected = fused_attention.interleave(parts, num_heads)
         found = fused_attention.attend(projected, mask, num_heads, bias, dropout)
         return (found.astype(jnp.float32) * weights).sum(), found
 
@@ -79,7 +79,7 @@ def test_the_kernels_equal_the_einsum(batch, length, num_heads, head_size):
     wanted = einsum_gradients(parts, weights, mask, num_heads)
     assert_alike((context, gradients), wanted)
     sums = [x.sum((0, 1)) for x in wanted[1]]
-    np.testing.assert_allclose(to_bias, fused_attention.interleave(*sums, num_heads), atol=1e-4)
+    np.testing.assert_allclose(to_bias, fused_attention.interleave(sums, num_heads), atol=1e-4)
 
 
 def test_the_kernels_use_memory_as_a_tpu_has_it(monkeypatch):

@@ -95,8 +95,7 @@ class Attention(Weights):
             for name in ('query', 'key', 'value')
         ]
         kernel, bias = (
-            fused_attention.interleave(query, key, value, num_heads)
-            for query, key, value in zip(*weights, strict=True)
+            fused_attention.interleave(parts, num_heads) for parts in zip(*weights, strict=True)
         )
         projected = unflattened.dense(inputs, kernel, self.dtype)
         row = bias.reshape(1, 1, -1)

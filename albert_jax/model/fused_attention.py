@@ -18,6 +18,7 @@ of `albert_jax.model.dropout`, but is not the one that is drawn there.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,13 +73,11 @@ def problem(length: Any, num_heads: int, head_size: int) -> str:
 
 
 def interleave(
-    query: Float[Array, '*rows hidden'],
-    key: Float[Array, '*rows hidden'],
-    value: Float[Array, '*rows hidden'],
-    num_heads: int,
+    parts: Sequence[Float[Array, '*rows hidden']], num_heads: int
 ) -> Float[Array, '*rows columns']:
     """The columns of kernels or biases of queries, keys and values, in the kernels' order."""
-    return _interleave((query, key, value), _columns(num_heads, query.shape[-1] // num_heads))
+    hidden = parts[0].shape[-1]
+    return _interleave(tuple(parts), _columns(num_heads, hidden // num_heads))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
