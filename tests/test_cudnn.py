@@ -248,7 +248,8 @@ def test_a_broken_promise_under_jit_is_nan_in_that_row(monkeypatch):
         model = PretrainingModel(config)
         return model.apply({'params': params}, ids, mask, is_right_padded=True).pooled_output
 
-    with target.compiling_for('gpu'):
+    # JAX's own implementation mixes types.
+    with target.compiling_for('gpu'), jax.numpy_dtype_promotion('standard'):
         found = run(ids, mask)
     assert np.isnan(found[0]).all()
     plain = dataclasses.replace(config, attention='einsum')

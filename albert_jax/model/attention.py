@@ -61,8 +61,8 @@ def attend(
     if implementation == 'cudnn':
         if dropout is not None:
             raise ValueError("cuDNN's kernel has no dropout here; use the einsum.")
-        operands = (x.astype(dtype) for x in (query, key, value))
-        return cudnn.attend(*operands, attention_mask)
+        query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
+        return cudnn.attend(query, key, value, attention_mask)
     query = query * query.shape[-1] ** -0.5
     if implementation == 'splash':
         if dropout is not None:

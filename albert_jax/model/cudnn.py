@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from albert_jax.model import target
@@ -27,7 +28,7 @@ def is_right_padded(
     if attention_mask is None:
         return True
     # Only a GPU's kernel asks, and to look costs a copy from the device.
-    if isinstance(attention_mask, jax.core.Tracer) or target.backend() != 'gpu':
+    if isinstance(attention_mask, Tracer) or target.backend() != 'gpu':
         return is_promised or None
     return bool(np.all(_rows_are_right_padded(np.asarray(attention_mask))))
 

@@ -92,7 +92,8 @@ def matmul(
     if dtype == jnp.float32:
         return _by_columns(left.astype(dtype), right.astype(dtype)).astype(out_dtype)
     is_gpu = target.backend() == 'gpu'
-    return _matmul(left, right, out_dtype if is_gpu else _FLOAT32, is_gpu).astype(out_dtype)
+    product = jnp.asarray(_matmul(left, right, out_dtype if is_gpu else _FLOAT32, is_gpu))
+    return product.astype(out_dtype)
 
 
 def matmul_transposed(
