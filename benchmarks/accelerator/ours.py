@@ -279,7 +279,7 @@ def measure_forward(ours: Ours, batch_size: int, budget: float) -> None:
         **ours.what,
         what='forward',
         **speed(ours, batch_size, seconds, 1 / 3),
-        compile_seconds=first - seconds,
+        compile_seconds=max(0.0, first - seconds),
         peak_bytes=peak_bytes(),
     )
 

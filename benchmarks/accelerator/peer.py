@@ -156,7 +156,7 @@ def main(model: str, config: AlbertConfig, length: int, budget: float) -> None:
             milliseconds=1e3 * seconds,
             sequences_per_second=sizes[0] / seconds,
             mfu=None if peak is None else sizes[0] / seconds * flops / peak,
-            compile_seconds=first - seconds,
+            compile_seconds=max(0.0, first - seconds),
             peak_bytes=peer.peak_bytes(),
         )
 
