@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from albert_jax.model import matmul
+from albert_jax.model import elementwise, matmul, target
 
 
 def rounded(x):
@@ -51,6 +51,54 @@ def test_float32_is_not_rounded():
     np.testing.assert_allclose(matmul.matmul(left, right, jnp.dtype('float32')), exact, atol=1e-4)
     half = matmul.matmul(left, right, jnp.dtype('bfloat16'))
     assert np.abs(half - exact).max() > 1e-2
+
+
+def test_what_gpus_are_asked_for_is_rounded_once_more_at_most():
+    """On the CPU here: the program for a GPU, against float64 of rounded operands."""
+    rng = np.random.default_rng(0)
+    inputs, kernel, bias, gradient = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in ((4, 8, 64), (64, 32), (32,), (4, 8, 32))
+    )
+    half = jnp.dtype('bfloat16')
+
+    def run(*operands):
+        return matmul.dense_with_bias(*operands, half)
+
+    with target.compiling_for('gpu'):
+        value, pull = jax.vjp(jax.jit(run), inputs.astype(half), kernel, bias)
+        to_inputs, to_kernel, to_bias = pull(gradient.astype(half))
+    assert value.dtype == to_inputs.dtype == half
+    assert to_kernel.dtype == to_bias.dtype == jnp.float32
+    inputs, kernel, gradient = rounded(inputs), rounded(kernel), rounded(gradient)
+    rows, columns = inputs.reshape(-1, 64), gradient.reshape(-1, 32)
+    for found, wanted in (
+        (value, inputs @ kernel + rounded(bias)),
+        (to_inputs, gradient @ kernel.T),
+    ):
+        np.testing.assert_allclose(rounded(found), wanted, atol=2.0**-7 * np.abs(wanted).max())
+    # Gradients of parameters are float32.
+    np.testing.assert_allclose(to_kernel, rows.T @ columns, atol=1e-4)
+    np.testing.assert_allclose(to_bias, columns.sum(0), atol=1e-4)
+
+
+def test_the_norm_for_gpus_keeps_no_float32_and_is_the_same():
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(4, 8, 64)), jnp.bfloat16)
+    scale, bias = (jnp.asarray(rng.normal(size=(1, 1, 64)), jnp.float32) for _ in range(2))
+
+    def run(*operands):
+        return elementwise.layer_norm(*operands, 1e-12).astype(jnp.bfloat16)
+
+    found = {}
+    for platform in ('cpu', 'gpu'):
+        with target.compiling_for(platform):
+            value, pull = jax.vjp(run, inputs, scale, bias)
+        kept = [x for x in jax.tree.leaves(pull) if x.ndim == 3 and x.shape[1] == 8]
+        assert any(x.dtype == jnp.float32 for x in kept) == (platform == 'cpu')
+        found[platform] = value, *pull(jnp.ones_like(value))
+    for ours, theirs in zip(found['gpu'], found['cpu'], strict=True):
+        np.testing.assert_allclose(rounded(ours), rounded(theirs), rtol=1e-5, atol=1e-6)
 
 
 def test_a_nan_gets_through_the_transposition():

@@ -93,7 +93,7 @@ def matmul(
     if dtype == jnp.float32:
         return _by_columns(left.astype(dtype), right.astype(dtype)).astype(out_dtype)
     is_gpu = target.backend() == 'gpu'
-    product: Array = _matmul(left, right, out_dtype if is_gpu else _FLOAT32, is_gpu)  # pyright: ignore[reportAssignmentType]
+    product = jnp.asarray(_matmul(left, right, out_dtype if is_gpu else _FLOAT32, is_gpu))
     return product.astype(out_dtype)
 
 

@@ -24,6 +24,8 @@ _STARTED = time.monotonic()
 Job = dict[str, Any]
 # Kept for ending a process and writing the last lines.
 _RESERVE = 3.0
+# A job may take this share of the time that is left, and in any case so many seconds.
+_SHARE, _LEAST_LIMIT = 0.4, 90.0
 # Seconds for each measurement of tiny shapes.
 _TINY_BUDGET = 0.05
 
@@ -41,13 +43,13 @@ def jobs(platform: str, budget: float) -> list[Job]:
         return [{'kind': 'peer', 'model': 'tiny', 'length': 32, 'budget': _TINY_BUDGET}] * bool(
             has_torch
         )
+    # torch has no TPU here.
+    has_peer = has_torch and platform == 'gpu'
     found: list[Job] = [{'kind': 'attention', 'model': 'base', 'budget': budget / 3}]
-    for model, length in itertools.product(('base', 'large'), (128, 512)):
-        of = {'model': model, 'length': length, 'budget': budget}
-        found.append({'kind': 'ours', 'implementation': 'auto', 'batch': 0, **of})
-        # torch has no TPU here.
-        if has_torch and platform == 'gpu':
-            found.append({'kind': 'peer', **of})
+    for model in ('base', 'large'):
+        shapes = [{'model': model, 'length': length, 'budget': budget} for length in (128, 512)]
+        found += [{'kind': 'ours', 'implementation': 'auto', 'batch': 0, **of} for of in shapes]
+        found += [{'kind': 'peer', **of} for of in shapes] * has_peer
     # The implementations in the whole step, in a batch that the einsum has room for.
     for length, implementation in itertools.product((128, 512), ('auto', 'einsum')):
         of = {'model': 'base', 'length': length, 'budget': budget, 'batch': 2**15 // length}
@@ -199,13 +201,17 @@ def measure(minutes: float, path: Path | None) -> Report:
     """
     deadline = _STARTED + 60 * minutes - _RESERVE
     report = Report(path, minutes)
-    is_complete = run_job({'kind': 'device', 'budget': _TINY_BUDGET}, report, deadline)
+    run_job({'kind': 'device', 'budget': _TINY_BUDGET}, report, deadline)
+    is_complete = time.monotonic() < deadline
     device = report.content['device']
     if device is not None:
         # About sixty measurements, half of the time for compilation.
         budget = min(5.0, max(0.1, 60 * minutes / 120))
         for job in jobs(device['platform'], budget):
-            is_complete = run_job(job, report, deadline)
+            # One that hangs leaves time for others.
+            left = deadline - time.monotonic()
+            run_job(job, report, deadline - left + min(left, max(_LEAST_LIMIT, left * _SHARE)))
+            is_complete = time.monotonic() < deadline
             if not is_complete:
                 break
     compare(report)

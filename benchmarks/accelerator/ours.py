@@ -49,8 +49,9 @@ TINY = AlbertConfig(
 )
 # The largest batch of the paper.
 _MOST_ROWS = 4096
-# A CPU does not say how much memory it has for us.
-_CPU_BYTES = 8 * 2**20
+# A CPU does not say how much memory it has for us, and its shapes are to be tiny.
+_CPU_BYTES = 2**30
+_MOST_ROWS_OF_TINY = 8
 # Left for what is not in the program: batches ahead, fragments.
 _USABLE = 0.92
 _NUM_AHEAD = 4
@@ -152,16 +153,21 @@ class Ours:
         grows = max(program.num_bytes - fixed, program.num_bytes // 4, 1) / first
         rows = int((limit - fixed) / grows)
         while rows > first:
-            rows = min(_MOST_ROWS, rows if rows < 8 else rows // 8 * 8)
+            most = _MOST_ROWS_OF_TINY if self.config.hidden_size == TINY.hidden_size else _MOST_ROWS
+            rows = min(most, rows if rows < 8 else rows // 8 * 8)
+            at_most = 0.85 * rows
             try:
                 larger = self.compile(rows * count)
                 if larger.num_bytes <= limit:
                     self.run_steps(larger, 1)
                     return larger
+                # Now that two sizes are known, the line through them.
+                slope = (larger.num_bytes - program.num_bytes) / (rows - first)
+                at_most = 0.98 * (rows - (larger.num_bytes - limit) / slope)
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            rows = int(rows * 0.85)
+            rows = int(min(at_most, 0.98 * rows))
         return program
 
     def run_steps(self, program: Program, count: int) -> None:
@@ -273,7 +279,7 @@ def measure_forward(ours: Ours, batch_size: int, budget: float) -> None:
         **ours.what,
         what='forward',
         **speed(ours, batch_size, seconds, 1 / 3),
-        compile_seconds=first - seconds,
+        compile_seconds=max(0.0, first - seconds),
         peak_bytes=peak_bytes(),
     )
 

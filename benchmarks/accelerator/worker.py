@@ -1,5 +1,6 @@
 """One process of measurements; `benchmarks.accelerator` starts it and reads what it tells."""
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -9,7 +10,6 @@ from typing import Any
 os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.92')
 
 import jax
-import jaxlib.version
 
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.model.flops import peak_flops
@@ -29,7 +29,7 @@ def describe() -> None:
         peak_flops_per_device=peak_flops(devices[0].device_kind),
         peak_flops_source="the makers' data sheets, dense bfloat16 (albert_jax/model/flops.py)",
         jax=jax.__version__,
-        jaxlib=jaxlib.version.__version__,
+        jaxlib=importlib.metadata.version('jaxlib'),
         platform_version=version,
         python=sys.version.split()[0],
         data=DESCRIPTION,
