@@ -42,13 +42,7 @@ def random_params(model):
     params = tiny.random_tree(shapes, seed=4, scale=0.6)
     params['embeddings']['word']['embedding'] *= 2
 
-    def sharpened(path, leaf):
-        name = path[-1].key
-        if name in ('bias', 'scale'):
-            return jnp.full_like(leaf, float(name == 'scale'))
-        return 2 * leaf if name == 'kernel' else leaf
-
-    return jax.tree_util.tree_map_with_path(sharpened, params)
+    return tiny.unbiased(params, 2.0)
 
 
 def sources():
