@@ -104,19 +104,19 @@ class HuggingFace:
             BertConfig(**fields, hidden_act='gelu'),
             BertConfig(**fields, hidden_act='gelu', is_decoder=True, add_cross_attention=True),
         )
-        self._model: Any = EncoderDecoderModel(config=both).eval()
+        self.model: Any = EncoderDecoderModel(config=both).eval()
         state = {name: torch.from_numpy(x) for name, x in torch_weights(config, params).items()}
-        missing = self._model.load_state_dict(state, strict=False)
+        missing = self.model.load_state_dict(state, strict=False)
         assert not missing.unexpected_keys, missing
         assert all('pooler' in name or 'decoder.cls' in name for name in missing.missing_keys)
         if is_half:
-            self._model = self._model.to(torch.bfloat16)
+            self.model = self.model.to(torch.bfloat16)
         self._input_ids = torch.from_numpy(work.source_ids).long()
 
     def __call__(self) -> np.ndarray:
         work = self._work
         with self._torch.no_grad():
-            ids = self._model.generate(
+            ids = self.model.generate(
                 input_ids=self._input_ids,
                 attention_mask=self._torch.ones_like(self._input_ids),
                 num_beams=work.num_beams,
@@ -166,7 +166,9 @@ def torch_weights(config: AlbertConfig, params: PyTree) -> dict[str, np.ndarray]
     return state
 
 
-def start(config: AlbertConfig, decoder: DecoderConfig) -> tuple[Seq2SeqModel, dict[str, Any]]:
+def start(
+    config: AlbertConfig, decoder: DecoderConfig, scale: float = 0.06
+) -> tuple[Seq2SeqModel, dict[str, Any]]:
     """A model with random weights, large enough for texts that differ from source to source."""
     shapes = jax.eval_shape(lambda: init_seq2seq(config, decoder, jax.random.key(0)))
     rng = np.random.default_rng(0)
@@ -175,7 +177,7 @@ def start(config: AlbertConfig, decoder: DecoderConfig) -> tuple[Seq2SeqModel, d
         name = str(path[-1].key)
         if name in ('bias', 'scale'):
             return np.full(x.shape, float(name == 'scale'), np.float32)
-        return rng.normal(0, 0.06, x.shape).astype(np.float32)
+        return rng.normal(0, scale, x.shape).astype(np.float32)
 
     return Seq2SeqModel(config, decoder), jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -189,5 +189,10 @@ def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files of slow tests alone, which import torch or TensorFlow, are not even opened."""
-    slow = ('test_google.py', 'test_huggingface_parity.py', 'test_real_weights.py')
+    slow = (
+        'test_google.py',
+        'test_huggingface_parity.py',
+        'test_real_weights.py',
+        'test_seq2seq_parity.py',
+    )
     return True if config.option.markexpr == 'not slow' and collection_path.name in slow else None

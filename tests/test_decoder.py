@@ -77,7 +77,7 @@ def test_outputs_equal_the_numpy_reference(changes, decoder):
 @pytest.mark.parametrize('changes', [{}, tiny.MODERN], ids=str)
 def test_no_token_sees_later_ones_and_padding_changes_nothing(changes):
     model = make_model(changes, {})
-    params, arrays = random_params(model, scale=0.8), batch()
+    params, arrays = tiny.unbiased(random_params(model, scale=0.2)), batch()
     source_ids, source_mask, target_ids, target_mask = arrays
     apply = functools.partial(run, model, params)
     logits = apply((source_ids, source_mask, target_ids, target_mask)).logits
@@ -85,7 +85,8 @@ def test_no_token_sees_later_ones_and_padding_changes_nothing(changes):
     later[:, 3] = (later[:, 3] + 1) % SMALL.vocab_size
     moved = apply((source_ids, source_mask, later, target_mask)).logits
     np.testing.assert_array_equal(moved[:, :3], logits[:, :3])
-    assert np.abs(moved - logits)[0, 3:].max(-1).min() > 1e-5
+    change = np.abs(moved - logits)[0].max(-1)
+    assert (change[3:] > 0).all()
     # Other pieces behind the ends of both texts.
     kept = target_mask > 0
     padded = apply(
@@ -97,18 +98,10 @@ def test_no_token_sees_later_ones_and_padding_changes_nothing(changes):
         )
     ).logits
     np.testing.assert_array_equal(padded[kept], logits[kept])
-    # A source that is not cut matters to every piece, and a text is the same without the others.
-    assert (
-        np.abs(
-            apply((source_ids[::-1], source_mask[::-1], target_ids, target_mask)).logits - logits
-        )[0]
-        .max(-1)
-        .min()
-        > 1e-4
-    )
-    alone = apply(
-        (source_ids[1:2, :5], source_mask[1:2, :5], target_ids[1:2, :2], target_mask[1:2, :2])
-    )
+    # The source matters to every piece, and a text is the same without the others.
+    other = apply((source_ids[::-1], source_mask[::-1], target_ids, target_mask)).logits
+    assert (np.abs(other - logits)[0].max(-1) > 0).all()
+    alone = apply([x[1:2, :length] for x, length in zip(arrays, (5, 5, 2, 2), strict=True)])
     np.testing.assert_allclose(alone.logits[0], logits[1, :2], atol=1e-5)
 
 
@@ -166,7 +159,8 @@ def loss(model, params, arrays, key=None, perturbation=None):
         dropout_key=key, perturbation=perturbation,
     ).logits  # fmt: skip
     labels = jnp.roll(target_ids, -1, axis=1)
-    return cross_entropy(logits, labels, target_mask.astype(jnp.float32)).mean()
+    weights = jnp.asarray(target_mask, jnp.float32)
+    return cross_entropy(logits, labels, weights).mean()
 
 
 def test_remat_changes_neither_the_loss_nor_gradients():
@@ -183,8 +177,11 @@ def test_remat_changes_neither_the_loss_nor_gradients():
     assert counts[1] > counts[0]
     (value, grads), (value_again, grads_again) = plain(params), again(params)
     np.testing.assert_allclose(value, value_again, rtol=1e-6)
-    assert float(value) != pytest.approx(float(loss(model, params, arrays)), rel=1e-3)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), grads, grads_again)
+    without = jax.jit(functools.partial(loss, model))(params, arrays)
+    assert float(value) != pytest.approx(float(without), rel=1e-4)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads))
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5 * scale)
+    jax.tree.map(close, grads, grads_again)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +263,7 @@ def test_what_a_decoder_starts_from():
     ids=str,
 )
 def test_numbers_of_parameters(fields, wanted):
-    """Of albert_base: the table in docs/FINETUNING.md."""
+    """Of albert_base: the table in docs/REFERENCE.md, 1."""
     from albert_jax.model.config import SIZES
 
     init = functools.partial(init_seq2seq, SIZES['albert_base'], DecoderConfig(**fields))

@@ -56,6 +56,18 @@ def random_params(config: AlbertConfig, seed: int = 0, scale: float = 0.3) -> An
     return random_tree(shapes, seed, scale)
 
 
+def unbiased(params: Any, factor: float = 1.0) -> Any:
+    """Without biases, which outweigh what a model reads, and with its kernels times the factor."""
+
+    def changed(path: Any, leaf: Any) -> Any:
+        name = path[-1].key
+        if name in ('bias', 'scale'):
+            return jnp.full_like(leaf, float(name == 'scale'))
+        return factor * leaf if name == 'kernel' else leaf
+
+    return jax.tree_util.tree_map_with_path(changed, params)
+
+
 def classifier_params(config: AlbertConfig) -> Any:
     """All parameters of a classifier with two classes, as random_tree draws them."""
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))

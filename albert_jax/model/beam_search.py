@@ -125,11 +125,15 @@ def _candidates(
 ) -> _Beams:
     """The likeliest texts one piece longer: twice as many as beams, half of which may end."""
     batch, num_beams, vocab = logits.shape
-    log_probs = beams.log_probs[..., None] + jax.nn.log_softmax(logits)
+    # Of each beam first: then no probability is computed of a piece that is not chosen.
+    of_each, pieces = jax.lax.top_k(logits, min(2 * num_beams, vocab))
+    normalizers = jax.nn.logsumexp(logits, -1)
+    log_probs = (beams.log_probs - normalizers)[..., None] + of_each
     count = min(2 * num_beams, num_beams * vocab)
     best, chosen = jax.lax.top_k(log_probs.reshape(batch, -1), count)
-    extended = _take(beams, chosen // vocab)
-    token_ids = extended.token_ids.at[..., position].set((chosen % vocab).astype(jnp.int32))
+    extended = _take(beams, chosen // of_each.shape[-1])
+    last = jnp.take_along_axis(pieces.reshape(batch, -1), chosen, axis=1)
+    token_ids = extended.token_ids.at[..., position].set(last)
     return extended._replace(token_ids=token_ids, log_probs=jnp.maximum(best, _NONE))
 
 

@@ -81,6 +81,11 @@ class Seq2SeqModel:
           ValueError: if a text is longer than `max_position_embeddings`.
         """
         target_ids, target_mask = jnp.asarray(target_ids), jnp.asarray(target_mask)
+        if target_ids.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f'The target has {target_ids.shape[1]} tokens; the model has '
+                f'{self.config.max_position_embeddings} positions.'
+            )
         examples = jnp.arange(len(target_ids)) if example_ids is None else jnp.asarray(example_ids)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         memory = self.encode(
@@ -226,11 +231,6 @@ class Seq2SeqModel:
         example_ids: Int[Array, 'batch'],
         dropout_key: Key[Array, ''] | None,
     ) -> Float[Array, 'batch length hidden']:
-        if token_ids.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f'The target has {token_ids.shape[1]} tokens; the model has '
-                f'{self.config.max_position_embeddings} positions.'
-            )
         segment = min(1, self.config.type_vocab_size - 1)
         return _apply(
             Embeddings(self.config),

@@ -42,7 +42,7 @@ class SpecialIds:
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class StaticSettings:
     """What of the settings is compiled in."""
 
     # Texts side by side: beams, or samples.
@@ -53,7 +53,7 @@ class Method:
     cache_length: int
 
 
-class Knobs(NamedTuple):
+class DynamicSettings(NamedTuple):
     """What of the settings are arguments of the program."""
 
     length_penalty: Any
@@ -110,14 +110,14 @@ def generate(
     limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(source_ids))
     if example_ids is None:
         example_ids = np.arange(len(source_ids), dtype=np.int32)
-    method, knobs = plan(model, settings, int(limits.max(initial=1)), int(limits.min(initial=1)))
+    static, dynamic = plan(model, settings, int(limits.max(initial=1)), int(limits.min(initial=1)))
     sources = source_ids, source_mask, example_ids, limits
-    return _generate(model, special, method, params, *sources, knobs)
+    return _generate(model, special, static, params, *sources, dynamic)
 
 
 def plan(
     model: Seq2SeqModel, settings: DecodingSettings, longest: int, shortest: int = 1
-) -> tuple[Method, Knobs]:
+) -> tuple[StaticSettings, DynamicSettings]:
     """What `decode` needs of the settings: what is compiled in, and what are arguments.
 
     Args:
@@ -141,59 +141,59 @@ def plan(
             f'decoding.num_beams is {settings.num_beams}; it must be at most the {vocabulary} '
             f'pieces of the vocabulary.'
         )
-    method = Method(
+    static = StaticSettings(
         settings.num_rows,
         settings.num_return_sequences,
         settings.temperature > 0,
         settings.top_k > 0 or settings.top_p < 1,
         cache_length(longest, model),
     )
-    knobs = Knobs(
+    dynamic = DynamicSettings(
         np.float32(settings.length_penalty),
         np.float32(settings.temperature),
         np.int32(settings.top_k),
         np.float32(settings.top_p),
         np.uint32(settings.seed),
     )
-    return method, knobs
+    return static, dynamic
 
 
 def decode(
     model: Seq2SeqModel,
     special: SpecialIds,
-    method: Method,
+    static: StaticSettings,
     params: PyTree,
     source_ids: Int[Array, 'batch source'],
     source_mask: Int[Array, 'batch source'],
     example_ids: Int[Array, 'batch'],
     limits: Int[Array, 'batch'],
-    knobs: Knobs,
+    dynamic: DynamicSettings,
 ) -> Generated:
     """`generate`, to be compiled: a pure function of its arrays, its first three arguments static.
 
     Args:
       model: of the parameters.
       special: of the vocabulary.
-      method: by `plan`.
+      static: by `plan`.
       params: of the model.
       source_ids: `[CLS]` text `[SEP]` and padding.
       source_mask: 1 for a token, 0 for padding.
       example_ids: numbers that choose each source's samples.
-      limits: of new tokens, each at most `method.cache_length`.
-      knobs: by `plan`.
+      limits: of new tokens, each at most `static.cache_length`.
+      dynamic: by `plan`.
     """
     memory = model.encode(params, source_ids, source_mask)
     step = functools.partial(_step, model, special, params, memory)
-    cache = model.init_cache(len(source_ids), method.num_rows, method.cache_length)
-    if method.num_rows > 1 and not method.is_sampled:
+    cache = model.init_cache(len(source_ids), static.num_rows, static.cache_length)
+    if static.num_rows > 1 and not static.is_sampled:
         token_ids, scores, is_finished = beam_search.search(
-            step, special.start, special.end, special.pad, cache, limits, knobs.length_penalty
+            step, special.start, special.end, special.pad, cache, limits, dynamic.length_penalty
         )
     else:
         token_ids, scores, is_finished = _write(
-            step, special, method, cache, example_ids, limits, knobs
+            step, special, static, cache, example_ids, limits, dynamic
         )
-    count = method.num_return_sequences
+    count = static.num_return_sequences
     return Generated(token_ids[:, :count], scores[:, :count], is_finished[:, :count])
 
 
@@ -237,28 +237,28 @@ class _State(NamedTuple):
 def _write(
     step: beam_search.Step,
     special: SpecialIds,
-    method: Method,
+    static: StaticSettings,
     cache: Cache,
     example_ids: Int[Array, 'batch'],
     limits: Int[Array, 'batch'],
-    knobs: Knobs,
+    dynamic: DynamicSettings,
 ) -> tuple[Array, Array, Array]:
     """Greedy texts or samples, with scores, and whether they have their ends."""
-    shape = len(limits), method.num_rows
-    key = jax.random.key(knobs.seed)
-    own = jnp.eye(method.num_rows, dtype=bool)[None, :, None, :]
+    shape = len(limits), static.num_rows
+    key = jax.random.key(dynamic.seed)
+    own = jnp.eye(static.num_rows, dtype=bool)[None, :, None, :]
 
     def is_open(state: _State) -> Bool[Array, 'batch rows']:
         return ~state.is_finished & (state.position < limits)[:, None]
 
     def write(state: _State) -> _State:
-        places = jnp.arange(method.cache_length)
+        places = jnp.arange(static.cache_length)
         mask = own & (places <= state.position)[None, None, :, None]
-        mask = jnp.broadcast_to(mask, (*shape, method.cache_length, method.num_rows))
+        mask = jnp.broadcast_to(mask, (*shape, static.cache_length, static.num_rows))
         logits, cache = step(state.last_ids, state.position, mask, state.cache)
-        if method.is_sampled:
-            uniform = sampling.uniforms(key, example_ids, state.position, method.num_rows)
-            chosen = _sample(logits, uniform, method, knobs)
+        if static.is_sampled:
+            uniform = sampling.uniforms(key, example_ids, state.position, static.num_rows)
+            chosen = _sample(logits, uniform, static, dynamic)
         else:
             chosen = jnp.argmax(logits, -1)
         log_probs = _log_prob(logits, chosen)
@@ -280,26 +280,26 @@ def _write(
     state = _State(
         jnp.zeros([], jnp.int32),
         jnp.full(shape, special.start, jnp.int32),
-        jnp.full((*shape, method.cache_length), special.pad, jnp.int32),
+        jnp.full((*shape, static.cache_length), special.pad, jnp.int32),
         jnp.zeros(shape),
         zeros,
         zeros > 0,
         cache,
     )
     state = jax.lax.while_loop(lambda state: is_open(state).any(), write, state)
-    scores = state.log_probs / state.num_tokens.astype(jnp.float32) ** knobs.length_penalty
+    scores = state.log_probs / state.num_tokens.astype(jnp.float32) ** dynamic.length_penalty
     return state.token_ids, scores, state.is_finished
 
 
 def _sample(
     logits: Float[Array, 'batch rows vocab'],
     uniform: Float[Array, 'batch rows'],
-    method: Method,
-    knobs: Knobs,
+    static: StaticSettings,
+    dynamic: DynamicSettings,
 ) -> Int[Array, 'batch rows']:
-    flat = logits.reshape(-1, logits.shape[-1]) / knobs.temperature
-    if method.is_filtered:
-        flat = sampling.keep_likeliest(flat, knobs.top_k, knobs.top_p)
+    flat = logits.reshape(-1, logits.shape[-1]) / dynamic.temperature
+    if static.is_filtered:
+        flat = sampling.keep_likeliest(flat, dynamic.top_k, dynamic.top_p)
     return sampling.sample(flat, uniform.reshape(-1)).reshape(uniform.shape)
 
 
