@@ -35,9 +35,9 @@ def flags(checkpoint: Path, files: Path, cache: Path, workdir: Path) -> list[str
     return [
         *tiny.finetune_flags(checkpoint, files, cache, task='generation'),
         f'--workdir={workdir}', '--config.task.max_length=16', '--config.task.max_target_length=16',
-        '--config.task.generate_every=80', '--config.task.num_generated=8',
-        '--config.loop.num_steps=160', '--config.loop.eval_every=40',
-        '--config.loop.checkpoint_every=40', '--config.task.label_smoothing=0.0',
+        '--config.task.generate_every=120', '--config.task.num_generated=8',
+        '--config.loop.num_steps=240', '--config.loop.eval_every=60',
+        '--config.loop.checkpoint_every=60', '--config.task.label_smoothing=0.0',
         '--config.decoding.num_beams=2',
     ]  # fmt: skip
 
@@ -60,12 +60,12 @@ def run(checkpoint, files, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_learns_and_is_scored_by_loss_and_now_and_then_by_texts(run, files):
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     held_out = {line['step']: line for line in lines if line['split'] == 'validation'}
-    assert list(held_out) == [40, 80, 120, 160]
-    assert held_out[160]['loss'] < 0.2
-    assert [step for step, line in held_out.items() if 'bleu' in line] == [80, 160]
+    assert list(held_out) == [60, 120, 180, 240]
+    assert held_out[240]['loss'] < 0.5
+    assert [step for step, line in held_out.items() if 'bleu' in line] == [120, 240]
     results = json.loads((run / 'results.json').read_text())
-    assert results['exact_match'] > 90 and results['step'] in (80, 160)
-    assert results['bleu'] > 90 and results['chrf'] > 90
+    assert results['exact_match'] > 75 and results['step'] in (120, 240)
+    assert results['bleu'] > 60 and results['chrf'] > 60
     texts = (run / 'predictions/validation/predictions.txt').read_text().splitlines()
     expected = [line.split('\t')[1] for line in (files / 'dev.tsv').read_text().splitlines()[1:]]
     same = sum(text == right for text, right in zip(texts, expected, strict=True))
@@ -167,7 +167,7 @@ def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directo
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (['--config.task.generate_every=50'], 'generate_every is 50; it must be a multiple of'),
+        (['--config.task.generate_every=70'], 'generate_every is 70; it must be a multiple of'),
         (['--config.task.max_target_length=100'], 'max_target_length is 100, but the model'),
         (['--config.decoding.num_beams=0'], 'decoding.num_beams is 0'),
         (['--config.decoder.decoder_sharing=some'], "decoder_sharing is 'some'; it must be one"),
