@@ -348,7 +348,9 @@ def test_seeds_from_scratch_draw_encoders_of_their_own(checkpoint, mood_files, t
 
 def test_names_of_a_models_outputs(finetuned, mood_files, tmp_path, capsys):
     data = mood_files / 'dev.tsv'
-    with pytest.raises(UserError, match='has the labels no, yes, the task sst2 0, 1; name them in'):
+    with pytest.raises(
+        UserError, match='has the labels no, yes, but those of the task sst2 are 0, 1'
+    ):
         evaluate.main([f'--checkpoint={finetuned}', f'--data={data}', '--task=sst2'])
     with pytest.raises(UserError, match='has 2 output.s., which do not fit the task stsb'):
         evaluate.main([f'--checkpoint={finetuned}', f'--data={data}', '--task=stsb'])

@@ -162,8 +162,8 @@ def test_the_command_checks_its_inputs_before_jax_is_there(tmp_path):
         'error: seeds is 0; it must be 1 or above.',
         f'error: {tmp_path}/file/run cannot be written: {tmp_path}/file is a file.',
         'error: There is no file or directory /no/model; init_from is a model that is there.',
-        'error: data.path=/nothing: there is no such file or folder.',
-        'error: data.vocabulary=/no/words: there is no such file or folder.',
+        'error: data.path is /nothing, which is not a directory.',
+        'error: data.vocabulary is /no/words, which is not there.',
         '[]',
     ]
 

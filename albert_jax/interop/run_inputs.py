@@ -133,6 +133,7 @@ def _files(run: FinetuneRun) -> Iterator[tuple[str, str]]:
 def _check_file(name: str, path: str) -> Callable[[], None]:
     def check() -> None:
         if not Path(path).exists():
-            raise UserError(f'data.{name}={path}: there is no such file or folder.')
+            what = 'a directory' if name == 'path' else 'there'
+            raise UserError(f'data.{name} is {path}, which is not {what}.')
 
     return check
