@@ -19,6 +19,8 @@ def xla_flags(num_devices: int) -> str:
         f'--xla_force_host_platform_device_count={num_devices}',
         '--xla_backend_optimization_level=0',
         '--xla_llvm_disable_expensive_passes=true',
+        # Else each program is compiled in up to 32 parts: a fifth more work for the same.
+        '--xla_cpu_parallel_codegen_split_count=1',
     ]
     # XLA ends a process that has a flag it does not know, and jaxlib 0.11.1 dropped this one.
     if Version(importlib.metadata.version('jaxlib')) < Version('0.11.1'):

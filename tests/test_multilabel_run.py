@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def logits_of(model, texts):
         ones = np.ones_like(ids)
         arrays = {'input_ids': ids, 'attention_mask': ones, 'token_type_ids': 0 * ones}
         batch = {name: jnp.asarray(array) for name, array in arrays.items()}
-        output = FinetunedModel(model.config, model.head)(model.params, batch)
+        output = jax.jit(FinetunedModel(model.config, model.head))(model.params, batch)
         rows.append(np.asarray(output.logits['logits'], np.float64)[0])
     return np.stack(rows)
 

@@ -86,8 +86,9 @@ def _likeliest(
     output: Any = PretrainingModel(config).apply(
         {'params': params}, input_ids, masked_positions=positions
     )
-    probabilities, ids = jax.lax.top_k(jax.nn.softmax(output.mlm_logits[0, :, :num_pieces]), top)
-    return probabilities, ids
+    chances = jax.nn.softmax(output.mlm_logits[0, :, :num_pieces])
+    probabilities, pieces = jax.lax.top_k(chances, top)
+    return probabilities, pieces
 
 
 def show(text: str, masks: Sequence[Sequence[Candidate]]) -> None:
