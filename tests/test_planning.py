@@ -303,7 +303,7 @@ def test_xxlarge_fits_and_sends_little(tmp_path, topology, batch_size, num_micro
     assert sorted(compiled['trip_counts']) == sorted([num_microbatches, 12, 12])
     if topology.startswith('v5e'):
         seconds = compiled['estimated_seconds'] + compiled['kernel_seconds']
-        assert seconds <= 1.35 * found['on_paper']['flops_seconds']
+        assert seconds <= 1.32 * found['on_paper']['flops_seconds']
 
 
 @pytest.mark.slow
