@@ -34,6 +34,14 @@ _NEW_FINETUNE_FIELDS = (
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),
+    ('', 'decoder'),
+    ('', 'decoding'),
+    ('task', 'generate_every'),
+    ('task', 'label_smoothing'),
+    ('task', 'max_target_length'),
+    ('task', 'num_generated'),
+    ('task', 'source'),
+    ('task', 'target'),
     ('task', 'word_column'),
     *_NEW_MODEL_FIELDS,
     *_NEW_OPTIMIZER_FIELDS,
@@ -83,6 +91,6 @@ def _without(run: Settings, fields: tuple[tuple[str, str], ...]) -> dict[str, An
         values = content[section] if section else content
         defaults = {field.name: field.default for field in declared(type(settings))}
         # A run with another value is none of that version's.
-        if values[name] == defaults[name]:
+        if getattr(settings, name) == defaults[name]:
             del values[name]
     return content

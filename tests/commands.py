@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import runpy
+import sys
 from unittest import mock
 
 import pytest
@@ -26,6 +27,8 @@ def run(module: str, *arguments: str) -> Result:
     """What `python -m MODULE ARGUMENTS` does in the project's folder, a hundred columns wide."""
     out, err = io.StringIO(), io.StringIO()
     verbosity = logging.get_verbosity()
+    # runpy warns of a module that another test has imported.
+    imported = sys.modules.pop(module, None)
     with (
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),
@@ -36,6 +39,8 @@ def run(module: str, *arguments: str) -> Result:
     ):
         runpy.run_module(module, run_name='__main__', alter_sys=True)
     logging.set_verbosity(verbosity)
+    if imported is not None:
+        sys.modules[module] = imported
     return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -93,11 +93,14 @@ def run_ours(config: AlbertConfig, params: Any, data: dict) -> Any:
     return apply(params, *(data[name].astype(np.int32) for name in names))
 
 
-def assert_near(ours: Any, theirs: Any, tolerance: float, what: str = '') -> None:
-    """Largest difference relative to the tensor's largest value."""
+def assert_near(
+    ours: Any, theirs: Any, tolerance: float, what: str = '', terms: float = 0.0
+) -> None:
+    """Largest difference relative to the tensor's largest value, or to terms that cancel in it."""
     theirs = theirs.detach().float().numpy()
     difference = np.abs(np.asarray(ours, np.float32) - theirs).max()
-    assert difference <= tolerance * np.abs(theirs).max(), (what, difference, np.abs(theirs).max())
+    largest = max(np.abs(theirs).max(), terms)
+    assert difference <= tolerance * largest, (what, difference, largest)
 
 
 def assert_outputs_agree(ours: Any, theirs: Any, mask: np.ndarray, tolerance: float) -> None:
@@ -160,7 +163,9 @@ def assert_gradients_agree(config, params, model, data, tolerance) -> None:
             # Zero in exact arithmetic, since softmax ignores it: rounding noise on both sides.
             assert np.abs(ours[short]).max() < 1e-5 * largest
             continue
-        assert_near(ours[short], weight.grad, tolerance, name)
+        # One term of up to 1/2 for each of two sequences, which may nearly cancel.
+        terms = 0.25 if short == 'sop_classifier.classifier.bias' else 0.0
+        assert_near(ours[short], weight.grad, tolerance, name, terms)
         compared += 1
     assert compared >= len(ours) - config.num_unique_attention_layers
 

@@ -28,7 +28,7 @@ COMMANDS = [
     *(
         f'albert_jax.{path.stem}'
         for path in sorted((ROOT / 'albert_jax').glob('*.py'))
-        if path.stem != '__init__'
+        if path.stem not in ('__init__', '__main__')
     ),
     'launch.sweep', 'launch.report', 'launch.tpu_vm',
 ]  # fmt: skip
@@ -37,7 +37,7 @@ NOT_PATHS = {
     'help',
     'text', 'pair', 'label', 'piece', 'task', 'labels', 'text_key', 'host', 'topology',
     'coordinator', 'name', 'zone', 'project', 'runtime', 'service_account', 'network', 'bucket',
-    'corpus', 'confirm', 'only', 'pair_columns',
+    'corpus', 'confirm', 'only', 'pair_columns', 'compare', 'predicates',
     # Whose values are expanded where a field is read.
     'override', 'api_key_file',
 }  # fmt: skip
@@ -47,7 +47,8 @@ NOT_PATH_FIELDS = {
     'model.attention', 'pretraining.sentence_loss', 'optimizer.name', 'optimizer.schedule',
     'loop.best_metric', 'task.name', 'task.text', 'task.text_pair', 'task.label', 'task.labels',
     'distillation.hidden_layers', '--host', 'model.kernel_initializer', 'model.norm_placement',
-    'model.position_encoding',
+    'model.position_encoding', 'decoder.decoder_sharing', 'decoder.cross_attention', 'task.source',
+    'task.target',
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from albert_jax.model.heads import HEADS, Head
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.features import Features
-from albert_jax.tasks.job import prepare
+from albert_jax.tasks.prepared import prepare
 from tests import tiny
 from tests.reference_roles import score
 from tests.test_role_files import UP, row

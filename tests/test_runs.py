@@ -32,7 +32,8 @@ VALUES = {
     'pretraining.short_phase_steps': 7, 'pretraining.short_phase_length': 32,
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine',
     'optimizer.warmup_steps': 7, 'loop.checkpoint_every': 200, 'loop.eval_every': 50,
-    'distillation.hidden_layers': 'last',
+    'distillation.hidden_layers': 'last', 'decoder.decoder_sharing': 'copy',
+    'decoder.cross_attention': 'per_layer',
 }  # fmt: skip
 # What another field must be for that value.
 BESIDE = {
@@ -42,6 +43,9 @@ BESIDE = {
     'pretraining.short_phase_steps': ['--config.pretraining.short_phase_length=16'],
     'model.num_hidden_groups': ['--config.model.num_hidden_layers=4'],
     'model.inner_group_num': ['--config.model.num_hidden_layers=4'],
+    'decoding.num_return_sequences': ['--config.decoding.num_beams=4'],
+    'decoding.top_k': ['--config.decoding.temperature=0.5'],
+    'decoding.top_p': ['--config.decoding.temperature=0.5'],
 }
 NO_DEFAULT = {'int': 3, 'float': 0.25, 'bool': False, 'str': 'x'}
 # The settings of the commands that train; the model's own config beside them is what its section

@@ -152,7 +152,9 @@ def test_heads_that_do_not_suit():
         tiny.task('classification').use_head(several, 'm')
     with pytest.raises(UserError, match='has a sequence classification head, which the task multi'):
         tiny.task('multilabel').use_head(Head('sequence_classification', ('x', 'y')), 'm')
-    with pytest.raises(UserError, match='m has the labels x, y, the task multilabel x, z'):
+    with pytest.raises(
+        UserError, match='m has the labels x, y, but those of the task multilabel are x, z'
+    ):
         tiny.task('multilabel', labels='x,z').use_head(several, 'm')
     twice = Head('multi_label_classification', ('x', 'x'))
     with pytest.raises(UserError, match='of which two are the same; name them in the order of the'):

@@ -67,7 +67,9 @@ def predict(checkpoint: Path | str, sample: str | dict[str, Any]) -> str:
 
 
 def _filled(value: Any) -> Any:
-    return [_TEXT] * len(value) if isinstance(value, list) else _TEXT
+    if isinstance(value, list):
+        return [_TEXT] * len(value)
+    return _TEXT if isinstance(value, str) else value
 
 
 def train_further(module: str, arguments: Sequence[str], workdir: Path) -> str:

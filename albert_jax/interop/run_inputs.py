@@ -132,8 +132,15 @@ def _files(run: FinetuneRun) -> Iterator[tuple[str, str]]:
 
 def _check_file(name: str, path: str) -> Callable[[], None]:
     def check() -> None:
-        if not Path(path).exists():
+        if not (Path(path).exists() or (name != 'path' and _begins_a_name(Path(path)))):
             what = 'a directory' if name == 'path' else 'there'
             raise UserError(f'data.{name} is {path}, which is not {what}.')
 
     return check
+
+
+def _begins_a_name(path: Path) -> bool:
+    """Whether there are files of that name with more endings, as those of two languages are."""
+    if not path.parent.is_dir():
+        return False
+    return any(other.name.startswith(f'{path.name}.') for other in path.parent.iterdir())

@@ -1,9 +1,9 @@
 """How a decoder writes: greedy, by beam search, or by sampling."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.errors import UserError
 from albert_jax.cli.settings import Bound, NonNegative, Settings, at_least
 
 
@@ -40,13 +40,13 @@ class DecodingSettings(Settings):
     ] = 1.0
     seed: Annotated[int, NonNegative, 'of the sampling'] = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """Of the ways to write with one another."""
         if self.seed >= 2**32:
-            raise UserError(f'decoding.seed is {self.seed}; it must be below 2**32.')
+            yield f'decoding.seed is {self.seed}; it must be below 2**32.'
         if self.temperature:
             if self.num_beams > 1:
-                raise UserError(
+                yield (
                     f'decoding.num_beams is {self.num_beams} and decoding.temperature '
                     f'{self.temperature}; samples have no beams: set num_beams to 1, or '
                     f'temperature to 0.'
@@ -54,12 +54,12 @@ class DecodingSettings(Settings):
             return
         for name, off in (('top_k', 0), ('top_p', 1.0)):
             if getattr(self, name) != off:
-                raise UserError(
+                yield (
                     f'decoding.{name} is {getattr(self, name)}, but at temperature 0 nothing is '
                     f'sampled; set decoding.temperature above 0.'
                 )
         if self.num_return_sequences > self.num_beams:
-            raise UserError(
+            yield (
                 f'decoding.num_return_sequences is {self.num_return_sequences}, but a search with '
                 f'num_beams={self.num_beams} gives no more than that; raise num_beams, or sample '
                 f'at a temperature above 0.'

@@ -77,6 +77,11 @@ class RolesTask(Task[RoleExample]):
         """Words with spaces between them, and one of them or its number from 1."""
         return ('sentence', 'predicate')
 
+    @property
+    def sample(self) -> dict[str, Any]:
+        """A short sentence and its first word."""
+        return {'sentence': 'a', 'predicate': 1}
+
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> RoleExample:
         """The example of an object with the task's fields."""
         fields = check_fields(content, where, ['sentence'], ['predicate'])

@@ -1,6 +1,7 @@
 """Several processes that train one model: what they agree on, and how they part."""
 
 import json
+import logging
 import os
 import secrets
 import sys
@@ -103,6 +104,8 @@ def exit_on_lost_peer(work: Callable[[], int]) -> int:
     """
     if not is_multiprocess():
         return work()
+    # A save in the background that fails raises at the next one; Orbax logs its traceback as well.
+    logging.getLogger('absl').addFilter(_has_no_traceback)
     try:
         return work()
     except UserError as error:
@@ -114,6 +117,10 @@ def exit_on_lost_peer(work: Callable[[], int]) -> int:
         print(f'error: {LOST_PEER.format(first_line(error))}', file=sys.stderr, flush=True)
         # JAX's own farewell would wait for the process that is gone.
         os._exit(1)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 def shutdown(status: int) -> None:
