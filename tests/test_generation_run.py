@@ -171,7 +171,7 @@ def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directo
         (['--config.task.max_target_length=100'], 'max_target_length is 100, but the model'),
         (['--config.decoding.num_beams=0'], 'decoding.num_beams is 0'),
         (['--config.decoder.decoder_sharing=some'], "decoder_sharing is 'some'; it must be one"),
-        (['--config.data.path=', '--config.data.train=nowhere'], 'data.train is nowhere, which is not there'),
+        (['--config.data.path=', '--config.data.train=nowhere'], 'nowhere, which is not there'),
     ],
 )  # fmt: skip
 def test_bad_configs_are_refused_before_anything_compiles(
