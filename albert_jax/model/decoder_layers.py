@@ -12,11 +12,11 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from albert_jax.model import remat
-from albert_jax.model.albert import FeedForward
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_attention import DecoderAttention, KeyValues
 from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.modules import LayerNorm
+from albert_jax.model.sublayers import FeedForward
 
 
 class Memory(NamedTuple):
