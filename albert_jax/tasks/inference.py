@@ -4,8 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.report import print_metrics
+from albert_jax.tasks.answer_table import answer_table
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
 from albert_jax.tasks.output import answering, write_predictions
@@ -39,6 +42,8 @@ def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
 def predict_file(answerer: Answerer, source: str, output: Path | None, server: Path | None) -> None:
     """Predicts for all examples of a file or of standard input, and writes or prints the answers.
 
+    A terminal gets a table for texts and pairs, a file or a pipe JSON Lines.
+
     Args:
       answerer: the model.
       source: as in `read_input`.
@@ -65,7 +70,12 @@ def predict_file(answerer: Answerer, source: str, output: Path | None, server: P
     if server:
         _print_written(write_predictions(answerer.task, examples, predictions, server))
     if not output and not server:
-        sys.stdout.write(text)
+        console = Console()
+        table = answer_table(examples, predictions) if console.is_terminal else None
+        if table is None:
+            sys.stdout.write(text)
+        else:
+            console.print(table)
 
 
 def _print_written(files: Sequence[Path]) -> None:
