@@ -100,6 +100,8 @@ def test_the_picture_has_both_curves_by_sequence_and_the_unigram_model(tmp_path)
     names = [line.get_label() for line in loss.lines]
     assert names == ['small, held out', 'large, held out', 'unigram model']
     assert loss.get_xlabel() == 'sequences'
+    assert accuracy.yaxis.get_major_formatter()(0.25).startswith('25')
+    assert accuracy.yaxis.get_major_formatter()(0.25).endswith('%')
 
 
 def test_the_recorded_run_is_the_papers_recipe():

@@ -60,9 +60,9 @@ def draw(
     import matplotlib
 
     matplotlib.use('Agg')
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), dpi=100, layout='constrained')
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), dpi=200, layout='constrained')
     for axis, (metric, title) in zip(axes, _METRICS.items(), strict=True):
         for number, (name, lines) in enumerate(runs.items()):
             size = 1 if batch_sizes is None else batch_sizes[name]
@@ -71,6 +71,8 @@ def draw(
             axis.axhline(metrics[metric], color='grey', linestyle='--', label=name)
         axis.set_xlabel('step' if batch_sizes is None else 'sequences')
         axis.set_title(title, fontsize=10)
+        if metric.endswith('accuracy'):
+            axis.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     try:
