@@ -12,9 +12,11 @@ from albert_jax.interpretability.layers import Activations, rollout, similarity_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _GREEN, _ORANGE = '#009e73', '#d55e00'
 _MAX_TITLE_CHARACTERS = 120
+_SMALLEST_LIMIT = 0.1
 
 
 def draw(activations: Activations, attribution: Attribution | None, text: str) -> 'Figure':
@@ -37,7 +39,11 @@ def draw(activations: Activations, attribution: Attribution | None, text: str) -
     for axis, depth in zip(axes[0], (0, layers // 2, layers - 1), strict=True):
         title = f'attention at depth {depth + 1}, mean of heads'
         _draw_matrix(axis, attention[depth].mean(0), pieces, title)
-    _draw_matrix(axes[1, 0], rollout(attention)[-1], pieces, f'rollout over {layers} layers')
+    image = _draw_matrix(
+        axes[1, 0], rollout(attention)[-1], pieces, f'rollout over {layers} layers'
+    )
+    # One scale for all four: a model that looks everywhere alike is pale.
+    figure.colorbar(image, ax=axes[0], label='share of the attention of a row', fraction=0.02)
     if attribution is None:
         axes[1, 1].axis('off')
     else:
@@ -49,11 +55,12 @@ def draw(activations: Activations, attribution: Attribution | None, text: str) -
 
 def _draw_matrix(
     axis: 'Axes', values: Float[np.ndarray, 'length length'], pieces: list[str], title: str
-) -> None:
-    axis.imshow(values, vmin=0, cmap='Blues')
+) -> 'AxesImage':
+    image = axis.imshow(values, vmin=0, vmax=1, cmap='Blues')
     axis.set_title(title, fontsize=10)
     axis.set_xticks(range(len(pieces)), pieces, rotation=90, fontsize=7)
     axis.set_yticks(range(len(pieces)), pieces, fontsize=7)
+    return image
 
 
 def _draw_words(axis: 'Axes', attribution: Attribution) -> None:
@@ -63,7 +70,12 @@ def _draw_words(axis: 'Axes', attribution: Attribution) -> None:
     axis.barh(range(len(words)), [score for _, score in words], color=colours)
     axis.set_yticks(range(len(words)), [word for word, _ in words], fontsize=8)
     axis.invert_yaxis()
-    axis.set_title(f'contributions to {attribution.output!r}', fontsize=10)
+    # What is next to nothing is drawn as next to nothing.
+    limit = 1.05 * max(_SMALLEST_LIMIT, *(abs(score) for _, score in words))
+    axis.set(xlim=(-limit, limit), xlabel='contribution (nats of a logit or log-probability)')
+    value, baseline = attribution.value, attribution.baseline_value
+    title = f'{attribution.output!r}: {value:.2f}, {baseline:.2f} without the words'
+    axis.set_title(title, fontsize=10)
 
 
 def _draw_similarity(
@@ -71,8 +83,11 @@ def _draw_similarity(
 ) -> None:
     distances, angles = similarity_by_depth(hidden)
     depths = range(1, len(distances) + 1)
-    axis.plot(depths, distances, marker='.', label='distance')
-    axis.plot(depths, angles, marker='.', label='angle (degrees)')
-    axis.set(xlabel='depth', ylim=(0, None))
+    axis.plot(depths, distances, marker='.', color='C0')
+    axis.set(xlabel='depth', ylim=(0, None), xticks=list(depths))
+    axis.set_ylabel('distance', color='C0')
+    other = axis.twinx()
+    other.plot(depths, angles, marker='.', color='C1')
+    other.set(ylim=(0, None))
+    other.set_ylabel('angle (degrees)', color='C1')
     axis.set_title("a layer's input against its output", fontsize=10)
-    axis.legend()
