@@ -79,7 +79,7 @@ def test_every_byte_is_the_local_runs(
 
 def test_a_broken_file_is_named(beam_preparation, vocabulary, tmp_path):
     (tmp_path / 'a.jsonl').write_text('{"text": "Whole."}\n{"text": \n')
-    with pytest.raises(Exception, match=r'a\.jsonl, line 2: broken JSON'):
+    with pytest.raises(Exception, match=r'a\.jsonl, line 2 is not JSON'):
         beam_preparation.prepare(
             [Source('jsonl', str(tmp_path / 'a.jsonl'))], str(tmp_path / 'out'), vocabulary,
             PreparationSettings(), str(tmp_path / 'scratch'), ['--runner=DirectRunner'],
