@@ -6,7 +6,7 @@
 modern is configs/pretrain.py:mini+modern, paper is configs/pretrain.py:mini; every other member
 differs from one of them in one thing, and trains for as many FLOPs as modern, Muon's own among
 them. `compute` is the share of the paper's compute at which a member has come to the paper's final
-loss. No published numbers: see docs/RESULTS.md.
+loss. There are no published numbers.
 """
 
 from configs.changes import Change, FieldValue, Sweep
