@@ -1,5 +1,6 @@
 """The commands as a person meets them: help, answers, and one sentence for a mistake."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -299,7 +300,13 @@ def test_make_sees_the_gpu(device, driver, flags, is_installed, said, tmp_path):
         'make', '--dry-run', '--always-make', 'install', f'NVIDIA_DEVICE={tmp_path}/nvidia0',
         f'NVIDIA_VERSION={tmp_path}/version', f'NVIDIA_SMI={tmp_path}/nvidia-smi', *flags,
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # As typed at a prompt, though `make test GPU=0` runs this: a make under a make prints its
+    # folders and takes the outer one's variables.
+    outer = ('MAKE', 'MFLAGS', 'GPU', 'TPU')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert bool(done.returncode) == bool(said) and said in done.stderr, done.stderr
     assert ('[ "1" = 1 ]; then .venv/bin/python -m pip install' in done.stdout) == is_installed
     # A sentence, and no recipe after it.
