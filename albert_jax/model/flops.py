@@ -122,8 +122,12 @@ def recomputed_flops(config: AlbertConfig, length: int) -> float:
     if config.remat in ('attention', 'full'):
         per_token += num_blocks * dense
         if config.norm_placement == 'pre':
-            # The last map of a layer is only added to: no gradient needs its output.
-            per_token -= config.num_layers * 2 * config.hidden_size * config.ffn_size
+            # The last map of a layer is only added to: no gradient needs its output, but that of a
+            # scale.
+            num_layers = config.num_layers
+            if config.depth_norms and config.shares('ffn'):
+                num_layers -= config.num_hidden_layers
+            per_token -= num_layers * 2 * config.hidden_size * config.ffn_size
     if config.remat == 'full':
         per_token += num_blocks * scores
     return float(length * per_token)
