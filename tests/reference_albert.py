@@ -84,14 +84,19 @@ def unique_layer_index(sublayer: str, layer: int, inner: int, config: dict) -> i
     return layer * config['inner_group_num'] + inner
 
 
-def select(tree: Params, index: int, num: int, name: str) -> np.ndarray:
-    """Take the parameter of one of `num`; the leading axis exists only where there are several."""
-    leaf = tree[name]
-    if leaf.ndim != UNSTACKED_NDIM[name] + (num > 1):
-        raise ValueError(f'{name} has shape {leaf.shape}, for {num} layers')
-    if num > 1 and leaf.shape[0] != num:
-        raise ValueError(f'{name} has {leaf.shape[0]} layers instead of {num}')
-    return leaf[index] if num > 1 else leaf
+def select_unique_layer(tree: Params, index: int, num_unique: int) -> Params:
+    """Take the parameters of one; the leading axis exists only where there are several."""
+    selected = {}
+    for name, child in tree.items():
+        if isinstance(child, dict):
+            selected[name] = select_unique_layer(child, index, num_unique)
+            continue
+        if child.ndim != UNSTACKED_NDIM[name] + (num_unique > 1):
+            raise ValueError(f'{name} has shape {child.shape}, with {num_unique} unique layers')
+        if num_unique > 1 and child.shape[0] != num_unique:
+            raise ValueError(f'{name} has {child.shape[0]} unique layers instead of {num_unique}')
+        selected[name] = child[index] if num_unique > 1 else child
+    return selected
 
 
 def at_depth(
@@ -99,26 +104,30 @@ def at_depth(
 ) -> Params:
     """The parameters of a sublayer at one depth, from the shared ones and those of the depth."""
     num_depths = config['num_hidden_layers'] * config['inner_group_num']
-    selected = {}
+    shared, of_depth, adapter = {}, {}, {}
     for name, child in tree.items():
-        if name in ('adapter_down', 'adapter_up'):
-            continue
         if isinstance(child, dict):
-            selected[name] = at_depth(child, index, num_unique, depth, is_tied, config)
+            of_depth[name] = at_depth(child, index, num_unique, depth, is_tied, config)
+        elif name in ('adapter_down', 'adapter_up'):
+            adapter[name] = child
         elif name in ('bias', 'scale') and is_tied and config['depth_norms']:
+            of_depth[name] = child
+        else:
+            shared[name] = child
+    if ('kernel' in tree and is_tied and config['depth_adapter_rank'] > 0) != bool(adapter):
+        raise ValueError(f'{list(tree)} has an adapter or has none')
+    for name, child in {**of_depth, **adapter}.items():
+        if not isinstance(child, dict):
             if child.shape[0] != num_depths:
                 raise ValueError(f'{name} has {child.shape[0]} depths instead of {num_depths}')
-            selected[name] = child[depth]
-        else:
-            selected[name] = select(tree, index, num_unique, name)
-    if is_tied and config['depth_adapter_rank'] and 'kernel' in tree:
-        down, up = tree['adapter_down'], tree['adapter_up']
-        if down.shape[0] != num_depths or down.shape[2] != config['depth_adapter_rank']:
+            of_depth[name] = child[depth]
+    selected = select_unique_layer(shared, index, num_unique)
+    if adapter:
+        down, up = of_depth.pop('adapter_down'), of_depth.pop('adapter_up')
+        if down.shape[1] != config['depth_adapter_rank']:
             raise ValueError(f'adapter_down has shape {down.shape}')
-        selected['kernel'] = selected['kernel'] + down[depth] @ up[depth]
-    elif 'adapter_down' in tree:
-        raise ValueError('an adapter where nothing is shared')
-    return selected
+        selected['kernel'] = selected['kernel'] + down @ up
+    return selected | of_depth
 
 
 def embed(
