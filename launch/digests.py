@@ -30,6 +30,7 @@ _NEW_OPTIMIZER_FIELDS = (
 _NEW_PRETRAIN_FIELDS = (
     ('', 'continue_training'),
     ('loop', 'patience'),
+    ('loop', 'tracker'),
     ('pretraining', 'final_masked_fraction'),
     ('pretraining', 'eval_masked_fraction'),
     *_NEW_MODEL_FIELDS,
@@ -37,6 +38,7 @@ _NEW_PRETRAIN_FIELDS = (
 )
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
+    ('loop', 'tracker'),
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),

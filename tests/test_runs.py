@@ -32,6 +32,7 @@ VALUES = {
     'pretraining.short_phase_steps': 7, 'pretraining.short_phase_length': 32,
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine',
     'optimizer.warmup_steps': 7, 'loop.checkpoint_every': 200, 'loop.eval_every': 50,
+    'loop.tracker': 'wandb',
     'distillation.hidden_layers': 'last', 'decoder.decoder_sharing': 'copy',
     'decoder.cross_attention': 'per_layer',
 }  # fmt: skip
