@@ -6,6 +6,7 @@ from pathlib import Path
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.flags import NUM_LOOPS_HELP
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.runs.decoding_flags import add_decoding_flags, given_decoding
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--labels', help="names of the outputs in order, with commas, in place of the model's"
     )
+    parser.add_argument('--num_loops', type=int, help=NUM_LOOPS_HELP)
     add_decoding_flags(parser)
     parser.add_argument('--output', type=local_path, help='folder for predictions or results')
     parser.add_argument(
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         for name in ('task', 'labels', *given_decoding(flags)):
             if getattr(flags, name) is not None:
                 raise UserError(f'--{name} is for fine-tuned models; {flags.data} is a corpus.')
-        model = source.read(flags.checkpoint)
+        model = source.read_at_depth(flags.checkpoint, flags.num_loops)
         native.check_no_decoder(model, flags.checkpoint, 'evaluation on a corpus')
         intrinsic.report(model, flags.data, flags.batch_size, flags.output)
         return 0
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     labels = flags.labels.split(',') if flags.labels else None
     answerer = Answerer(
         flags.checkpoint, flags.task, flags.batch_size, labels=labels,
-        decoding=given_decoding(flags),
+        decoding=given_decoding(flags), num_loops=flags.num_loops,
     )  # fmt: skip
     evaluate_file(answerer, Path(flags.data), flags.output)
     return 0
@@ -102,7 +104,9 @@ def _evaluate_pairs(flags: argparse.Namespace) -> int:
         )
     from albert_jax.tasks.pairs_report import evaluate_pairs
 
-    evaluate_pairs(flags.checkpoint, flags.pairs, columns, flags.limit_per_group, flags.output)
+    evaluate_pairs(
+        flags.checkpoint, flags.pairs, columns, flags.limit_per_group, flags.output, flags.num_loops
+    )
     return 0
 
 

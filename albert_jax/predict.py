@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.flags import NUM_LOOPS_HELP
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.runs.decoding_flags import add_decoding_flags, given_decoding
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         help="roles: the column of a file, from 0, that marks the predicates, if not the layout's, "
         'and the values there that do: 3:VERB',
     )  # fmt: skip
+    parser.add_argument('--num_loops', type=int, help=NUM_LOOPS_HELP)
     add_decoding_flags(parser)
     parser.add_argument('--batch_size', type=int, default=32, help='examples a batch (32)')
     flags = parser.parse_args(arguments)
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     answerer = Answerer(
         flags.checkpoint, flags.task, flags.batch_size, labels=labels,
         null_score_diff_threshold=flags.null_score_diff_threshold, predicates=flags.predicates,
-        decoding=given_decoding(flags),
+        decoding=given_decoding(flags), num_loops=flags.num_loops,
     )  # fmt: skip
     predict_file(answerer, flags.input, flags.output, flags.server)
     return 0

@@ -2,8 +2,9 @@
 
     python -m benchmarks.compute            (needs the extra `reference`)
 
-All train `albert_base` (v2: no dropout) with AdamW on the same shapes: ours in float32 and with
-bfloat16 products, Hugging Face's in float32, as it comes, and under torch's bfloat16 autocast.
+All train `albert_base` (v2: no dropout), and the models of the configs `tiny` and `mini` as tests
+and demos do, with AdamW on the same shapes: ours in float32 and with bfloat16 products, Hugging
+Face's in float32, as it comes, and under torch's bfloat16 autocast.
 Hugging Face computes MLM logits at every position; we do so at the masked ones, as pretraining
 needs. For the forward pass all compute them everywhere. They take turns, and the fastest of each is
 compared. The share of the peak is the model's arithmetic over the fastest product measured here.
@@ -28,7 +29,7 @@ from jaxtyping import Array, PyTree
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import PreparationSettings, prepare, vocabulary_for
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import SIZES
+from albert_jax.model.config import SIZES, AlbertConfig
 from albert_jax.model.flops import train_flops
 from albert_jax.pretraining import job
 from albert_jax.runs.optimizer import OptimizerSettings
@@ -41,7 +42,9 @@ from albert_jax.training.telemetry import read_lines
 from configs.pretrain import get_config
 
 _NUM_TURNS = 4
-_CONFIG = SIZES['albert_base']
+# Of small models, whose steps are short.
+_MOST_TURNS, _SECONDS_OF_TURNS = 30, 10.0
+_SHAPES = ('base:8x128', 'base:4x512', 'tiny:32x64', 'mini:32x64')
 # Of the product whose speed is called the machine's peak: a large one of the model's.
 _PEAK_SHAPE = (2048, 3072, 768)
 # Tokens of a sequence in the run that measures the wait for data.
@@ -49,16 +52,23 @@ _SMALL_LENGTH = 128
 Runs = dict[str, Callable[[], None]]
 
 
-def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
+def model_of(name: str) -> AlbertConfig:
+    """The model of a config of configs/pretrain.py, without dropout, in float32."""
+    if name == 'base':
+        return SIZES['albert_base']
+    return PretrainRun.from_dict(get_config(name).to_dict()).albert
+
+
+def make_batch(config: AlbertConfig, batch: int, length: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     num_masked = round(0.15 * length)
     shape = (batch, num_masked)
     return {
-        'input_ids': rng.integers(5, _CONFIG.vocab_size, (batch, length), dtype=np.int32),
+        'input_ids': rng.integers(5, config.vocab_size, (batch, length), dtype=np.int32),
         'attention_mask': np.ones((batch, length), np.int32),
         'token_type_ids': np.zeros((batch, length), np.int32),
         'masked_positions': np.tile(np.arange(num_masked, dtype=np.int32), (batch, 1)),
-        'masked_ids': rng.integers(5, _CONFIG.vocab_size, shape, dtype=np.int32),
+        'masked_ids': rng.integers(5, config.vocab_size, shape, dtype=np.int32),
         'masked_weights': np.ones(shape, np.float32),
         'sentence_labels': rng.integers(0, 2, batch, dtype=np.int32),
         'sentence_weights': np.ones(batch, np.float32),
@@ -68,8 +78,8 @@ def make_batch(batch: int, length: int) -> dict[str, np.ndarray]:
 class Ours:
     """Our model on one batch: a train step, and the forward pass with logits at every position."""
 
-    def __init__(self, batch: dict[str, np.ndarray], dtype: str) -> None:
-        config = dataclasses.replace(_CONFIG, compute_dtype=dtype)
+    def __init__(self, config: AlbertConfig, batch: dict[str, np.ndarray], dtype: str) -> None:
+        config = dataclasses.replace(config, compute_dtype=dtype)
         mesh = make_mesh(1)
         objective = objectives.pretraining(config)
         settings = OptimizerSettings(
@@ -102,19 +112,20 @@ def _logits(model: PretrainingModel, params: PyTree, input_ids: jax.Array) -> tu
 class HuggingFace:
     """Hugging Face's model in torch on one batch: a train step, and the forward pass."""
 
-    def __init__(self, batch: dict[str, np.ndarray], is_half: bool) -> None:
+    def __init__(self, ours: AlbertConfig, batch: dict[str, np.ndarray], is_half: bool) -> None:
         import torch
-        from transformers import AlbertConfig, AlbertForPreTraining
+        from transformers import AlbertConfig as TheirConfig
+        from transformers import AlbertForPreTraining
 
         self._torch = torch
         self._is_half = is_half
-        config: Any = AlbertConfig(
-            vocab_size=_CONFIG.vocab_size,
-            embedding_size=_CONFIG.embedding_size,
-            hidden_size=_CONFIG.hidden_size,
-            num_hidden_layers=_CONFIG.num_hidden_layers,
-            num_attention_heads=_CONFIG.num_attention_heads,
-            intermediate_size=_CONFIG.intermediate_size,
+        config: Any = TheirConfig(
+            vocab_size=ours.vocab_size,
+            embedding_size=ours.embedding_size,
+            hidden_size=ours.hidden_size,
+            num_hidden_layers=ours.num_hidden_layers,
+            num_attention_heads=ours.num_attention_heads,
+            intermediate_size=ours.intermediate_size,
         )
         config._attn_implementation = 'sdpa'
         self._model = AlbertForPreTraining(config)
@@ -151,7 +162,10 @@ def fastest_of_turns(runs: Runs) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of the first call of each, which compiles, and of the fastest after it."""
     first: dict[str, float] = {}
     fastest = dict.fromkeys(runs, float('inf'))
-    for turn in range(_NUM_TURNS + 1):
+    end = time.monotonic() + _SECONDS_OF_TURNS
+    for turn in range(_MOST_TURNS + 1):
+        if turn > _NUM_TURNS and time.monotonic() > end:
+            break
         for name, run in runs.items():
             started = time.monotonic()
             run()
@@ -217,37 +231,42 @@ def _small_run(corpus: Path) -> PretrainRun:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('--shapes', nargs='*', default=['8x128', '4x512'], help='batch × length')
+    parser.add_argument(
+        '--shapes', nargs='*', default=_SHAPES, help='MODEL:BATCHxLENGTH, of base, tiny and mini'
+    )
     flags = parser.parse_args()
     print(f'share of the step that waits for data: {data_wait():.2%}', flush=True)
     peaks = {dtype: peak(dtype) for dtype in ('float32', 'bfloat16')}
     for dtype, value in peaks.items():
         print(f'fastest product in {dtype}: {value / 1e9:.0f} GFLOP/s', flush=True)
     for shape in flags.shapes:
-        batch_size, length = map(int, shape.split('x'))
-        _compare(batch_size, length, peaks)
+        name, _, sizes = shape.partition(':')
+        batch_size, length = map(int, sizes.split('x'))
+        _compare(name, batch_size, length, peaks)
 
 
-def _compare(batch_size: int, length: int, peaks: dict[str, float]) -> None:
+def _compare(name: str, batch_size: int, length: int, peaks: dict[str, float]) -> None:
     """Prints the times of all models for batches of one shape.
 
     Args:
+      name: of the config.
       batch_size: sequences.
       length: tokens of each.
       peaks: FLOP/s of the fastest product in each compute dtype.
     """
-    batch = make_batch(batch_size, length)
+    config = model_of(name)
+    batch = make_batch(config, batch_size, length)
     models: dict[str, Ours | HuggingFace] = {
-        'ours, float32': Ours(batch, 'float32'),
-        'ours, bfloat16': Ours(batch, 'bfloat16'),
-        'Hugging Face, float32': HuggingFace(batch, False),
-        'Hugging Face, bfloat16': HuggingFace(batch, True),
+        'ours, float32': Ours(config, batch, 'float32'),
+        'ours, bfloat16': Ours(config, batch, 'bfloat16'),
+        'Hugging Face, float32': HuggingFace(config, batch, False),
+        'Hugging Face, bfloat16': HuggingFace(config, batch, True),
     }
     num_masked = batch['masked_ids'].shape[1]
-    step_flops = batch_size * train_flops(_CONFIG, length, num_masked)
+    step_flops = batch_size * train_flops(config, length, num_masked)
     # The forward pass is a third of a step.
-    forward_flops = batch_size * train_flops(_CONFIG, length, length) / 3
-    shape = f'{batch_size}x{length}'
+    forward_flops = batch_size * train_flops(config, length, length) / 3
+    shape = f'{name} {batch_size}x{length}'
     _report(f'train step {shape}', {n: m.step for n, m in models.items()}, step_flops, peaks)
     _report(f'forward {shape}', {n: m.forward for n, m in models.items()}, forward_flops, peaks)
 
@@ -259,7 +278,7 @@ def _report(title: str, runs: Runs, flops: float, peaks: dict[str, float]) -> No
     for name, seconds in fastest.items():
         share = flops / seconds / peaks[name.rpartition(' ')[2]]
         print(
-            f'  {name:24} {seconds:6.2f} s  ratio {seconds / theirs:.2f}  '
+            f'  {name:24} {1e3 * seconds:7.0f} ms  ratio {seconds / theirs:.2f}  '
             f'{share:4.0%} of the peak  first call {first[name]:.1f} s',
             flush=True,
         )

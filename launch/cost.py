@@ -11,6 +11,7 @@ from rich.table import Table
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop.native import expected_shapes
+from albert_jax.model.config import AlbertConfig
 from albert_jax.model.flops import train_flops
 from albert_jax.planning import topologies
 from albert_jax.planning.estimate import on_paper
@@ -19,6 +20,7 @@ from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training.optimizer import update_flops
 from configs.changes import Sweep
+from launch.plan import Uses
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
 
@@ -84,6 +86,40 @@ def pretraining_flops(members: Sequence[Member]) -> dict[str, float]:
     """FLOPs of the matrix products of each member's pretraining, by the member's name."""
     costs = {member.change.name: _cost(member, None) for member in members}
     return {name: cost.flops for name, cost in costs.items() if cost is not None}
+
+
+def num_tokens(members: Sequence[Member]) -> dict[str, int]:
+    """Tokens that each member is pretrained on, by the member's name."""
+    runs = {member.change.name: member.run for member in members}
+    return {
+        name: round(full_steps(run) * run.loop.batch_size * run.pretraining.sequence_length)
+        for name, run in runs.items()
+        if run is not None
+    }
+
+
+def uses(members: Sequence[Member]) -> dict[str, Uses]:
+    """How often the parameters of each member are used, by the member's name.
+
+    Members that share one sublayer and not the other, or have weights of each depth, are left out.
+    """
+    runs = {member.change.name: member.run for member in members}
+    found = {name: _uses(run.albert) for name, run in runs.items() if run is not None}
+    return {name: of_member for name, of_member in found.items() if of_member is not None}
+
+
+def _uses(config: AlbertConfig) -> Uses | None:
+    of_depths = config.depth_adapter_rank or config.depth_norms or config.depth_embedding
+    if of_depths or config.sharing not in ('all', 'none'):
+        return None
+    sizes = {path: math.prod(shape) for path, shape in expected_shapes(config).items()}
+    core = sum(size for path, size in sizes.items() if path.startswith('encoder/layer/'))
+    around = ('encoder/', 'embeddings/projection/', 'embeddings/layer_norm/', 'mlm/transform/')
+    return {
+        'num_once': sum(size for path, size in sizes.items() if path.startswith(around)) - core,
+        'num_core': core,
+        'num_loops': config.num_depths // config.num_unique_attention_layers,
+    }
 
 
 def _num_params(run: PretrainRun) -> int:

@@ -9,10 +9,16 @@ from albert_jax.runs.runs import FinetuneRun, PretrainRun
 
 # Fields that configs did not have when version 0.1.0 wrote the records of its stages.
 _NEW_MODEL_FIELDS = (
+    ('model', 'depth_adapter_rank'),
+    ('model', 'depth_embedding'),
+    ('model', 'depth_norms'),
     ('model', 'embedding_initializer_range'),
     ('model', 'is_gated'),
     ('model', 'kernel_initializer'),
     ('model', 'norm_placement'),
+    ('model', 'num_coda_layers'),
+    ('model', 'num_loops'),
+    ('model', 'num_prelude_layers'),
     ('model', 'position_encoding'),
 )
 _NEW_OPTIMIZER_FIELDS = (
@@ -24,6 +30,7 @@ _NEW_OPTIMIZER_FIELDS = (
 _NEW_PRETRAIN_FIELDS = (
     ('', 'continue_training'),
     ('loop', 'patience'),
+    ('loop', 'tracker'),
     ('pretraining', 'final_masked_fraction'),
     ('pretraining', 'eval_masked_fraction'),
     *_NEW_MODEL_FIELDS,
@@ -31,6 +38,7 @@ _NEW_PRETRAIN_FIELDS = (
 )
 _NEW_FINETUNE_FIELDS = (
     ('loop', 'max_skipped_in_a_row'),
+    ('loop', 'tracker'),
     ('optimizer', 'l1'),
     ('optimizer', 'power'),
     ('optimizer', 'num_cycles'),

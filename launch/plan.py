@@ -10,6 +10,14 @@ from launch import record
 from launch.stages import Member
 
 
+class Uses(TypedDict):
+    """How often a model's parameters are used, embedding tables aside."""
+
+    num_once: int
+    num_core: int
+    num_loops: int
+
+
 class PlannedStage(TypedDict):
     """A stage: one process of a member."""
 
@@ -28,6 +36,9 @@ class PlannedMember(TypedDict):
     num_params: int | None
     # Of the matrix products of its pretraining; none in plans of version 0.1.0.
     flops: NotRequired[float | None]
+    # How often its parameters are used, where a law speaks of that, and the text it is trained on.
+    uses: NotRequired[Uses | None]
+    num_tokens: NotRequired[int | None]
     # Fields in which it differs from the parent config.
     fields: Mapping[str, str]
     stages: Sequence[PlannedStage]
@@ -52,6 +63,8 @@ def make_plan(
     members: Sequence[Member],
     num_params: Mapping[str, int],
     flops: Mapping[str, float] = MappingProxyType({}),
+    uses: Mapping[str, Uses] = MappingProxyType({}),
+    num_tokens: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a sweep.
 
@@ -62,6 +75,8 @@ def make_plan(
       num_params: parameters of each member's pretrained model, by the member's name; a member that
         is only fine-tuned is left out.
       flops: of each member's pretraining, likewise.
+      uses: of each member's parameters, likewise.
+      num_tokens: of each member's pretraining, likewise.
     """
     return {
         'sweep': argument,
@@ -76,6 +91,8 @@ def make_plan(
                 'row': member.change.row,
                 'num_params': num_params.get(member.change.name),
                 'flops': flops.get(member.change.name),
+                'uses': uses.get(member.change.name),
+                'num_tokens': num_tokens.get(member.change.name),
                 'fields': {name: str(value) for name, value in member.change.fields.items()},
                 'stages': [
                     {'name': stage.name, 'key': stage.key, 'num_steps': stage.num_steps}

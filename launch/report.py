@@ -11,7 +11,7 @@ from albert_jax.cli import command
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
 from albert_jax.cli.paths import local_path
-from launch import comparison
+from launch import comparison, recurrence
 from launch.record import FINISHED
 from launch.results import Results, Row
 from launch.results import read as read_results
@@ -24,6 +24,7 @@ _EPILOG = """\
 examples:
   python -m launch.report runs/sharing
   python -m launch.report runs/sharing --compare all none    (the difference, paired by seed)
+  python -m launch.report runs/price --recurrence            (what a loop is worth)
 """
 _PUBLISHED = 'published'
 
@@ -35,8 +36,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--compare', nargs=2, metavar='ROW', help='print the difference of two rows, seed by seed'
     )
+    parser.add_argument(
+        '--recurrence', action='store_true',
+        help='fit what it is worth to use layers again, of a sweep over loops: recurrence.png too',
+    )  # fmt: skip
     flags = parser.parse_args(arguments)
     results = read_results(flags.workdir)
+    if flags.recurrence:
+        return _recurrence(flags.workdir)
     if flags.compare:
         first, second = flags.compare
         print(comparison.markdown(first, second, comparison.compare(flags.workdir, first, second)))
@@ -54,6 +61,18 @@ def main(arguments: Sequence[str]) -> int:
         except OSError as error:
             raise UserError(f'{path} cannot be written: {reason(error)}.') from error
         print(f'Wrote {path}.')
+    return 0
+
+
+def _recurrence(root: Path) -> int:
+    found = recurrence.estimate(recurrence.read(root))
+    print(recurrence.markdown(found))
+    path = root / 'recurrence.png'
+    try:
+        recurrence.draw(found, path)
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {reason(error)}.') from error
+    print(f'Wrote {path}.')
     return 0
 
 

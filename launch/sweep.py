@@ -26,6 +26,7 @@ _EPILOG = """\
 sweeps:
   configs/sweeps/NAME.py:SCALE  with SCALE base (for TPUs) or mini (for a laptop), and NAME one of
     embedding sharing groups sentence_loss depth width dropout added_data ngram equal_time;
+    configs/sweeps/price_of_sharing.py:SCALE  loops and layers at three widths;
     configs/sweeps/recipe.py:mini  takes the recipe of today apart, at equal FLOPs
     configs/sweeps/tasks.py  fine-tunes one checkpoint on every task, against random weights
 
@@ -113,8 +114,9 @@ def run(flags: argparse.Namespace) -> int:
         return 0
     stages.check_inputs(selected)
     content = plan.make_plan(
-        flags.sweep, sweep, members, cost.num_params(members), cost.pretraining_flops(members)
-    )
+        flags.sweep, sweep, members, cost.num_params(members), cost.pretraining_flops(members),
+        cost.uses(members), cost.num_tokens(members),
+    )  # fmt: skip
     status = LocalRunner(root, selected, flags.jobs, flags.only).run(
         functools.partial(plan.write_plan, root, content)
     )

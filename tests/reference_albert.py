@@ -68,6 +68,8 @@ def is_shared(sublayer: str, sharing: str) -> bool:
 def num_unique_layers(sublayer: str, config: dict) -> int:
     """How many sublayers of this kind have parameters of their own."""
     if is_shared(sublayer, config['sharing']):
+        if config['num_loops']:
+            return config['num_hidden_layers'] // config['num_loops']
         return config['num_hidden_groups'] * config['inner_group_num']
     return config['num_hidden_layers'] * config['inner_group_num']
 
@@ -75,6 +77,8 @@ def num_unique_layers(sublayer: str, config: dict) -> int:
 def unique_layer_index(sublayer: str, layer: int, inner: int, config: dict) -> int:
     """Which unique sublayer is used in inner block `inner` of layer `layer`."""
     if is_shared(sublayer, config['sharing']):
+        if config['num_loops']:
+            return layer % (config['num_hidden_layers'] // config['num_loops'])
         group = int(layer / config['num_hidden_layers'] * config['num_hidden_groups'])
         return group * config['inner_group_num'] + inner
     return layer * config['inner_group_num'] + inner
@@ -93,6 +97,37 @@ def select_unique_layer(tree: Params, index: int, num_unique: int) -> Params:
             raise ValueError(f'{name} has {child.shape[0]} unique layers instead of {num_unique}')
         selected[name] = child[index] if num_unique > 1 else child
     return selected
+
+
+def at_depth(
+    tree: Params, index: int, num_unique: int, depth: int, is_tied: bool, config: dict
+) -> Params:
+    """The parameters of a sublayer at one depth, from the shared ones and those of the depth."""
+    num_depths = config['num_hidden_layers'] * config['inner_group_num']
+    shared, of_depth, adapter = {}, {}, {}
+    for name, child in tree.items():
+        if isinstance(child, dict):
+            of_depth[name] = at_depth(child, index, num_unique, depth, is_tied, config)
+        elif name in ('adapter_down', 'adapter_up'):
+            adapter[name] = child
+        elif name in ('bias', 'scale') and is_tied and config['depth_norms']:
+            of_depth[name] = child
+        else:
+            shared[name] = child
+    if ('kernel' in tree and is_tied and config['depth_adapter_rank'] > 0) != bool(adapter):
+        raise ValueError(f'{list(tree)} has an adapter or has none')
+    for name, child in {**of_depth, **adapter}.items():
+        if not isinstance(child, dict):
+            if child.shape[0] != num_depths:
+                raise ValueError(f'{name} has {child.shape[0]} depths instead of {num_depths}')
+            of_depth[name] = child[depth]
+    selected = select_unique_layer(shared, index, num_unique)
+    if adapter:
+        down, up = of_depth.pop('adapter_down'), of_depth.pop('adapter_up')
+        if down.shape[1] != config['depth_adapter_rank']:
+            raise ValueError(f'adapter_down has shape {down.shape}')
+        selected['kernel'] = selected['kernel'] + down @ up
+    return selected | of_depth
 
 
 def embed(
@@ -142,9 +177,10 @@ def residual(params: Params, config: dict, hidden: np.ndarray, sublayer: Any) ->
     def norm(x: np.ndarray) -> np.ndarray:
         return layer_norm(params['layer_norm'], x, config['layer_norm_eps'])
 
+    factor = params['residual']['scale'] if 'residual' in params else 1.0
     if config['norm_placement'] == 'pre':
-        return hidden + sublayer(norm(hidden))
-    return norm(hidden + sublayer(hidden))
+        return hidden + factor * sublayer(norm(hidden))
+    return norm(hidden + factor * sublayer(hidden))
 
 
 def attention_block(
@@ -183,22 +219,49 @@ def encode(
     """Run all layers; returns the input followed by the output of each layer."""
     num_attention = num_unique_layers('attention', config)
     num_ffn = num_unique_layers('ffn', config)
+    attention_is_tied = is_shared('attention', config['sharing'])
+    ffn_is_tied = is_shared('ffn', config['sharing'])
     hidden_states = [hidden]
     for layer in range(config['num_hidden_layers']):
         for inner in range(config['inner_group_num']):
-            attention_index = unique_layer_index('attention', layer, inner, config)
-            attention = select_unique_layer(params['attention'], attention_index, num_attention)
+            depth = layer * config['inner_group_num'] + inner
+            if config['depth_embedding']:
+                hidden = hidden + params['depth']['embedding'][depth]
+            index = unique_layer_index('attention', layer, inner, config)
+            attention = at_depth(
+                params['attention'], index, num_attention, depth, attention_is_tied, config
+            )
             hidden = residual(
                 attention,
                 config,
                 hidden,
                 lambda x, p=attention: attention_block(p, config, x, attention_mask),
             )
-            ffn = select_unique_layer(
-                params['ffn'], unique_layer_index('ffn', layer, inner, config), num_ffn
-            )
+            index = unique_layer_index('ffn', layer, inner, config)
+            ffn = at_depth(params['ffn'], index, num_ffn, depth, ffn_is_tied, config)
             hidden = residual(ffn, config, hidden, lambda x, p=ffn: ffn_block(p, config, x))
         hidden_states.append(hidden)
+    return hidden_states
+
+
+def encode_around(
+    params: Params, config: dict, hidden: np.ndarray, attention_mask: np.ndarray
+) -> list[np.ndarray]:
+    """As `encode`, with the prelude and the coda, whose layers have weights of their own."""
+    own = {
+        'sharing': 'none', 'num_loops': None, 'num_hidden_groups': 1, 'inner_group_num': 1,
+        'depth_adapter_rank': 0, 'depth_norms': False, 'depth_embedding': False,
+    }  # fmt: skip
+    hidden_states = [hidden]
+    for name, part in (
+        ('prelude', config | own | {'num_hidden_layers': config['num_prelude_layers']}),
+        ('layer', config),
+        ('coda', config | own | {'num_hidden_layers': config['num_coda_layers']}),
+    ):
+        if part['num_hidden_layers']:
+            hidden_states += encode(params[name], part, hidden_states[-1], attention_mask)[1:]
+        elif name in params:
+            raise ValueError(f'{name} has weights and no layers')
     return hidden_states
 
 
@@ -237,7 +300,7 @@ def albert_forward(
     token_type_ids = np.asarray(token_type_ids)
 
     embedded = embed(params['embeddings'], config, input_ids, token_type_ids)
-    hidden_states = encode(params['encoder']['layer'], config, embedded, attention_mask)
+    hidden_states = encode_around(params['encoder'], config, embedded, attention_mask)
     last_hidden_state = hidden_states[-1]
     if config['norm_placement'] == 'pre':
         last_hidden_state = layer_norm(

@@ -10,7 +10,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.flops import recomputed_flops, train_flops
+from albert_jax.model.flops import adapter_flops, recomputed_flops, train_flops
+from albert_jax.model.paths import flatten
 from albert_jax.planning import estimate, topologies
 from albert_jax.runs.runs import PretrainRun
 from configs.pretrain import get_config
@@ -30,6 +31,24 @@ def _product_flops(jaxpr) -> float:
     return total
 
 
+def test_flops_of_adapters_are_those_of_the_traced_model():
+    config = tiny.config(attention='einsum', **tiny.RELAXED)
+    shapes = (
+        jax.eval_shape(lambda: init_params(config, jax.random.key(0))),
+        jax.ShapeDtypeStruct((1, 24), jnp.int32),
+        jax.ShapeDtypeStruct((1, 5), jnp.int32),
+    )
+    making = adapter_flops({path: leaf.shape for path, leaf in flatten(shapes[0]).items()})
+    assert making > 0
+    for function, share in (
+        (functools.partial(_total, config), 1 / 3),
+        (jax.grad(functools.partial(_total, config)), 1),
+    ):
+        traced = _product_flops(jax.make_jaxpr(function)(*shapes).jaxpr)
+        again = recomputed_flops(config, 24) if share == 1 else 0
+        assert traced - again == share * (train_flops(config, 24, 5) + making)
+
+
 def _total(config, params, input_ids, masked_positions):
     output = PretrainingModel(config).apply(
         {'params': params}, input_ids, masked_positions=masked_positions
@@ -38,8 +57,13 @@ def _total(config, params, input_ids, masked_positions):
 
 
 @pytest.mark.parametrize(
-    'changes', [{}, {'is_gated': True}, tiny.MODERN, tiny.MODERN | {'inner_group_num': 2}], ids=str
-)
+    'changes',
+    [
+        {}, {'is_gated': True}, tiny.MODERN, tiny.MODERN | {'inner_group_num': 2},
+        tiny.RELAXED | {'depth_adapter_rank': 0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_flops_are_those_of_the_traced_model(changes):
     """Every product, forward, backward and computed again, is counted, and nothing else is."""
     config = tiny.config(attention='einsum', **changes)
@@ -56,7 +80,7 @@ def test_flops_are_those_of_the_traced_model(changes):
         wanted = train_flops(own, 24, 5) + recomputed_flops(own, 24)
         if remat == 'full':
             # Here scores are computed again inside what is computed again; fused kernels do not.
-            wanted += 24 * own.num_hidden_layers * own.inner_group_num * 2 * 24 * 16
+            wanted += 24 * own.num_blocks * 2 * 24 * 16
         assert _product_flops(trained.jaxpr) == wanted, remat
 
 

@@ -55,6 +55,11 @@ VARIANTS = [
     tiny.MODERN | {'sharing': 'none'},
     tiny.MODERN
     | {'sharing': 'ffn', 'num_hidden_groups': 2, 'inner_group_num': 2, 'hidden_act': 'relu'},
+    tiny.RELAXED,
+    # As many unique layers as none; one of each; the feed-forward untied.
+    {'num_loops': 1, 'num_prelude_layers': 2},
+    tiny.OF_DEPTHS | {'num_loops': 2, 'sharing': 'attention'},
+    tiny.OF_DEPTHS | {'num_hidden_groups': 2, 'inner_group_num': 2},
 ]
 
 
@@ -72,7 +77,7 @@ def test_outputs_equal_the_numpy_reference(variant):
         np.testing.assert_allclose(actual, expected[name], atol=1e-5 * max(1, scale), rtol=0)
     for actual, wanted in zip(output.hidden_states, expected['hidden_states'], strict=True):
         np.testing.assert_allclose(actual, wanted, atol=2e-5, rtol=0)
-    assert output.attention_probs.shape[0] == config.num_hidden_layers * config.inner_group_num
+    assert output.attention_probs.shape[0] == config.num_blocks
     np.testing.assert_allclose(output.attention_probs.sum(-1), 1, atol=1e-6)
 
 
@@ -133,6 +138,7 @@ def assert_trees_close(actual, expected, tolerance=1e-5):
             )
         ),
         (tiny.MODERN | {'sharing': 'attention'}, 'full'),
+        (tiny.RELAXED, 'full'),
     ],
     ids=str,
 )
@@ -164,6 +170,7 @@ def test_remat_changes_neither_outputs_nor_gradients(variant, remat):
     'variant',
     [
         VARIANTS[0], VARIANTS[3], {'num_hidden_groups': 3}, tiny.MODERN | {'sharing': 'ffn'},
+        tiny.OF_DEPTHS | {'num_loops': 2},
         pytest.param(VARIANTS[5], marks=pytest.mark.slow),
     ],
     ids=str,
@@ -178,7 +185,8 @@ def test_scan_equals_a_python_loop(variant):
 
     def looped(encoder_params, hidden):
         for layer in range(config.num_hidden_layers):
-            indices = jnp.asarray(attention[layer]), jnp.asarray(ffn[layer])
+            depths = jnp.arange(config.inner_group_num) + layer * config.inner_group_num
+            indices = jnp.asarray(attention[layer]), jnp.asarray(ffn[layer]), depths
             hidden, _ = Layer(config).apply(
                 {'params': encoder_params['layer']}, hidden, *indices, mask, examples
             )
@@ -227,7 +235,7 @@ def test_dropout_keeps_the_stated_share_and_the_mean():
     assert len(np.unique(np.asarray(dropped), axis=0)) == 64
 
 
-@pytest.mark.parametrize('variant', [{}, tiny.MODERN], ids=str)
+@pytest.mark.parametrize('variant', [{}, tiny.MODERN, tiny.RELAXED], ids=str)
 def test_bfloat16_is_as_close_as_its_precision(variant):
     config = dataclasses.replace(SMALL, **variant)
     params, batch = tiny.random_params(config), inputs(config)

@@ -166,10 +166,16 @@ def test_each_old_name_has_its_new_one():
     assert old_names.is_old(content)
     assert old_names.flatten_fingerprint(old_names.fingerprint_of(content)) == {
         'model.hidden_size': 16,
+        'model.depth_adapter_rank': 0,
+        'model.depth_embedding': False,
+        'model.depth_norms': False,
         'model.embedding_initializer_range': None,
         'model.is_gated': False,
         'model.kernel_initializer': 'normal',
         'model.norm_placement': 'post',
+        'model.num_coda_layers': 0,
+        'model.num_loops': None,
+        'model.num_prelude_layers': 0,
         'model.position_encoding': 'learned',
         'data.fingerprint': 'f',
         'data.version': 1,

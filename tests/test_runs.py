@@ -27,11 +27,12 @@ VALUES = {
     'model.hidden_act': 'relu', 'model.sharing': 'none', 'model.compute_dtype': 'bfloat16',
     'model.remat': 'dense', 'model.attention': 'einsum', 'model.embedding_size': 32,
     'model.kernel_initializer': 'fan_in', 'model.norm_placement': 'pre',
-    'model.position_encoding': 'rope',
+    'model.position_encoding': 'rope', 'model.num_loops': 2,
     'pretraining.sequence_length': 48, 'pretraining.sentence_loss': 'nsp',
     'pretraining.short_phase_steps': 7, 'pretraining.short_phase_length': 32,
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine',
     'optimizer.warmup_steps': 7, 'loop.checkpoint_every': 200, 'loop.eval_every': 50,
+    'loop.tracker': 'wandb',
     'distillation.hidden_layers': 'last', 'decoder.decoder_sharing': 'copy',
     'decoder.cross_attention': 'per_layer',
 }  # fmt: skip

@@ -26,6 +26,11 @@ from albert_jax.tasks.registry import make_task
 
 # The model's fields of today's recipe.
 MODERN = {'position_encoding': 'rope', 'norm_placement': 'pre', 'is_gated': True}
+# What each depth may have of its own beside shared weights.
+OF_DEPTHS = {'depth_adapter_rank': 3, 'depth_norms': True, 'depth_embedding': True}
+RELAXED = OF_DEPTHS | {
+    **MODERN, 'num_hidden_layers': 4, 'num_loops': 2, 'num_prelude_layers': 1, 'num_coda_layers': 2,
+}  # fmt: skip
 CLASSES = Head('sequence_classification', ('no', 'yes'))
 
 

@@ -6,6 +6,10 @@ from typing import Self
 
 from albert_jax.cli.settings import Settings, declared
 
+NUM_LOOPS_HELP = (
+    'how often the model goes through its shared layers, fewer or more times than in training'
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlagSettings(Settings):

@@ -22,7 +22,7 @@ from albert_jax.model.config import AlbertConfig
 from albert_jax.model.finetuned import FinetunedModel
 from albert_jax.model.heads import Head
 from albert_jax.model.losses import Batch, Sum, soft_target_loss
-from albert_jax.model.modules import LayerNorm
+from albert_jax.model.modules import LayerNorm, Place
 from albert_jax.runs.distillation import DistillationSettings
 from albert_jax.training.objectives import ModelOutputs
 
@@ -112,7 +112,9 @@ def attention_vectors(
     dtype = jnp.dtype(config.compute_dtype)
     if config.norm_placement == 'pre':
         norm = LayerNorm(config, num_unique)
-        normed: Any = norm.apply({'params': attention['layer_norm']}, states, jnp.asarray(index))
+        normed: Any = norm.apply(
+            {'params': attention['layer_norm']}, states, Place(jnp.asarray(index))
+        )
         states = normed
     vectors = []
     for name in ('query', 'key', 'value'):
@@ -188,6 +190,16 @@ class DistillationLoss:
                 raise UserError(
                     f'distillation.relation_heads is {settings.relation_heads}, which does not '
                     f'divide the width of the {name}, {config.hidden_size}.'
+                )
+            if (
+                config.num_layers != config.num_hidden_layers
+                or config.depth_adapter_rank
+                or (config.depth_norms or config.depth_embedding)
+            ):
+                raise UserError(
+                    f'distillation.relation_weight is {settings.relation_weight}, but the {name} '
+                    f'has a prelude, a coda or weights of each depth, which relations are not '
+                    f'computed with; set it to 0.'
                 )
             if config.inner_group_num > 1:
                 raise UserError(
@@ -288,8 +300,8 @@ class DistillationLoss:
     ) -> Sum:
         assert student.hidden_states is not None and teacher.hidden_states is not None
         student_layers, teacher_layers = compared_layers(
-            self.student.num_hidden_layers,
-            self.teacher.num_hidden_layers,
+            self.student.num_layers,
+            self.teacher.num_layers,
             self.settings.hidden_layers,
         )
         return hidden_loss(

@@ -287,7 +287,7 @@ def write(pretrained: Pretrained, directory: Path) -> tuple[str, ...]:
     Raises:
       UserError: if transformers could not hold the model.
     """
-    config, head = pretrained.config, pretrained.head
+    config, head = pretrained.config.in_groups, pretrained.head
     params = pretrained.own_params()
     notes = []
     if head is not None:

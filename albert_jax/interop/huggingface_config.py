@@ -77,6 +77,7 @@ _OURS_ONLY = (
     'sharing',
     'num_hidden_groups',
     'inner_group_num',
+    'num_loops',
     'use_embedding_projection',
     'embedding_initializer_range',
     'kernel_initializer',
@@ -85,7 +86,16 @@ _OURS_ONLY = (
     'attention',
 )
 # The only values of ours that their architectures can compute.
-_THEIRS = {'position_encoding': 'learned', 'norm_placement': 'post', 'is_gated': False}
+_THEIRS = {
+    'position_encoding': 'learned',
+    'norm_placement': 'post',
+    'is_gated': False,
+    'num_prelude_layers': 0,
+    'num_coda_layers': 0,
+    'depth_adapter_rank': 0,
+    'depth_norms': False,
+    'depth_embedding': False,
+}
 
 
 def read_config(content: Mapping[str, Any], origin: str) -> AlbertConfig:

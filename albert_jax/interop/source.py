@@ -16,6 +16,7 @@ from albert_jax.cli.paths import expand, local_path
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
+from albert_jax.model.loops import with_num_loops
 
 # Of an unpacked archive: ten times the largest of the release, with its optimizer's moments.
 _LARGEST = 30 << 30
@@ -65,6 +66,24 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
         raise UserError(
             f'{source} cannot be read as a model ({type(error).__name__}: {first_line(error)}).'
         ) from error
+
+
+def read_at_depth(source: str | Path, num_loops: int | None) -> Pretrained:
+    """As `read`, with the shared layers gone through so many times; None: as in training.
+
+    Raises:
+      UserError: as `read` and `with_num_loops`, and of a model with a decoder.
+    """
+    model = read(source)
+    if num_loops is None:
+        return model
+    if model.decoder is not None:
+        raise UserError(f'--num_loops is for models without a decoder, and {source} has one.')
+    try:
+        config, params = with_num_loops(model.config, model.params, num_loops)
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from error
+    return dataclasses.replace(model, config=config, params=params)
 
 
 def _read(source: str, words: Path | None) -> Pretrained:

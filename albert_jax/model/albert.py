@@ -7,6 +7,7 @@ have a leading axis of unique layers.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from albert_jax.model import cudnn, remat
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.embeddings import Embeddings, MaskedLanguageHead
-from albert_jax.model.modules import Dense, LayerNorm
+from albert_jax.model.modules import Dense, DepthEmbedding, LayerNorm, Place
 from albert_jax.model.outputs import EncoderOutput, PretrainingOutput
 from albert_jax.model.sublayers import Attention, FeedForward, choose_attention
 
@@ -28,9 +29,9 @@ class Layer(nn.Module):
     """One layer of the encoder: `inner_group_num` blocks of attention and feed-forward.
 
     As the body of `nn.scan` it takes the indices of the unique attention and feed-forward layers
-    that this layer uses. It returns the carry, which is the layer's output, and what the scan
-    stacks: the output once more if `return_hidden_states`, and the attention probabilities of each
-    block if `return_attentions`.
+    that this layer uses, and the depths of its blocks. It returns the carry, which is the layer's
+    output, and what the scan stacks: the output once more if `return_hidden_states`, and the
+    attention probabilities of each block if `return_attentions`.
     """
 
     config: AlbertConfig
@@ -45,6 +46,7 @@ class Layer(nn.Module):
         hidden: Float[Array, 'batch length hidden'],
         attention_indices: Int[Array, 'inner'],
         ffn_indices: Int[Array, 'inner'],
+        depths: Int[Array, 'inner'],
         attention_mask: Int[Array, 'batch length'],
         example_ids: Int[Array, 'batch'],
     ) -> tuple[
@@ -58,17 +60,28 @@ class Layer(nn.Module):
         attend = Attention(
             config,
             config.num_unique_attention_layers,
+            config.num_depths if config.shares('attention') else 0,
             return_attentions=self.return_attentions,
             is_right_padded=self.is_right_padded,
             name='attention',
         )
-        feed_forward = FeedForward(config, config.num_unique_ffn_layers, name='ffn')
+        feed_forward = FeedForward(
+            config,
+            config.num_unique_ffn_layers,
+            config.num_depths if config.shares('ffn') else 0,
+            name='ffn',
+        )
+        embed_depth = DepthEmbedding(config, num_depths=config.num_depths, name='depth')
         all_probs = []
         for inner in range(config.inner_group_num):
+            attention_place = Place(attention_indices[inner], depths[inner])
+            ffn_place = Place(ffn_indices[inner], depths[inner])
+            if config.depth_embedding:
+                hidden = embed_depth(hidden, attention_place)
             hidden, probs = attend(
-                hidden, attention_mask, attention_indices[inner], example_ids, self.deterministic
+                hidden, attention_mask, attention_place, example_ids, self.deterministic
             )
-            hidden = feed_forward(hidden, ffn_indices[inner], example_ids, self.deterministic)
+            hidden = feed_forward(hidden, ffn_place, example_ids, self.deterministic)
             all_probs.append(probs)
         stacked_hidden = hidden if self.return_hidden_states else None
         stacked_probs = jnp.stack(all_probs) if self.return_attentions else None
@@ -84,10 +97,9 @@ def _layer_class(config: AlbertConfig) -> type[nn.Module]:
 class Encoder(nn.Module):
     """All layers, as one `nn.scan` over a layer whose parameters are the same at every depth.
 
-    `variable_broadcast` keeps the weights tied; `variable_axes` would give each layer its own. It
-    returns the last layer's output, normed where the norms stand before the sublayers, and those of
-    all layers, as each layer gives them, and the attention probabilities of all blocks, None where
-    not asked for.
+    A prelude and a coda are scans of their own before and after it. It returns the last layer's
+    output, normed where the norms stand before the sublayers, and those of all layers, as each
+    layer gives them, and the attention probabilities of all blocks, None where not asked for.
     """
 
     config: AlbertConfig
@@ -106,37 +118,60 @@ class Encoder(nn.Module):
         Float[Array, 'batch length hidden'],
         tuple[
             Float[Array, 'layers batch length hidden'] | None,
-            Float[Array, 'layers inner batch heads length length'] | None,
+            Float[Array, 'blocks batch heads length length'] | None,
         ],
     ]:
         config = self.config
         length = hidden.shape[1]
         if choose_attention(config, length, deterministic, is_right_padded) == 'cudnn':
             hidden = cudnn.spoil_wrong_rows(hidden, attention_mask)
-        layers = nn.scan(
-            _layer_class(config),
-            variable_broadcast='params',
-            split_rngs={'params': False, 'dropout': True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
-            length=config.num_hidden_layers,
-        )(
-            config,
-            deterministic,
-            return_attentions,
-            return_hidden_states,
-            is_right_padded,
-            name='layer',
-        )
-        hidden, of_all_layers = layers(
-            hidden,
-            jnp.asarray(config.unique_layer_indices(config.num_unique_attention_layers)),
-            jnp.asarray(config.unique_layer_indices(config.num_unique_ffn_layers)),
-            attention_mask,
-            example_ids,
-        )
+        all_states, all_probs = [], []
+        for name, part in _stacks(config):
+            layer = _scanned_layer(part)(
+                part,
+                deterministic,
+                return_attentions,
+                return_hidden_states,
+                is_right_padded,
+                name=name,
+            )
+            hidden, (states, probs) = layer(
+                hidden,
+                jnp.asarray(part.unique_layer_indices(part.num_unique_attention_layers)),
+                jnp.asarray(part.unique_layer_indices(part.num_unique_ffn_layers)),
+                jnp.arange(part.num_depths).reshape(-1, part.inner_group_num),
+                attention_mask,
+                example_ids,
+            )
+            all_states.append(states)
+            if probs is not None:
+                all_probs.append(probs.reshape(-1, *probs.shape[2:]))
         if config.norm_placement == 'pre':
             hidden = LayerNorm(config, name='layer_norm')(hidden).astype(hidden.dtype)
-        return hidden, of_all_layers
+        states = jnp.concatenate(all_states) if return_hidden_states else None
+        return hidden, (states, jnp.concatenate(all_probs) if return_attentions else None)
+
+
+def _stacks(config: AlbertConfig) -> list[tuple[str, AlbertConfig]]:
+    """The parts of an encoder in order, with their names: a config of each."""
+    prelude, coda = config.num_prelude_layers, config.num_coda_layers
+    return [
+        *([('prelude', config.unshared(prelude))] if prelude else []),
+        ('layer', config.core),
+        *([('coda', config.unshared(coda))] if coda else []),
+    ]
+
+
+def _scanned_layer(config: AlbertConfig) -> Callable[..., nn.Module]:
+    """All layers of a config. Broadcast variables are tied; `variable_axes` would untie them."""
+    each, same = 0, nn.broadcast
+    return nn.scan(
+        _layer_class(config),
+        variable_broadcast='params',
+        split_rngs={'params': False, 'dropout': True},
+        in_axes=(each, each, each, same, same),  # pyright: ignore[reportArgumentType]
+        length=config.num_hidden_layers,
+    )
 
 
 class PretrainingModel(nn.Module):
@@ -266,12 +301,10 @@ class PretrainingModel(nn.Module):
             pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
         else:
             pooled = jnp.zeros((batch, self.config.hidden_size))
-        hidden_states = attention_probs = None
+        hidden_states = None
         if layer_outputs is not None:
             hidden_states = jnp.concatenate([embedded[None], layer_outputs])
-        if layer_probs is not None:
-            attention_probs = layer_probs.reshape(-1, *layer_probs.shape[2:])
-        return EncoderOutput(hidden, pooled, hidden_states, attention_probs)
+        return EncoderOutput(hidden, pooled, hidden_states, layer_probs)
 
 
 def init_params(config: AlbertConfig, key: Key[Array, '']) -> dict[str, Any]:

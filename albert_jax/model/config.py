@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-from albert_jax.cli.settings import Positive, Probability, Settings, one_of
+from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, one_of
 
 ACTIVATIONS = ('gelu_tanh', 'gelu_erf', 'relu')
 SHARINGS = ('all', 'attention', 'ffn', 'none')
@@ -85,6 +85,26 @@ class AlbertConfig(Settings):
     sharing: Annotated[
         str, one_of(*SHARINGS), 'sublayers that all layers of a group share (Table 4 of the paper)'
     ] = 'all'
+    # What lies between sharing everything and nothing.
+    num_loops: Annotated[
+        int | None,
+        Positive,
+        'times that layers are gone through in turn, num_hidden_layers / num_loops of them with '
+        'weights of their own; None: by groups',
+    ] = None
+    num_prelude_layers: Annotated[
+        int, NonNegative, 'layers with weights of their own before num_hidden_layers'
+    ] = 0
+    num_coda_layers: Annotated[
+        int, NonNegative, 'layers with weights of their own after num_hidden_layers'
+    ] = 0
+    depth_adapter_rank: Annotated[
+        int, NonNegative, 'rank of what each depth adds to every shared kernel; 0: nothing'
+    ] = 0
+    depth_norms: Annotated[
+        bool, 'norms, biases and scales of the residuals of its own at each depth'
+    ] = False
+    depth_embedding: Annotated[bool, 'a vector of each depth, added to what it is given'] = False
     use_embedding_projection: Annotated[
         bool, 'a dense map from E to H; without it the two must be equal'
     ] = True
@@ -118,6 +138,7 @@ class AlbertConfig(Settings):
                 f'model.num_hidden_groups {self.num_hidden_groups} exceeds num_hidden_layers '
                 f'{self.num_hidden_layers}; some groups would never be used.'
             )
+        yield from self._depth_conflicts()
         if self.position_encoding == 'rope' and self.head_size % 2:
             yield (
                 f'model.position_encoding is rope, which rotates pairs of numbers, but heads are '
@@ -133,6 +154,35 @@ class AlbertConfig(Settings):
             yield (
                 f'model.attention is cudnn, but {self.cudnn_problem}; use auto or einsum, or '
                 f'change that.'
+            )
+
+    def _depth_conflicts(self) -> Iterator[str]:
+        """Of what lies between sharing everything and nothing."""
+        if self.num_loops is not None:
+            groups = {'num_hidden_groups': 1, 'inner_group_num': 1}
+            given = [f'{name} {getattr(self, name)}' for name in groups if getattr(self, name) > 1]
+            given += ['sharing none'] if self.sharing == 'none' else []
+            if given:
+                yield (
+                    f'model.num_loops is {self.num_loops}, and so is {" and ".join(given)}, which '
+                    f'says in another way which layers share weights; leave one of them out.'
+                )
+            if self.num_hidden_layers % self.num_loops:
+                yield (
+                    f'model.num_loops {self.num_loops} does not divide num_hidden_layers '
+                    f'{self.num_hidden_layers}, the layers of all loops together; choose a divisor.'
+                )
+        if self.sharing == 'none' and (self.num_prelude_layers or self.num_coda_layers):
+            yield (
+                'model.num_prelude_layers and num_coda_layers stand around layers that share '
+                'weights, and sharing is none; add them to num_hidden_layers.'
+            )
+        of_depths = ('depth_adapter_rank', 'depth_norms', 'depth_embedding')
+        given = [f'model.{name}' for name in of_depths if getattr(self, name)]
+        if given and self.sharing == 'none':
+            yield (
+                f'{" and ".join(given)} tell{"s" * (len(given) == 1)} depths apart that share '
+                f'weights, and sharing is none; leave one of them out.'
             )
 
     @property
@@ -187,18 +237,75 @@ class AlbertConfig(Settings):
         return 3 if self.is_gated else 2
 
     @property
+    def core(self) -> 'AlbertConfig':
+        """The model without prelude and coda."""
+        return dataclasses.replace(self, num_prelude_layers=0, num_coda_layers=0)
+
+    def unshared(self, num_layers: int) -> 'AlbertConfig':
+        """A model of so many layers, each with weights of its own: a prelude or a coda."""
+        return dataclasses.replace(
+            self.core,
+            num_hidden_layers=num_layers,
+            sharing='none',
+            num_hidden_groups=1,
+            inner_group_num=1,
+            num_loops=None,
+            depth_adapter_rank=0,
+            depth_norms=False,
+            depth_embedding=False,
+        )
+
+    @property
+    def in_groups(self) -> 'AlbertConfig':
+        """The same model of the same parameters, with its loops said as one group if it can be."""
+        if self.num_loops is None or self.sharing != 'all':
+            return self
+        return dataclasses.replace(
+            self,
+            num_loops=None,
+            num_hidden_layers=self.num_loops,
+            inner_group_num=self.num_hidden_layers // self.num_loops,
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """All layers that a text goes through, prelude and coda included."""
+        return self.num_prelude_layers + self.num_hidden_layers + self.num_coda_layers
+
+    @property
+    def num_depths(self) -> int:
+        """Blocks that a text goes through between prelude and coda."""
+        return self.num_hidden_layers * self.inner_group_num
+
+    @property
+    def num_blocks(self) -> int:
+        """All blocks that a text goes through."""
+        return self.num_prelude_layers + self.num_depths + self.num_coda_layers
+
+    def shares(self, sublayer: str) -> bool:
+        """Whether layers of a group or loop share a sublayer.
+
+        Args:
+          sublayer: 'attention' or 'ffn'.
+        """
+        return self.sharing in ('all', sublayer)
+
+    @property
     def num_unique_attention_layers(self) -> int:
         """How many attention sublayers have parameters of their own."""
-        return self._num_unique_layers(self.sharing in ('all', 'attention'))
+        return self._num_unique_layers(self.shares('attention'))
 
     @property
     def num_unique_ffn_layers(self) -> int:
         """How many feed-forward sublayers have parameters of their own."""
-        return self._num_unique_layers(self.sharing in ('all', 'ffn'))
+        return self._num_unique_layers(self.shares('ffn'))
 
     def _num_unique_layers(self, is_shared: bool) -> int:
-        num_layers = self.num_hidden_groups if is_shared else self.num_hidden_layers
-        return num_layers * self.inner_group_num
+        if not is_shared:
+            return self.num_depths
+        if self.num_loops is not None:
+            return self.num_hidden_layers // self.num_loops
+        return self.num_hidden_groups * self.inner_group_num
 
     def unique_layer_indices(self, num_unique: int) -> list[list[int]]:
         """The unique sublayer that each inner block uses (section 3.1 of the paper).
@@ -209,6 +316,8 @@ class AlbertConfig(Settings):
         Returns:
           Indices below `num_unique`, of shape `[num_hidden_layers][inner_group_num]`.
         """
+        if self.num_loops is not None:
+            return [[layer % num_unique] for layer in range(self.num_hidden_layers)]
         num_sets = num_unique // self.inner_group_num
         return [
             [

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from albert_jax.cli.errors import UserError
 from albert_jax.model.albert import AnyArray, PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_attention import DecoderAttention, KeyValues
 from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.decoder_layers import Cache, Decoder, DecoderLayer, Memory, layer_indices
 from albert_jax.model.embeddings import Embeddings, MaskedLanguageHead
-from albert_jax.model.modules import LayerNorm
+from albert_jax.model.modules import LayerNorm, Place
 from albert_jax.model.outputs import EncoderOutput
 
 # What a model needs of a pretrained one's parameters, beside `decoder`.
@@ -46,10 +47,27 @@ class Seq2SeqModel:
     Args:
       config: of the encoder, and of the decoder's layer.
       decoder: how the decoder relates to it.
+
+    Raises:
+      UserError: if no decoder can be made of the encoder's layers.
     """
 
     config: AlbertConfig
     decoder: DecoderConfig
+
+    def __post_init__(self) -> None:
+        """Refuses encoders whose layers are not all of one kind."""
+        config = self.config
+        fields = (
+            'num_loops', 'num_prelude_layers', 'num_coda_layers', 'depth_adapter_rank',
+            'depth_norms', 'depth_embedding',
+        )  # fmt: skip
+        given = [f'{name}={getattr(config, name)}' for name in fields if getattr(config, name)]
+        if given:
+            raise UserError(
+                f'A decoder has the layers of its encoder, and cannot have those of a model with '
+                f'{" and ".join(given)}; start from a model without.'
+            )
 
     def __call__(
         self,
@@ -147,7 +165,7 @@ class Seq2SeqModel:
                 cross_attention,
                 params['decoder']['cross_attention'],
                 output.last_hidden_state,
-                index,
+                Place(index),
                 method=DecoderAttention.key_values,
             )
 
@@ -308,9 +326,9 @@ def _init_cross_attention(
 
 def _touch(module: DecoderAttention, hidden: Float[Array, '1 1 hidden']) -> None:
     """Uses all parameters once, so that Linen makes them."""
-    index = jnp.zeros([], jnp.int32)
-    attended = module.key_values(hidden, index)
-    module(hidden, attended, jnp.ones((1, 1, 1), bool), jnp.zeros(1, jnp.int32), index)
+    place = Place(jnp.zeros([], jnp.int32))
+    attended = module.key_values(hidden, place)
+    module(hidden, attended, jnp.ones((1, 1, 1), bool), jnp.zeros(1, jnp.int32), place)
 
 
 def _picked(

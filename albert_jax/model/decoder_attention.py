@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from albert_jax.model import attention, matmul, rope
 from albert_jax.model.dropout import drop
-from albert_jax.model.modules import Dense, Dropout, Index, LayerNorm, Weights
+from albert_jax.model.modules import Dense, Dropout, LayerNorm, Place, Weights
 
 
 class KeyValues(NamedTuple):
@@ -37,29 +37,29 @@ class DecoderAttention(Weights):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def inputs(
-        self, hidden: Float[Array, 'batch length hidden'], index: Index = None
+        self, hidden: Float[Array, 'batch length hidden'], place: Place | None = None
     ) -> Float[Array, 'batch length hidden']:
         """What queries are made of: the hidden states, normed where the norm stands before."""
         if self.config.norm_placement == 'post':
             return hidden
-        return self.layer_norm(hidden, index).astype(self.dtype)
+        return self.layer_norm(hidden, place).astype(self.dtype)
 
     def key_values(
         self,
         inputs: Float[Array, 'batch keys hidden'],
-        index: Index = None,
+        place: Place | None = None,
         positions: Int[Array, 'keys'] | None = None,
     ) -> KeyValues:
         """Keys and values of the given tokens.
 
         Args:
           inputs: the tokens.
-          index: of the unique layer.
+          place: of the unique layer.
           positions: where they stand in the text, for rotary positions; None for keys that are not
             rotated: distances between tokens of two texts mean nothing.
         """
-        keys = self._rotated(self.key(inputs, index), positions)
-        return KeyValues(self._split_heads(keys), self._split_heads(self.value(inputs, index)))
+        keys = self._rotated(self.key(inputs, place), positions)
+        return KeyValues(self._split_heads(keys), self._split_heads(self.value(inputs, place)))
 
     def __call__(
         self,
@@ -67,7 +67,7 @@ class DecoderAttention(Weights):
         attended: KeyValues,
         mask: Bool[Array, 'batch #queries keys'],
         example_ids: Int[Array, 'batch'],
-        index: Index = None,
+        place: Place | None = None,
         positions: Int[Array, 'queries'] | None = None,
         deterministic: bool = True,
         return_attentions: bool = False,
@@ -75,7 +75,7 @@ class DecoderAttention(Weights):
         Float[Array, 'batch queries hidden'], Float[Array, 'batch heads queries keys'] | None
     ]:
         """The hidden states after the sublayer, and the probabilities if asked for."""
-        query = self._rotated(self.query(self.inputs(hidden, index), index), positions)
+        query = self._rotated(self.query(self.inputs(hidden, place), place), positions)
         query = self._split_heads(query)
         rate, key = self.config.attention_probs_dropout_prob, None
         if rate and not deterministic:
@@ -85,10 +85,10 @@ class DecoderAttention(Weights):
             _probabilities(query, attended.keys, mask, self.dtype) if return_attentions else None
         )
         context = checkpoint_name(context.swapaxes(1, 2), attention.OUTPUT_NAME)
-        output = self.output(context.reshape(hidden.shape), index)
+        output = self.output(context.reshape(hidden.shape), place)
         output = hidden + self.dropout(output, example_ids, deterministic)
         if self.config.norm_placement == 'post':
-            output = self.layer_norm(output, index).astype(self.dtype)
+            output = self.layer_norm(output, place).astype(self.dtype)
         return output, probs
 
     def _rotated(self, vectors: Array, positions: Array | None) -> Array:

@@ -15,7 +15,7 @@ from albert_jax.model import remat
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_attention import DecoderAttention, KeyValues
 from albert_jax.model.decoder_config import DecoderConfig
-from albert_jax.model.modules import LayerNorm
+from albert_jax.model.modules import LayerNorm, Place
 from albert_jax.model.sublayers import FeedForward
 
 
@@ -86,14 +86,14 @@ class DecoderLayer(nn.Module):
         feed_forward = FeedForward(config, num_unique('ffn'), name='ffn')
         written, all_probs = [], []
         for inner in range(config.inner_group_num):
-            index = attention_indices[inner]
-            attended = attend.key_values(attend.inputs(hidden, index), index, positions)
+            place = Place(attention_indices[inner])
+            attended = attend.key_values(attend.inputs(hidden, place), place, positions)
             if caches is not None:
                 cache = _write(caches[inner], attended, positions[0])
                 written.append(cache)
                 attended = KeyValues(*(x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in cache))
             hidden, _ = attend(
-                hidden, attended, mask, example_ids, index, positions, is_deterministic
+                hidden, attended, mask, example_ids, place, positions, is_deterministic
             )
             # One cross-attention has one memory for all blocks.
             block = inner % memory.keys.shape[0]
@@ -102,13 +102,13 @@ class DecoderLayer(nn.Module):
                 KeyValues(memory.keys[block], memory.values[block]),
                 memory_mask[:, None],
                 example_ids,
-                cross_indices[inner],
+                Place(cross_indices[inner]),
                 None,
                 is_deterministic,
                 self.return_attentions,
             )
             all_probs.append(probs)
-            hidden = feed_forward(hidden, ffn_indices[inner], example_ids, is_deterministic)
+            hidden = feed_forward(hidden, Place(ffn_indices[inner]), example_ids, is_deterministic)
         probs = jnp.stack(all_probs) if self.return_attentions else None
         return hidden, (None if caches is None else tuple(written), probs)
 

@@ -84,4 +84,5 @@ class MaskedLanguageHead(Weights):
         transformed = activate(transformed, config.hidden_act)
         transformed = LayerNorm(config, name='layer_norm')(transformed)
         logits = decode(transformed)
-        return logits + self.vector('bias', nn.initializers.zeros, logits, None)
+        bias = self.vector('bias', nn.initializers.zeros, config.vocab_size, None)
+        return logits + bias.reshape(1, 1, -1)

@@ -1,6 +1,8 @@
 """FLOPs of a model, and peak FLOP/s of devices, for model FLOPs utilisation (MFU)."""
 
+import math
 import re
+from collections.abc import Mapping
 
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder_config import DecoderConfig
@@ -46,7 +48,8 @@ def peak_flops(device_kind: str) -> float | None:
 def train_flops(config: AlbertConfig, length: int, num_masked: int) -> float:
     """FLOPs of the matrix products of one sequence, forward and backward, without recomputation.
 
-    What is elementwise is not counted: norms, activations, gates, the rotations of RoPE.
+    What is elementwise is not counted: norms, activations, gates, the rotations of RoPE; nor what
+    does not grow with the sequences (`adapter_flops`).
 
     Args:
       config: the model.
@@ -86,8 +89,7 @@ def _encoder_flops(config: AlbertConfig, length: int) -> int:
     """FLOPs of the embeddings and all layers, forward."""
     per_token = _dense_flops(config)
     per_token += 4 * length * config.hidden_size  # scores, and their product with the values
-    num_blocks = config.num_hidden_layers * config.inner_group_num
-    return length * num_blocks * per_token + _projection_flops(config, length)
+    return length * config.num_blocks * per_token + _projection_flops(config, length)
 
 
 def _projection_flops(config: AlbertConfig, length: int) -> int:
@@ -115,16 +117,35 @@ def recomputed_flops(config: AlbertConfig, length: int) -> float:
       length: tokens a sequence.
     """
     dense, scores = _dense_flops(config), 2 * length * config.hidden_size
-    num_blocks = config.num_hidden_layers * config.inner_group_num
+    num_blocks = config.num_blocks
     per_token = num_blocks * scores
     if config.remat in ('attention', 'full'):
         per_token += num_blocks * dense
         if config.norm_placement == 'pre':
-            # The last map of a layer is only added to: no gradient needs its output.
-            per_token -= config.num_hidden_layers * 2 * config.hidden_size * config.ffn_size
+            # The last map of a layer is only added to: no gradient needs its output, but that of a
+            # scale.
+            num_layers = config.num_layers
+            if config.depth_norms and config.shares('ffn'):
+                num_layers -= config.num_hidden_layers
+            per_token -= num_layers * 2 * config.hidden_size * config.ffn_size
     if config.remat == 'full':
         per_token += num_blocks * scores
     return float(length * per_token)
+
+
+def adapter_flops(shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """FLOPs, forward and backward, of making the kernels of every depth, in one microbatch.
+
+    Each is a shared kernel with the product of two low matrices added, whatever the sequences.
+
+    Args:
+      shapes: of the parameters, by path.
+    """
+    downs = [path for path in shapes if path.endswith('/adapter_down')]
+    return sum(
+        3.0 * 2 * math.prod(shapes[down]) * shapes[down.replace('_down', '_up')][-1]
+        for down in downs
+    )
 
 
 def newton_schulz_flops(rows: int, columns: int, num_steps: int) -> float:

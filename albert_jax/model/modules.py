@@ -1,6 +1,7 @@
 """What every part of the model is made of: the weights of layers, dense maps, norms, dropout."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,33 +12,70 @@ from albert_jax.model import matmul, remat
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.dropout import drop
 from albert_jax.model.elementwise import layer_norm
-from albert_jax.model.rounding import from_bits
+from albert_jax.model.rounding import from_bits, rounded
 
-# Which unique layer's parameters a module uses; None where there is one.
-Index = Int[Array, ''] | None
+
+class Place(NamedTuple):
+    """Where in the model a module is used."""
+
+    # Of the unique layer whose parameters are used.
+    layer: Int[Array, '']
+    # Of the block, counted from the first one that shares weights; None where that says nothing.
+    depth: Int[Array, ''] | None = None
 
 
 class Weights(nn.Module):
     """Base of modules that hold the parameters of `num_unique` layers, and use those of one.
 
-    Parameters in bfloat16 may come as their bits (`rounding.round_kernels`).
+    Where they are used at `num_depths` depths, the config may give each depth some of its own
+    beside the shared ones; 0 for weights that are no shared layer's. Parameters in bfloat16 may
+    come as their bits (`rounding.round_kernels`).
     """
 
     config: AlbertConfig
     num_unique: int = 1
+    num_depths: int = 0
 
     def weight(
-        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], index: Index
+        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], place: Place | None
     ) -> Array:
-        """The parameter of the unique layer that `index` names, of the given shape."""
+        """The parameter of the unique layer at a place, of the given shape."""
         if self.num_unique == 1:
             return self.param(name, init, shape)
-        return from_bits(self.param(name, init, (self.num_unique, *shape))[index])
+        assert place is not None
+        return from_bits(self.param(name, init, (self.num_unique, *shape))[place.layer])
 
-    def vector(self, name: str, init: Callable[..., Array], like: Array, index: Index) -> Array:
-        """A parameter as long as the last axis of `like`, with axes of 1 before it."""
-        weight = self.weight(name, init, like.shape[-1:], index)
-        return weight.reshape((1,) * (like.ndim - 1) + weight.shape)
+    def depth_weight(
+        self, name: str, init: Callable[..., Array], shape: tuple[int, ...], place: Place | None
+    ) -> Array:
+        """The parameter of the depth of a place, of the given shape."""
+        assert place is not None and place.depth is not None
+        return self.param(name, init, (self.num_depths, *shape))[place.depth]
+
+    def kernel(self, shape: tuple[int, int], place: Place | None) -> Float[Array, 'inputs outputs']:
+        """The kernel at a place: the shared one, and what its depth adds in a product of two."""
+        shared = self.weight('kernel', self.kernel_init, shape, place)
+        rank = self.config.depth_adapter_rank
+        if not rank or not self.is_shared:
+            return shared
+        init = nn.initializers.lecun_normal(batch_axis=(0,))
+        down = self.depth_weight('adapter_down', init, (shape[0], rank), place)
+        up = self.depth_weight('adapter_up', nn.initializers.zeros, (rank, shape[1]), place)
+        # As the product of two matrices it is much cheaper than as two maps of every token.
+        return rounded(shared, self.dtype) + jnp.matmul(down, up, precision='float32')
+
+    def vector(
+        self, name: str, init: Callable[..., Array], size: int, place: Place | None
+    ) -> Float[Array, 'size']:
+        """A norm's parameter or a bias at a place: the shared one, or one of its depth."""
+        if self.config.depth_norms and self.is_shared:
+            return self.depth_weight(name, init, (size,), place)
+        return self.weight(name, init, (size,), place)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether these are the weights of layers that are shared."""
+        return self.num_depths > 0
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -60,10 +98,10 @@ class DenseWeights(Weights):
 
     @nn.compact
     def __call__(
-        self, num_inputs: int, index: Index = None
+        self, num_inputs: int, place: Place | None = None
     ) -> tuple[Float[Array, 'inputs features'], Float[Array, 'features']]:
-        kernel = self.weight('kernel', self.kernel_init, (num_inputs, self.features), index)
-        return kernel, self.weight('bias', nn.initializers.zeros, (self.features,), index)
+        kernel = self.kernel((num_inputs, self.features), place)
+        return kernel, self.vector('bias', nn.initializers.zeros, self.features, place)
 
 
 class Dense(Weights):
@@ -73,10 +111,10 @@ class Dense(Weights):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, '... inputs'], index: Index = None
+        self, inputs: Float[Array, '... inputs'], place: Place | None = None
     ) -> Float[Array, '... features']:
-        kernel = self.weight('kernel', self.kernel_init, (inputs.shape[-1], self.features), index)
-        bias = self.weight('bias', nn.initializers.zeros, (self.features,), index)
+        kernel = self.kernel((inputs.shape[-1], self.features), place)
+        bias = self.vector('bias', nn.initializers.zeros, self.features, place)
         outputs = matmul.dense_with_bias(inputs, kernel, bias, self.dtype)
         return checkpoint_name(outputs, remat.DENSE_OUTPUT_NAME)
 
@@ -86,11 +124,40 @@ class LayerNorm(Weights):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, '... width'], index: Index = None
+        self, inputs: Float[Array, '... width'], place: Place | None = None
     ) -> Float[Array, '... width']:
-        scale = self.vector('scale', nn.initializers.ones, inputs, index)
-        bias = self.vector('bias', nn.initializers.zeros, inputs, index)
+        scale = self.vector('scale', nn.initializers.ones, inputs.shape[-1], place)
+        bias = self.vector('bias', nn.initializers.zeros, inputs.shape[-1], place)
+        axes = (1,) * (inputs.ndim - 1)
+        scale, bias = scale.reshape(*axes, -1), bias.reshape(*axes, -1)
         return layer_norm(inputs, scale, bias, self.config.layer_norm_eps)
+
+
+class ResidualScale(Weights):
+    """Factors of what a sublayer adds, of each depth's own; 1 at the start.
+
+    As LayerScale (arXiv 2103.17239), but for its start.
+    """
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, 'batch length hidden'], place: Place
+    ) -> Float[Array, 'batch length hidden']:
+        scale = self.depth_weight('scale', nn.initializers.ones, inputs.shape[-1:], place)
+        scaled = inputs.astype(jnp.float32) * scale.reshape(1, 1, -1)
+        return scaled.astype(inputs.dtype)
+
+
+class DepthEmbedding(Weights):
+    """A vector of each depth; 0 at the start."""
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, 'batch length hidden'], place: Place
+    ) -> Float[Array, 'batch length hidden']:
+        vector = self.depth_weight('embedding', nn.initializers.zeros, inputs.shape[-1:], place)
+        moved = inputs.astype(jnp.float32) + vector.reshape(1, 1, -1)
+        return moved.astype(inputs.dtype)
 
 
 class Dropout(nn.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, BFloat16, UInt16
+from jaxtyping import Array, BFloat16, Float, Float32, UInt16
 
 from albert_jax.model.paths import is_product_kernel, path_name
 
@@ -41,3 +41,12 @@ def from_bits(kernel: Array) -> Array:
     if kernel.dtype != jnp.uint16:
         return kernel
     return jax.lax.bitcast_convert_type(kernel, jnp.bfloat16)
+
+
+def rounded(kernel: Float[Array, '*shape'], dtype: jnp.dtype) -> Float32[Array, '*shape']:
+    """A kernel rounded to the compute dtype, in float32; gradients pass as they are.
+
+    A kernel may have been rounded before: it travels between devices in the compute dtype.
+    """
+    wide = kernel.astype(jnp.float32)
+    return wide + jax.lax.stop_gradient(wide.astype(dtype).astype(jnp.float32) - wide)

@@ -11,7 +11,15 @@ from jaxtyping import Array, Float, Int
 from albert_jax.model import attention, fused_attention, remat, rope, unflattened
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.elementwise import activate, activate_gated
-from albert_jax.model.modules import Dense, DenseWeights, Dropout, Index, LayerNorm, Weights
+from albert_jax.model.modules import (
+    Dense,
+    DenseWeights,
+    Dropout,
+    LayerNorm,
+    Place,
+    ResidualScale,
+    Weights,
+)
 
 
 class Attention(Weights):
@@ -25,17 +33,18 @@ class Attention(Weights):
         self,
         hidden: Float[Array, 'batch length hidden'],
         attention_mask: Int[Array, 'batch length'],
-        index: Index,
+        place: Place,
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
     ) -> tuple[
         Float[Array, 'batch length hidden'], Float[Array, 'batch heads length length'] | None
     ]:
         config = self.config
-        dense = functools.partial(Dense, config, self.num_unique, features=config.hidden_size)
-        norm = LayerNorm(config, self.num_unique, name='layer_norm')
+        weights = config, self.num_unique, self.num_depths
+        dense = functools.partial(Dense, *weights, features=config.hidden_size)
+        norm = LayerNorm(*weights, name='layer_norm')
         is_pre_norm = config.norm_placement == 'pre'
-        inputs = norm(hidden, index).astype(self.dtype) if is_pre_norm else hidden
+        inputs = norm(hidden, place).astype(self.dtype) if is_pre_norm else hidden
         rate, dropout = config.attention_probs_dropout_prob, None
         if rate and not deterministic:
             dropout = attention.Dropout(rate, self.make_rng('dropout'), example_ids)
@@ -44,10 +53,10 @@ class Attention(Weights):
             config, hidden.shape[1], deterministic, self.is_right_padded
         )
         if implementation == 'fused' and not self.return_attentions:
-            context = self._attend_fused(inputs, attention_mask, index, dropout)
+            context = self._attend_fused(inputs, attention_mask, place, dropout)
         else:
             query, key, value = (
-                dense(name=name)(inputs, index) for name in ('query', 'key', 'value')
+                dense(name=name)(inputs, place) for name in ('query', 'key', 'value')
             )
             if config.position_encoding == 'rope':
                 query, key = rope.rotate(query, num_heads), rope.rotate(key, num_heads)
@@ -59,26 +68,27 @@ class Attention(Weights):
                 query, key, value, attention_mask, self.dtype, dropout, implementation
             ).swapaxes(1, 2)
         context = checkpoint_name(context, attention.OUTPUT_NAME)
-        output = dense(name='output')(context.reshape(hidden.shape), index)
+        output = dense(name='output')(context.reshape(hidden.shape), place)
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
+        if config.depth_norms and self.is_shared:
+            output = ResidualScale(*weights, name='residual')(output, place)
         output = hidden + output
-        return output if is_pre_norm else norm(output, index).astype(self.dtype), probs
+        return output if is_pre_norm else norm(output, place).astype(self.dtype), probs
 
     def _attend_fused(
         self,
         inputs: Float[Array, 'batch length hidden'],
         attention_mask: Int[Array, 'batch length'],
-        index: Index,
+        place: Place,
         dropout: attention.Dropout | None,
     ) -> Float[Array, 'batch length hidden']:
         """Attention after one product for queries, keys and values, in the kernel's order."""
         config, num_heads = self.config, self.config.num_attention_heads
+        own = config, self.num_unique, self.num_depths
         weights = [
-            DenseWeights(config, self.num_unique, config.hidden_size, name=name)(
-                config.hidden_size, index
-            )
+            DenseWeights(*own, features=config.hidden_size, name=name)(config.hidden_size, place)
             for name in ('query', 'key', 'value')
         ]
         kernel, bias = (
@@ -137,24 +147,27 @@ class FeedForward(Weights):
     def __call__(
         self,
         hidden: Float[Array, 'batch length hidden'],
-        index: Index,
+        place: Place,
         example_ids: Int[Array, 'batch'],
         deterministic: bool,
     ) -> Float[Array, 'batch length hidden']:
         config = self.config
-        dense = functools.partial(Dense, config, self.num_unique)
-        norm = LayerNorm(config, self.num_unique, name='layer_norm')
+        weights = config, self.num_unique, self.num_depths
+        dense = functools.partial(Dense, *weights)
+        norm = LayerNorm(*weights, name='layer_norm')
         is_pre_norm = config.norm_placement == 'pre'
-        inputs = norm(hidden, index).astype(self.dtype) if is_pre_norm else hidden
-        inner = dense(features=config.ffn_size, name='intermediate')(inputs, index)
+        inputs = norm(hidden, place).astype(self.dtype) if is_pre_norm else hidden
+        inner = dense(features=config.ffn_size, name='intermediate')(inputs, place)
         if config.is_gated:
-            gate = dense(features=config.ffn_size, name='gate')(inputs, index)
+            gate = dense(features=config.ffn_size, name='gate')(inputs, place)
             inner = activate_gated(gate, inner, config.hidden_act)
         else:
             inner = activate(inner, config.hidden_act)
-        output = dense(features=config.hidden_size, name='output')(inner, index)
+        output = dense(features=config.hidden_size, name='output')(inner, place)
         output = Dropout(config.hidden_dropout_prob, name='dropout')(
             output, example_ids, deterministic
         )
+        if config.depth_norms and self.is_shared:
+            output = ResidualScale(*weights, name='residual')(output, place)
         output = hidden + output
-        return output if is_pre_norm else norm(output, index).astype(self.dtype)
+        return output if is_pre_norm else norm(output, place).astype(self.dtype)

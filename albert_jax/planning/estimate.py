@@ -119,7 +119,7 @@ def on_paper(run: PretrainRun, where: Slice) -> OnPaper:
     passes = 3 + (1 if model.remat in ('full', 'attention') else 0)
     ffn = model.num_ffn_kernels * (hidden + model.ffn_size)
     per_token = 2 * (4 * 2 * hidden + ffn) * passes
-    num_blocks = model.num_hidden_layers * model.inner_group_num
+    num_blocks = model.num_blocks
     traffic = loop.batch_size * length * num_blocks * per_token / num_devices
     # Read: weights, gradient, moments; written: weights, moments.
     traffic += _BYTES_PER_NUMBER * (3 * num_params + 2 * num_moments) / num_fsdp

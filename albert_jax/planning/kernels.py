@@ -100,7 +100,7 @@ def _call_bounds(
     model: AlbertConfig, length: int, chip: Chip, name: str, num_products: int, num_matrices: int
 ) -> dict[str, float]:
     """Seconds of each part of a device in all layers' calls of one kernel."""
-    num_blocks = model.num_hidden_layers * model.inner_group_num
+    num_blocks = model.num_blocks
     num_scores = num_blocks * model.num_attention_heads * length**2
     width = -(-model.head_size // chip.matrix_size) * chip.matrix_size
     num_bytes = num_matrices * num_blocks * length * model.hidden_size * _BFLOAT16_BYTES

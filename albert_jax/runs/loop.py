@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from albert_jax.cli.settings import NonNegative, Positive, Settings, below
+from albert_jax.cli.settings import NonNegative, Positive, Settings, below, one_of
+
+TRACKERS = ('none', 'wandb')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,10 @@ class LoopSettings(Settings):
     patience: Annotated[
         int, NonNegative, 'evaluations without a better one, which end the run; 0: never'
     ] = 0
+
+    tracker: Annotated[
+        str, one_of(*TRACKERS), "where metrics go beside the run's own file and TensorBoard"
+    ] = 'none'
 
     def conflicts(self) -> Iterator[str]:
         """Of the intervals."""

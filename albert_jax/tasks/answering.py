@@ -46,6 +46,7 @@ class Answerer:
       predicates: of semantic roles: the column of a file that marks them, and perhaps the values
         there, as COLUMN or COLUMN:VALUE,VALUE.
       decoding: changes of the settings that a model with a decoder writes texts with, by field.
+      num_loops: how often a model that is read goes through its layers; None: as in training.
 
     Raises:
       UserError: if it cannot be read, has no head, decoder or vocabulary, the task wants another
@@ -63,11 +64,12 @@ class Answerer:
         null_score_diff_threshold: float | None = None,
         predicates: str | None = None,
         decoding: Mapping[str, Any] | None = None,
+        num_loops: int | None = None,
     ) -> None:
         if isinstance(checkpoint, Pretrained):
             self.model, origin = checkpoint, 'the model'
         else:
-            self.model, origin = source.read(checkpoint), str(checkpoint)
+            self.model, origin = source.read_at_depth(checkpoint, num_loops), str(checkpoint)
         self.head: Head = _head_of(self.model, origin, task, decoding)
         if self.model.tokenizer is None:
             raise UserError(f'{origin} has no vocabulary.')

@@ -32,6 +32,7 @@ def evaluate_pairs(
     columns: Sequence[str] = (),
     limit_per_group: int = 0,
     output: Path | None = None,
+    num_loops: int | None = None,
 ) -> PairResults:
     """Scores the pairs of a file, prints a table, and writes everything as JSON if asked.
 
@@ -41,12 +42,13 @@ def evaluate_pairs(
       columns: as of `read_pairs`.
       limit_per_group: as of `read_pairs`.
       output: folder for pairs.json, and pairs.jsonl with the scores of each pair.
+      num_loops: how often the model goes through its layers; None: as in training.
 
     Raises:
       UserError: if the file or the model does not serve, or a file cannot be written.
     """
     layout, pairs = read_pairs(path, columns, limit_per_group)
-    model = source.read(checkpoint)
+    model = source.read_at_depth(checkpoint, num_loops)
     check_no_decoder(model, checkpoint, 'scoring of minimal pairs')
     scorer = PseudoLikelihood(model)
     encoded = encode_pairs(scorer, pairs)

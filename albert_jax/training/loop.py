@@ -17,7 +17,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
-from albert_jax.training import distributed, memory
+from albert_jax.training import distributed, memory, trackers
 from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
@@ -53,8 +53,10 @@ def train(
 
     Raises:
       UserError: if the batch does not divide, the workdir is another run's or cannot be written,
-        or too many steps in a row, or all of them, were not finite.
+        the tracker's package is not there, or too many steps in a row, or all of them, were not
+        finite.
     """
+    trackers.check(settings.tracker)
     distributed.check_same({**job.metadata.resume_fingerprint, 'loop': settings.to_dict()})
     placement = place(job, settings)
     _check_best_metric(job, placement.abstract_state)
@@ -192,6 +194,8 @@ class _Run:
             settings.batch_size,
             job.work,
             placement.mesh.size,
+            settings.tracker,
+            {**job.metadata.resume_fingerprint, 'loop': settings.to_dict()},
         )
         self._evaluate = make_evaluate(
             job, placement, frozen, lambda: self._stop.is_set, self._telemetry.evaluating

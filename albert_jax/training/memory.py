@@ -75,9 +75,8 @@ def _sequence_bytes(model: AlbertConfig, length: int, num_predictions: int) -> i
         'none': 2 * hidden + dense,
     }[model.remat]
     size = _BYTES[model.compute_dtype]
-    num_layers = model.num_hidden_layers * model.inner_group_num
     logits = 4 * num_predictions * model.vocab_size
-    return length * size * saved * num_layers + max(logits, length * size * dense)
+    return length * size * saved * model.num_blocks + max(logits, length * size * dense)
 
 
 def _shard_bytes(leaf: Any) -> int:

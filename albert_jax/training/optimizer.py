@@ -24,12 +24,15 @@ from jaxtyping import Array, Int, PyTree
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.flops import newton_schulz_flops
+from albert_jax.model.flops import adapter_flops, newton_schulz_flops
 from albert_jax.model.paths import path_name
 from albert_jax.runs.optimizer import OptimizerSettings
 
 # First match wins: (path, does it decay and adapt?). A path that nothing matches is an error.
-_DECAY_RULES = ((r'(^|/)(bias|scale)$', False), (r'(^|/)(kernel|embedding)$', True))
+_DECAY_RULES = (
+    (r'(^|/)(bias|scale)$', False),
+    (r'(^|/)(kernel|embedding|adapter_down|adapter_up)$', True),
+)
 # What Muon updates: the kernels that take hidden activations to hidden activations.
 _MUON_KERNELS = re.compile(r'^(encoder/.*|decoder/.*|embeddings/projection|pooler)/kernel$')
 _NUM_NEWTON_SCHULZ_STEPS = 5
@@ -162,15 +165,18 @@ def _muon_or_adamw(params: PyTree) -> PyTree:
 
 
 def update_flops(settings: OptimizerSettings, shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """FLOPs of the matrix products of one update; 0 for rules that have none.
+    """FLOPs of the matrix products of one step that do not grow with the batch.
+
+    Muon's, and those that make the kernels of every depth; 0 for models and rules that have none.
 
     Args:
       settings: of the optimizer.
       shapes: of the parameters, by path.
     """
+    making = adapter_flops(shapes)
     if settings.name != 'muon':
-        return 0.0
-    return sum(
+        return making
+    return making + sum(
         math.prod(shape[:-2]) * newton_schulz_flops(shape[-2], shape[-1], _NUM_NEWTON_SCHULZ_STEPS)
         for path, shape in shapes.items()
         if _MUON_KERNELS.search(path)
@@ -198,12 +204,15 @@ def is_stacked(config: AlbertConfig, path: str, num_axes: int) -> bool:
     """Whether a parameter that adapts has an axis of layers, each with a trust ratio of its own.
 
     Args:
-      config: of the encoder. How many layers a decoder has of its own is not said there.
+      config: of the encoder. How many layers a decoder has of its own is not said there; those
+        of a prelude and a coda are told from one another where there are several.
       path: of the parameter.
       num_axes: that it has.
     """
-    if path.startswith('decoder/'):
+    if path.startswith(('decoder/', 'encoder/prelude/', 'encoder/coda/')):
         return num_axes > 2
+    if re.search(r'/adapter_(down|up)$|(^|/)layer/depth/embedding$', path):
+        return True
     if re.search(r'(^|/)layer/attention/', path):
         return config.num_unique_attention_layers > 1
     if re.search(r'(^|/)layer/ffn/', path):

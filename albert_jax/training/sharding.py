@@ -29,7 +29,9 @@ REPLICATED = PartitionSpec()
 _RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r'(^|/)(bias|scale|count|ns_coeffs)$', ()),
     (r'(^|/)embedding$', (-2, -1)),
-    (r'(^|/)kernel$', (-1, -2)),
+    (r'(^|/)(kernel|adapter_up)$', (-1, -2)),
+    # Inputs before the rank.
+    (r'(^|/)adapter_down$', (-2, -1)),
 )
 # State of this size, parameters and two moments, is worth splitting.
 _LARGE_STATE_BYTES = 2**30

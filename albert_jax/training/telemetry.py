@@ -1,4 +1,4 @@
-"""Metrics to JSON Lines, TensorBoard and the terminal; throughput and utilisation."""
+"""Metrics to JSON Lines, trackers and the terminal; throughput and utilisation."""
 
 import contextlib
 import json
@@ -7,19 +7,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from tensorboardX import SummaryWriter
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
 from albert_jax.cli.json_output import to_json
 from albert_jax.model.flops import peak_flops
+from albert_jax.training.trackers import open_trackers
 
 METRICS_FILE = 'metrics.jsonl'
 # Shown on the terminal, in this order, where a run has them.
@@ -48,6 +48,11 @@ class Telemetry:
       examples_per_step: rows of the global batch.
       work: what an example of a step takes.
       num_devices: that share the batch.
+      tracker: `loop.tracker`.
+      config: of the run, for trackers.
+
+    Raises:
+      UserError: if the folder cannot be written, or the tracker refuses.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Telemetry:
         examples_per_step: int,
         work: Callable[[int], Work],
         num_devices: int,
+        tracker: str = 'none',
+        config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._num_steps, self._first_step = num_steps, first_step
         self._examples_per_step = examples_per_step
@@ -73,13 +80,7 @@ class Telemetry:
                 _truncate(workdir / METRICS_FILE, first_step)
             self._path = workdir / METRICS_FILE if self._is_main else Path(os.devnull)
             self._path.open('a').close()
-            # TensorBoard drops what a killed run has written beyond its last checkpoint.
-            self._board = SummaryWriter(
-                str(workdir / 'tensorboard'),
-                purge_step=first_step + 1,
-                flush_secs=10,
-                write_to_disk=self._is_main,
-            )
+            self._trackers = open_trackers(tracker, workdir, first_step, self._is_main, config)
         except OSError as error:
             raise UserError(f'{workdir} cannot be written: {reason(error)}.') from error
         # At most 80 columns wide: the rest of the metrics is in the log.
@@ -111,7 +112,8 @@ class Telemetry:
         self._progress.stop()
         # What stopped the loop matters more than that the last line could not be written.
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
-            self._board.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     def waited(self, seconds: float) -> None:
         """Counts time that the loop spent waiting for a batch."""
@@ -206,9 +208,13 @@ class Telemetry:
             # Closed after each line: a mounted bucket keeps only what is closed.
             with self._path.open('a') as file:
                 file.write(to_json(line) + '\n')
-            for name, value in [*metrics.items(), *speed.items()]:
-                if value is not None and math.isfinite(value):
-                    self._board.add_scalar(f'{split}/{name}', value, step)
+            finite = {
+                name: value
+                for name, value in [*metrics.items(), *speed.items()]
+                if value is not None and math.isfinite(value)
+            }
+            for tracker in self._trackers:
+                tracker.write(split, step, finite)
         except OSError as error:
             raise UserError(
                 f'{self._path} cannot be written ({reason(error)}); make room and start the '
