@@ -54,6 +54,17 @@ def test_the_index_has_every_document():
         assert path.name == 'README.md' or f'{path.name})' in text, path
 
 
+def test_what_the_code_cites_is_there():
+    cited = {
+        (path.name, name)
+        for folder in ('albert_jax', 'benchmarks', 'configs', 'launch', 'tests')
+        for path in (ROOT / folder).rglob('*.py')
+        for name in re.findall(r'(?:docs|launch)/[A-Z]+\.md', path.read_text())
+    }
+    assert len(cited) > 5
+    assert not [(file, name) for file, name in cited if not (ROOT / name).exists()]
+
+
 def test_messages_that_are_quoted_are_those_of_the_code():
     folders = ('albert_jax', 'launch')
     files = [ROOT / 'Makefile', *(path for name in folders for path in (ROOT / name).rglob('*.py'))]
