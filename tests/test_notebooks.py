@@ -93,6 +93,7 @@ def test_pretrain(corpus_directory, tmp_path, monkeypatch, capsys):
     (tmp_path / 'configs/small.py').write_text(SMALL_PRETRAINING)
     monkeypatch.setenv('NOTEBOOK_FOLDER', str(tmp_path))
     monkeypatch.setenv('NOTEBOOK_CONFIG', f'{tmp_path}/configs/small.py:tiny+modern')
+    monkeypatch.setenv('NOTEBOOK_STEPS', '4')
     monkeypatch.setattr(pyplot, 'show', lambda: None)
     cells = notebook_cells('pretrain.ipynb')
     names: dict = {}
