@@ -39,6 +39,9 @@ def execute(path: Path) -> None:
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
+    notebook.nbformat_minor = 5
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f'cell-{number}'
     nbclient.NotebookClient(
         notebook, timeout=None, kernel_name='python3', record_timing=False,
         resources={'metadata': {'path': str(path.parent)}},
