@@ -11,7 +11,6 @@ from benchmarks import notebooks
 from tests import tiny
 from tests.conftest import ROOT, notebook_cells
 
-
 COLAB = 'https://colab.research.google.com'
 
 
