@@ -1,6 +1,6 @@
 """Draws finished sweeps beside the paper: learning curves, and our numbers against the published.
 
-    python -m benchmarks.ablations --output=docs/ablations.png \
+    python -m benchmarks.ablations --output=docs/images/ablations.png \
         runs/sentence_loss runs/sharing runs/embedding runs/depth
 
 A row for each folder of launch.sweep: training loss of masked-LM by step, our held-out accuracy of

@@ -29,7 +29,7 @@ _ENCODER_PARTS = ('embeddings', 'encoder')
 class EncodedText(NamedTuple):
     """A text as the encoder has it.
 
-    Args:
+    Attributes:
       pieces: of the vocabulary, [CLS] and [SEP] included.
       vectors: of the last layer, one for each piece.
     """
