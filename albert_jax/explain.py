@@ -17,8 +17,9 @@ examples:
   python -m albert_jax.explain --checkpoint=runs/base --output=inspector.png 'The [MASK] barked.'
   python -m albert_jax.explain --checkpoint=runs/mrpc --output=pair.html 'One text.' 'Another.'
 
-A classifier's likeliest label is explained, or --label; of a pretrained model the likeliest piece
-at the first [MASK], or --piece. Without either there is attention alone.
+The answer and how sure it is come first. A classifier's likeliest label is explained, or --label;
+of a pretrained model the likeliest piece at the first [MASK], or --piece. Without either there is
+attention alone.
 """
 
 
@@ -44,8 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     text = ' · '.join(part for part in (flags.text, flags.pair) if part)
     explanation.write(explained, flags.output, text, flags.checkpoint)
-    if explained.attribution is not None:
-        explanation.show(explained.attribution)
+    explanation.show(explained)
     print(f'Wrote {flags.output}.')
     return 0
 

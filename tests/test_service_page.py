@@ -1,26 +1,14 @@
 """The page in a real browser: clicked through at two widths. Slow."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import WIDTHS
+
 pytestmark = pytest.mark.slow
-WIDTHS = {'wide': (1280, 900), 'narrow': (390, 844)}
-
-
-@pytest.fixture(scope='module')
-def browser():
-    api = pytest.importorskip('playwright.sync_api')
-    program = shutil.which('chromium') or shutil.which('google-chrome')
-    if program is None:
-        pytest.skip('no Chromium here')
-    with api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=program, args=['--no-sandbox'])
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize('width', WIDTHS)

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.tokenizer import Tokenizer
 
@@ -30,6 +31,21 @@ def piece_text(tokenizer: AnyTokenizer, index: int) -> str:
         return piece.replace(_SPACE, ' ').strip() or '␣'
     continues = piece[:1].isalnum() and unicodedata.category(piece[0]) != 'Lo'
     return f'{_CONTINUES}{piece}' if continues else piece
+
+
+def find_piece(tokenizer: AnyTokenizer, text: str) -> int:
+    """The id of a piece, by what `piece_text` makes of it, or as the vocabulary has it.
+
+    Raises:
+      UserError: if there is none.
+    """
+    pieces = [str(piece) for piece in tokenizer.pieces]
+    word = f'{_SPACE}{text}'.removesuffix('␣').replace(' ', _SPACE)
+    names = dict.fromkeys([text, word, text.removeprefix(_CONTINUES)])
+    found = [pieces.index(name) for name in names if name in pieces]
+    if not found:
+        raise UserError(f'{text!r} is no piece of the vocabulary; give one that fill_mask shows.')
+    return next((index for index in found if piece_text(tokenizer, index) == text), found[0])
 
 
 def _has_marks(tokenizer: AnyTokenizer) -> bool:

@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.piece_text import find_piece, piece_text
 from albert_jax.interop.native import Pretrained, complete
-from albert_jax.interpretability.encoding import EncodedText
+from albert_jax.interpretability.answer import Answer, answer_of
+from albert_jax.interpretability.encoding import SPECIAL, EncodedText, word_scores
 from albert_jax.interpretability.layers import Activations
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.finetuned import FinetunedModel
@@ -40,6 +42,33 @@ class Attribution:
     value: float
     baseline_value: float
     num_points: int
+    # What the output is measured in.
+    unit: str = 'logit'
+
+    @property
+    def words(self) -> list[tuple[str, float]]:
+        """The words of the text with the sums of their pieces' scores."""
+        encoded = self.encoded
+        words = word_scores(encoded.pieces, self.scores, encoded.added_tokens)
+        return [(word, score) for word, score in words if word not in SPECIAL]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a page shows of it."""
+        return {
+            'output': self.output,
+            'words': [{'word': word, 'score': score} for word, score in self.words],
+            'value': self.value,
+            'baseline': self.baseline_value,
+            'unit': self.unit,
+        }
+
+    @property
+    def summary(self) -> str:
+        """What the contributions add up to, as a sentence."""
+        return (
+            f'Together the words move the {self.unit} of {self.output} from '
+            f'{self.baseline_value:.3f}, with all of them masked, to {self.value:.3f}.'
+        )
 
     @property
     def gap(self) -> float:
@@ -117,6 +146,18 @@ class Inspector:
             np.asarray(output.hidden_states)[:, 0, :length],
         )
 
+    def answer(self, encoded: EncodedText) -> Answer | None:
+        """What the model answers; None if it is no classifier and the text has no `[MASK]`."""
+        head, tokenizer = self.model.head, self.model.tokenizer
+        if head is not None:
+            is_asked, position = head.definition.is_text_classifier, None
+        else:
+            assert tokenizer is not None
+            positions = np.flatnonzero(encoded.input_ids[0] == tokenizer.mask_id)
+            is_asked = positions.size > 0 and 'mlm' in self.model.own_params()
+            position = int(positions[0]) if positions.size else None
+        return answer_of(self.model, self._outputs_of_text(encoded, position)) if is_asked else None
+
     def likeliest_output(self, encoded: EncodedText) -> Output:
         """The likeliest class of a classifier, or the likeliest piece at the first `[MASK]`.
 
@@ -156,16 +197,11 @@ class Inspector:
         if 'mlm' not in self.model.own_params():
             raise UserError('The model has no masked-LM head.')
         position = int(positions[0])
-        pieces = [str(known) for known in tokenizer.pieces]
         if piece is None:
             index = int(self._outputs_of_text(encoded, position).argmax())
-        elif piece in pieces or f'▁{piece}' in pieces:
-            index = pieces.index(piece if piece in pieces else f'▁{piece}')
         else:
-            raise UserError(
-                f'{piece!r} is no piece of the vocabulary; give one that fill_mask shows.'
-            )
-        return Output(pieces[index].replace('▁', ''), index, position)
+            index = find_piece(tokenizer, piece)
+        return Output(piece_text(tokenizer, index), index, position)
 
     def integrated_gradients(self, encoded: EncodedText, output: Output) -> Attribution:
         """How much each piece contributes to an output, compared with a text of [MASK]s.
@@ -197,7 +233,7 @@ class Inspector:
             scores = (total / num_points * difference.astype(np.float64)).sum(-1)
             attribution = Attribution(
                 encoded, output.name, scores[: len(encoded.pieces)], value, baseline_value,
-                num_points,
+                num_points, self._unit(output),
             )  # fmt: skip
             if attribution.gap <= COMPLETENESS:
                 return attribution
@@ -207,6 +243,11 @@ class Inspector:
                     f'The scores of {output.name!r} leave {attribution.gap:.1%} of the difference '
                     f'unexplained with {_MAX_POINTS} points; it is too small to be explained.'
                 )
+
+    def _unit(self, output: Output) -> str:
+        if output.position is not None:
+            return 'log-probability'
+        return 'logit' if self.model.head is not None and self.model.head.activation else 'value'
 
     def _outputs_of_text(
         self, encoded: EncodedText, position: int | None

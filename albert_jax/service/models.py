@@ -13,7 +13,7 @@ import numpy as np
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained, check_no_decoder
-from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interpretability.encoding import encode
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout
 from albert_jax.model.rounding import round_kernels
@@ -111,15 +111,7 @@ class Served:
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
             return content
-        words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
-        return content | {
-            'moved': {
-                'output': output.name,
-                'words': [{'word': word, 'score': score} for word, score in words],
-                'value': attribution.value,
-                'baseline': attribution.baseline_value,
-            }
-        }
+        return content | {'moved': attribution.to_json()}
 
 
 def rounded(model: Pretrained) -> Pretrained:
