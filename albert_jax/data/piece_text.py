@@ -20,12 +20,22 @@ def piece_text(tokenizer: AnyTokenizer, index: int) -> str:
       tokenizer: SentencePiece or WordPiece, whose own marks stay.
       index: the piece's id.
     """
+    return _text(tokenizer, index, _has_marks(tokenizer))
+
+
+def piece_texts(tokenizer: AnyTokenizer) -> list[str]:
+    """All pieces of a vocabulary as `piece_text` shows them."""
+    has_marks = _has_marks(tokenizer)
+    return [_text(tokenizer, index, has_marks) for index in range(len(tokenizer.pieces))]
+
+
+def _text(tokenizer: AnyTokenizer, index: int, has_marks: bool) -> str:
     piece = str(tokenizer.pieces[index])
     is_added = index >= tokenizer.num_model_pieces or (
         isinstance(tokenizer, Tokenizer)
         and any(token.id == index for token in tokenizer.added_tokens)
     )
-    if is_added or not _has_marks(tokenizer):
+    if is_added or not has_marks:
         return piece
     if piece.startswith(_SPACE):
         return piece.replace(_SPACE, ' ').strip() or '␣'

@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from albert_jax.interpretability.layers import rollout
 from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
+from albert_jax.service.description import describe_model
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
@@ -38,6 +39,7 @@ class Served:
       batchers: of each.
       inspector: attention and attributions.
       fields: that an example of its task has; empty where it is a text.
+      description: kind, size and evaluation.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Served:
     batchers: dict[str, Batcher]
     inspector: Inspector
     fields: tuple[str, ...]
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_compiled(self) -> int:
@@ -55,15 +58,18 @@ class Served:
 
     def describe(self) -> dict[str, Any]:
         """What a client has to know."""
-        head, config = self.model.head, self.model.config
+        head = self.model.head
+        lengths = next(iter(self.abilities.values())).lengths
+        if 'predict' in self.abilities:
+            lengths = self.abilities['predict'].lengths
         return {
             'name': self.name,
             'abilities': sorted(self.abilities),
             'head': head and head.kind,
             'labels': list(head.labels) if head else [],
             'fields': list(self.fields),
-            'layers': config.num_hidden_layers,
-            'heads': config.num_attention_heads,
+            'max_length': lengths[-1],
+            **self.description,
         }
 
     def shapes(self) -> list[tuple[str, Callable[[], None]]]:
@@ -197,4 +203,5 @@ def _load(
         batchers,
         Inspector(original, bucket_lengths(min(_MAX_INSPECTED, abilities['embed'].lengths[-1]))),
         fields,
+        describe_model(original, path),
     )

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -14,7 +14,7 @@ from albert_jax.service.abilities import Ability, Encoded
 from albert_jax.service.batching import Busy
 from albert_jax.service.metrics import Metrics
 from albert_jax.service.models import Served
-from albert_jax.service.schema import InspectRequest
+from albert_jax.service.schema import InspectRequest, clipped
 
 _Answer = TypeVar('_Answer')
 
@@ -41,6 +41,15 @@ class Limits:
     characters: int = 20_000
     waiting: int = 1024
     seconds: float = 30.0
+
+
+class Answers(NamedTuple):
+    """What a model answers for some texts."""
+
+    model: str
+    outputs: list[Any]
+    # As of Encoded.
+    notes: Mapping[int, str]
 
 
 class Service:
@@ -96,28 +105,36 @@ class Service:
         if not self.is_ready:
             raise HTTPException(503, 'The models are still being compiled.', {'Retry-After': '5'})
         if name is not None and name not in self.models:
-            raise HTTPException(404, f'There is no such model; there are {_listed(self.models)}.')
-        able = [
-            key
-            for key, served in self.models.items()
-            if ability in served.abilities and name in (None, key)
-        ]
+            raise HTTPException(
+                404,
+                f'model is {clipped(name)}; there is no such model, there are '
+                f'{_listed(self.models)}.',
+            )
+        asked = {key: served for key, served in self.models.items() if name in (None, key)}
+        able = [key for key, served in asked.items() if ability in served.abilities]
         if not able:
-            raise HTTPException(404, f'No model here can do {ability}; see /v1/models.')
+            # What each does, by the names of the paths.
+            others = '; '.join(
+                f'{key} has {_listed(f"/v1/{other}" for other in sorted(served.abilities))}'
+                for key, served in asked.items()
+            )
+            whose = 'No model here' if name is None else f'model is {clipped(name)}, which'
+            verb = 'has' if name is None else 'does not have'
+            raise HTTPException(404, f'{whose} {verb} /v1/{ability}: {others}.')
         if len(able) > 1:
-            raise HTTPException(422, f'Several models can; set model to one of {_listed(able)}.')
+            raise HTTPException(
+                422,
+                f'model is missing: several can answer, so set it to one of {_listed(able)}.',
+            )
         return self.models[able[0]]
 
-    async def ask(self, name: str | None, ability: str, given: Any) -> tuple[str, list[Any]]:
+    async def ask(self, name: str | None, ability: str, given: Any) -> Answers:
         """The answers of a model for one text or several.
 
         Args:
           name: of the model; None where only one can answer.
           ability: of the model.
           given: one text or example, or a list of them.
-
-        Returns:
-          The name of the model, and an answer for each text.
 
         Raises:
           HTTPException: with the status that a mistake has.
@@ -126,10 +143,10 @@ class Service:
         texts = given if isinstance(given, list) else [given]
         self._check(texts)
         if not texts:
-            return served.name, []
-        return served.name, await self._in_time(self._ask(served, ability, texts))
+            return Answers(served.name, [], {})
+        return await self._in_time(self._ask(served, ability, texts))
 
-    async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> list[Any]:
+    async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> Answers:
         is_short = (
             len(texts) <= _MAX_SHORT_TEXTS
             and sum(len(part) for text in texts for part in _texts_in(text))
@@ -144,9 +161,11 @@ class Service:
             )
         outputs = await served.batchers[ability](encoded.rows)
         if is_short and len(encoded.rows) <= _MAX_SHORT_TEXTS:
-            return encoded.answers(outputs)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._encoders, encoded.answers, outputs)
+            answers = encoded.answers(outputs)
+        else:
+            loop = asyncio.get_running_loop()
+            answers = await loop.run_in_executor(self._encoders, encoded.answers, outputs)
+        return Answers(served.name, answers, encoded.notes)
 
     async def _encoded(self, ability: Ability, texts: Sequence[Any], is_short: bool) -> Encoded:
         """The rows of texts.

@@ -39,8 +39,9 @@ def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> 
     served = models.load(
         checkpoints, Device(), settings.max_waiting, settings.max_length, counters.batch
     )
-    compilation = _Compilation(service, served, settings.verbose)
-    print(f'Listening on http://{settings.host}:{settings.port}; compiling …', flush=True)
+    url = page_url(settings.host, settings.port)
+    compilation = _Compilation(service, served, settings.verbose, url)
+    print(f'Listening on {settings.host}:{settings.port}; compiling …', flush=True)
     # Nonsense that is sent by strangers is no news.
     logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
     logging.basicConfig(format='%(asctime)s %(message)s', stream=sys.stderr)
@@ -60,10 +61,14 @@ class _Compilation:
       service: that takes the models.
       served: the models, by name.
       is_verbose: whether to print a line for each shape.
+      url: of the page.
     """
 
-    def __init__(self, service: Service, served: Mapping[str, Served], is_verbose: bool) -> None:
+    def __init__(
+        self, service: Service, served: Mapping[str, Served], is_verbose: bool, url: str
+    ) -> None:
         self._service, self._served, self._is_verbose = service, served, is_verbose
+        self._url = url
         self._is_stopped = threading.Event()
 
     def start(self) -> None:
@@ -78,7 +83,12 @@ class _Compilation:
         try:
             with compile_progress() as self._progress:
                 self._service.compile(self._served, self._report)
-            print(f'Ready with {self._service.num_compiled} programs.', flush=True)
+            num_programs = self._service.num_compiled
+            print(
+                f'Ready: try it at {self._url}, the API is described at {self._url}/docs '
+                f'({num_programs} programs).',
+                flush=True,
+            )
         except SystemExit:
             pass
         except Exception as error:
@@ -102,6 +112,12 @@ def compile_progress() -> Progress:
 def _progress_line(done: float, total: float, seconds: float) -> str:
     left = seconds / done * (total - done)
     return f'compiled {done:.0f} of {total:.0f} shapes, ETA {left:.0f} s'
+
+
+def page_url(host: str, port: int) -> str:
+    """Where a browser on this machine finds the service."""
+    host = {'0.0.0.0': '127.0.0.1', '::': '::1', '': '127.0.0.1'}.get(host, host)
+    return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 
 def _check_address(host: str, port: int) -> None:
