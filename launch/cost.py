@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -19,6 +19,7 @@ from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training.optimizer import update_flops
 from configs.changes import Sweep
+from launch import speed
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
 
@@ -40,6 +41,7 @@ def show(
     root: Path,
     topology: str | None,
     price: float | None,
+    is_here: bool = False,
 ) -> None:
     """Prints the members, how many stages of each are finished, and what their pretraining costs.
 
@@ -49,6 +51,7 @@ def show(
       root: its folder.
       topology: a TPU slice, for hours and chip-hours at the bound; None for arithmetic alone.
       price: money for one chip-hour; None for no cost.
+      is_here: they are trained on this machine, so its time is estimated where no slice is named.
 
     Raises:
       UserError: if there is no such slice, or a batch does not divide over it.
@@ -71,6 +74,10 @@ def show(
             if cost and read_record(root, f'{name}/{PRETRAIN}').state != FINISHED
         ]
         _print_total(left, where, price)
+        run = next(member.run for member in members if member.run is not None)
+        if is_here and where is None and left:
+            flops = {name: cost.flops for name, cost in costs.items() if cost}
+            _print_time_here(root, flops, sum(cost.flops for cost in left), run)
 
 
 def num_params(members: Sequence[Member]) -> dict[str, int]:
@@ -138,6 +145,17 @@ def _cells(
         cells += [f'{cost.hours:,.1f}', f'{chip_hours:,.0f}']
         cells += [f'{chip_hours * price:,.0f}'] if price is not None else []
     return cells
+
+
+def _print_time_here(
+    root: Path, flops: Mapping[str, float], flops_left: float, run: PretrainRun
+) -> None:
+    """What the pretrainings that are not finished take on this machine."""
+    per_second, source = speed.flops_per_second(root, flops, run)
+    print(
+        f'On this machine about {speed.duration(flops_left / per_second)} ({source}), one member '
+        f'after the other; fine-tunings not counted.'
+    )
 
 
 def _print_total(left: Sequence[_Cost], where: Slice | None, price: float | None) -> None:

@@ -150,9 +150,16 @@ def started(root: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_all_run_once_and_a_second_time_nothing(tmp_path):
+def test_all_run_once_and_a_second_time_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     (tmp_path / 'how.json').write_text('{}')
     assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    # The table at the end has what each has reached, and whole heads.
+    shown = capsys.readouterr().out
+    assert shown.count('sst2: accuracy 0.5') == 2 and 'pretrain: accuracy 0.5' in shown
+    (head,) = (line for line in shown.splitlines() if 'member' in line)
+    assert head.split() == ['member', 'done', 'state', 'results', 'time']
+    assert '…' not in shown and max(map(len, shown.splitlines())) <= 80
     assert sorted(started(tmp_path)) == ['a/pretrain', 'a/sst2', 'b/pretrain', 'b/sst2']
     assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
     assert len(started(tmp_path)) == 4
@@ -176,10 +183,10 @@ def test_one_alone_that_starts_from_another(tmp_path):
     (tmp_path / 'how.json').write_text('{}')
     deeper = Member(Change('b', after='a'), (stage('b', 'pretrain', 'a/pretrain'),), None)
     with pytest.raises(UserError, match='b starts from a, which is not finished .* --only=a first'):
-        LocalRunner(tmp_path, [deeper], 1, 'b').run()
+        LocalRunner(tmp_path, [deeper], 1, ['b']).run()
     assert started(tmp_path) == []
-    LocalRunner(tmp_path, members('a'), 1, 'a').run()
-    assert LocalRunner(tmp_path, [deeper], 1, 'b').run() == 0
+    LocalRunner(tmp_path, members('a'), 1, ['a']).run()
+    assert LocalRunner(tmp_path, [deeper], 1, ['b']).run() == 0
     assert started(tmp_path)[-1] == 'b/pretrain'
 
 
