@@ -117,13 +117,16 @@ def _cost(member: Member, where: Slice | None) -> _Cost | None:
 
 
 def _empty_table(title: str, where: Slice | None, price: float | None) -> Table:
-    names = ['member', 'parameters', 'steps', 'batch × length', 'FLOP']
+    # Short, so that all of it fits into 80 columns.
+    names = ['member', 'size', 'steps', 'batch ×\nlength', 'FLOP']
     if where:
-        names += ['hours', 'chip-hours'] + (['cost'] if price is not None else [])
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    for name in [*names, 'finished']:
+        names += ['hours', 'chip-\nhours'] + (['cost'] if price is not None else [])
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in [*names, 'done']:
         is_name = name == 'member'
-        table.add_column(name, justify='left' if is_name else 'right', no_wrap=is_name)
+        table.add_column(
+            name, justify='left' if is_name else 'right', no_wrap=not is_name, overflow='fold'
+        )
     return table
 
 

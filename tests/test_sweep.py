@@ -126,7 +126,8 @@ def test_unknown_scales_and_files_are_refused():
         read_sweep('configs/sweeps/depth.py:huge')
 
 
-def test_the_cost_comes_from_plan(capsys):
+def test_the_cost_comes_from_plan(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     arguments = ['--sweep=configs/sweeps/sentence_loss.py', '--workdir=nowhere', '--dry_run']
     assert sweep.main([*arguments, '--topology=v5e:4x4', '--price=2']) == 0
     shown = capsys.readouterr().out
@@ -138,6 +139,9 @@ def test_the_cost_comes_from_plan(capsys):
     hours = 3 * paper.bound_seconds * 125_000 / 3600
     assert f'{hours:,.1f} hours, {16 * hours:,.0f} chip-hours, {32 * hours:,.0f} at 2' in shown
     assert shown.count('python -m albert_jax.') == 3 * 7
+    # No head and no number is cut at 80 columns.
+    heads = ['member', 'size', 'steps', 'length', 'FLOP', 'hours', 'hours', 'cost', 'done']
+    assert heads in [line.split() for line in shown.splitlines()] and '…' not in shown
     with pytest.raises(UserError, match='none: .* multiple of 16'):
         sweep.main([*arguments, '--topology=v5e:4x4', '--override=pretrain.loop.batch_size=9'])
 
