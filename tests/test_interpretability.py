@@ -204,6 +204,8 @@ def test_the_answer_and_how_sure_it_is_come_first(model, classifier):
         (Head('sequence_classification', ('score',)), [-2.34567], 'Answer: -2.346'),
         (Head('multi_label_classification', ('a', 'b', 'c')), [0.0, np.log(3), np.log(4)],
          'Answer: c, b (c 80.0%, b 75.0%, a 50.0%)'),
+        (Head('sequence_classification', tuple('abcdef')), [0.0] * 6,
+         'Answer: a, probability 16.7% (b 16.7%, c 16.7%, d 16.7%, e 16.7%, …)'),
         (Head('multi_label_classification', ('a', 'b')), [-np.log(4), -np.log(3)],
          'Answer: no label (b 25.0%, a 20.0%)'),
     ],

@@ -40,7 +40,8 @@ class Answer:
         start = 'Answer for the first [MASK]' if self.kind == 'mask' else 'Answer'
         if self.kind == 'number':
             return f'{start}: {self.text}'
-        chances = [f'{name} {chance:.1%}' for name, chance in self.candidates]
+        chances = [f'{name} {chance:.1%}' for name, chance in self.candidates[:_NUM_CANDIDATES]]
+        chances += ['…'] if len(self.candidates) > _NUM_CANDIDATES else []
         if self.kind == 'labels':
             return f'{start}: {self.text} ({", ".join(chances)})'
         others = f' ({", ".join(chances[1:])})' if chances[1:] else ''

@@ -12,6 +12,7 @@ from albert_jax.interpretability.inspector import Attribution
 from albert_jax.interpretability.layers import Activations, rollout, similarity_by_depth
 
 _FOLDER = Path(__file__).parent
+_MAX_BARS = 10
 
 
 def shared_parts() -> dict[str, str]:
@@ -80,7 +81,7 @@ def _answer(answer: Answer | None) -> str:
     bars = ''.join(
         f'<div class="bar"><b>{html.escape(name)}</b><div><i style="width: {chance:.1%}"></i></div>'
         f'<span>{100 * chance:.1f} %</span></div>'
-        for name, chance in answer.candidates
+        for name, chance in answer.candidates[:_MAX_BARS]
     )
     start = 'For the first [MASK]: ' if answer.kind == 'mask' else 'Answer: '
     said = f'<p class="answer">{start}{html.escape(answer.text)}</p>'
