@@ -32,8 +32,9 @@ from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.loop import train
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
-from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
+from albert_jax.training.telemetry import Work
 
 # Fields of the loop that decide what is computed, logged or called best.
 RESUME_FIELDS = (

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import user_cache
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop.run_inputs import NO_VALIDATION, nothing_to_train_on
 from albert_jax.model.heads import Head
@@ -135,4 +135,4 @@ class Encoder:
 
 def cache_folder(data: FinetuneDataSettings) -> Path:
     """Where encoded examples are kept: where the run says, or in the user's cache."""
-    return Path(data.cache) if data.cache else command.cache() / 'encoded'
+    return Path(data.cache) if data.cache else user_cache() / 'encoded'

@@ -21,6 +21,7 @@ from albert_jax.training import distributed, memory
 from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.not_finite import nothing_learnt, too_many_in_a_row
 from albert_jax.training.patience import History
 from albert_jax.training.placement import Placement, choose_microbatches, place
@@ -35,7 +36,7 @@ from albert_jax.training.step import (
     make_train_step,
 )
 from albert_jax.training.stop_signal import StopSignal
-from albert_jax.training.telemetry import METRICS_FILE, Telemetry, read_lines
+from albert_jax.training.telemetry import Telemetry
 
 _NUM_BATCHES_AHEAD = 4
 
