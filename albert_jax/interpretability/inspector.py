@@ -113,7 +113,7 @@ class Inspector:
         self._run_layers.compile(self._params, inputs)
         if self.programs_per_length > 1:
             difference = np.zeros((length, self._table.shape[1]), np.float32)
-            alphas, zero = np.ones(_BATCH_SIZE, np.float32), jnp.int32(0)
+            alphas, zero = np.ones(_BATCH_SIZE, np.float32), np.int32(0)
             self._run_outputs.compile(self._params, inputs, difference, alphas, zero)
             self._run_gradients.compile(self._params, inputs, difference, alphas, zero, zero)
         self._compiled_lengths.add(length)
@@ -191,7 +191,7 @@ class Inspector:
         """
         inputs = self._padded(encoded)
         difference = self._difference_from_masks(encoded, inputs.input_ids.shape[1])
-        position, index = jnp.int32(output.position or 0), output.index
+        position, index = np.int32(output.position or 0), output.index
         ends = np.zeros(_BATCH_SIZE, np.float32)
         ends[1] = 1
         values = np.asarray(self._run_outputs(self._params, inputs, difference, ends, position))
@@ -202,7 +202,7 @@ class Inspector:
             total = np.zeros(difference.shape, np.float64)
             for part in alphas.reshape(-1, _BATCH_SIZE):
                 gradients = self._run_gradients(
-                    self._params, inputs, difference, part, position, jnp.int32(index)
+                    self._params, inputs, difference, part, position, np.int32(index)
                 )
                 total += np.asarray(gradients, np.float64)
             scores = (total / num_points * difference.astype(np.float64)).sum(-1)
@@ -227,7 +227,7 @@ class Inspector:
         difference = self._difference_from_masks(encoded, inputs.input_ids.shape[1])
         alphas = np.ones(_BATCH_SIZE, np.float32)
         values = self._run_outputs(
-            self._params, inputs, difference, alphas, jnp.int32(position or 0)
+            self._params, inputs, difference, alphas, np.int32(position or 0)
         )
         return np.asarray(values)[0]
 

@@ -17,6 +17,7 @@ from albert_jax.service.batching import Device
 from albert_jax.service.models import Compilation, Served
 from albert_jax.service.service import Limits, Service
 from albert_jax.service.settings import ServiceSettings
+from albert_jax.training.programs import keep_programs_whole
 
 
 def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> None:
@@ -40,6 +41,7 @@ def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> 
     served = models.load(
         checkpoints, Device(), settings.max_waiting, settings.max_length, counters.batch
     )
+    keep_programs_whole()
     compilation = _Compilation(service, served, settings)
     print(f'Listening on {_url(settings)}; compiling …', flush=True)
     # Nonsense that is sent by strangers is no news.

@@ -6,6 +6,8 @@ the program is made from: the code of this package, the versions of its librarie
 settings, the shapes it is for and the devices. What has the same key is read and not traced.
 """
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -19,12 +21,38 @@ from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax')
 # What XLA reads from the environment.
 _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
+
+
+@dataclasses.dataclass
+class _Store:
+    # None where nothing is kept.
+    folder: Path | None = None
+
+
+_store = _Store()
+
+
+def keep_programs_whole() -> None:
+    """Makes all Programs keep what they compile from now on, in a folder of JAX's own cache.
+
+    That cache is turned off: what comes out of it cannot be written again (on CPUs it would lack
+    its functions). Where it is not in use, or there are several processes, nothing is kept.
+    """
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    is_enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    if not folder or not is_enabled or '://' in folder or jax.process_count() > 1:
+        return
+    _store.folder = Path(folder) / 'programs'
+    jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()
 
 
 class Programs:
@@ -56,7 +84,7 @@ class Programs:
         if shapes in self._compiled:
             return
         file = self._file(arguments)
-        compiled = None if file is None else _read(file)
+        compiled = None if file is None else _read(file, _devices(arguments))
         if compiled is None:
             compiled = self.function.lower(*arguments).compile()
             if file is not None:
@@ -70,16 +98,14 @@ class Programs:
 
     def _file(self, arguments: tuple[PyTree, ...]) -> Path | None:
         """Where the program is kept; None where nothing is."""
-        folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-        is_enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-        if not folder or not is_enabled or '://' in folder or jax.process_count() > 1:
+        if _store.folder is None:
             return None
         leaves, structure = jax.tree.flatten(arguments)
         places = [
             str(x.sharding) if isinstance(x, jax.Array) and x.committed else '' for x in leaves
         ]
         parts = (self._identity, str(structure), _shapes(arguments), places, *_environment())
-        return Path(folder) / 'programs' / hashlib.sha256(repr(parts).encode()).hexdigest()
+        return _store.folder / hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _shapes(arguments: tuple[PyTree, ...]) -> tuple[Any, ...]:
@@ -115,15 +141,27 @@ def _processor() -> str:
     return '\n'.join([platform.machine(), *sorted({x for x in lines if x.startswith(wanted)})])
 
 
-def _read(file: Path) -> Callable[..., Any] | None:
+def _devices(arguments: tuple[PyTree, ...]) -> list[Any]:
+    """Where a program for some arguments runs, in its order."""
+    for leaf in jax.tree.leaves(arguments):
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            if isinstance(leaf.sharding, NamedSharding):
+                devices: Any = leaf.sharding.mesh.devices
+                return list(devices.flat)
+            return sorted(leaf.sharding.device_set, key=lambda device: device.id)
+    return [jax.local_devices()[0]]
+
+
+def _read(file: Path, devices: list[Any]) -> Callable[..., Any] | None:
     """The program in a file; None where there is none that can be used."""
     try:
         content = pickle.loads(zlib.decompress(file.read_bytes()))
-        return serialize_executable.deserialize_and_load(*content)
+        return serialize_executable.deserialize_and_load(*content, execution_devices=devices)
     except FileNotFoundError:
         return None
     except Exception:  # damaged, or of a runtime that takes none: it is compiled anew
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
         return None
 
 
