@@ -14,6 +14,7 @@ from albert_jax.cli.compiled import keep_programs
 from albert_jax.cli.errors import UserError, first_line, raise_all
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import tell_of_imports
 from albert_jax.cli.settings import Field, Settings, all_fields
 
 
@@ -24,6 +25,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     logging.set_verbosity(logging.ERROR)
     silence_without_chips()
     keep_programs()
+    tell_of_imports()
     try:
         status = main(sys.argv[1:])
     except UserError as error:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.phase import phase
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
@@ -297,7 +298,8 @@ def _report(
         print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
     else:
         print(f'Trained {outcome.step} steps.')
-    table = _results_table(prepared, last_evaluation(workdir), compared_with)
+    with phase('Measuring the unigram model on the same held-out text …'):
+        table = _results_table(prepared, last_evaluation(workdir), compared_with)
     Console().print(table)
     if num_profiled:
         print(

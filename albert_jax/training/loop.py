@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.phase import phase
 from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
@@ -64,9 +65,11 @@ def train(
         workdir, settings.keep_last, job.best_metric, job.is_lower_better
     ) as checkpoints:
         distributed.check_shared(workdir)
-        state = checkpoints.restore(placement.abstract_state, job.metadata)
+        with phase(f'Reading the latest checkpoint of {workdir} …'):
+            state = checkpoints.restore(placement.abstract_state, job.metadata)
         if state is None:
-            state = _first_state(job, placement)
+            with phase('Making the parameters and the optimizer state …'):
+                state = _first_state(job, placement)
         first_step = int(state.step)
         history = History(job.best_metric, job.is_lower_better, settings.patience)
         history.read(workdir, first_step)

@@ -25,6 +25,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
+from albert_jax.cli.phase import phase
+
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax')
 # What XLA reads from the environment.
@@ -69,6 +71,7 @@ class Programs:
     def __init__(self, function: Any, *identity: Any) -> None:
         self.function, self._identity = function, repr(identity)
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._called: set[Any] = set()
 
     @property
     def num_compiled(self) -> int:
@@ -93,8 +96,14 @@ class Programs:
 
     def __call__(self, *arguments: PyTree) -> Any:
         """The function's value."""
-        compiled = self._compiled.get(_shapes(arguments)) if self._compiled else None
-        return (compiled or self.function)(*arguments)
+        shapes = _shapes(arguments)
+        if shapes in self._compiled:
+            return self._compiled[shapes](*arguments)
+        if shapes in self._called:
+            return self.function(*arguments)
+        self._called.add(shapes)
+        with phase('Compiling for texts of this length …'):
+            return self.function(*arguments)
 
     def _file(self, arguments: tuple[PyTree, ...]) -> Path | None:
         """Where the program is kept; None where nothing is."""
