@@ -86,6 +86,18 @@ def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path):
         assert names == left.split()
 
 
+def test_the_folder_is_looked_through_once_a_day(environment, tmp_path):
+    environment.setattr(compiled, '_MAX_BYTES', 10)
+    compiled.keep_programs()
+    folder = Path(found()[0])
+    (folder / 'program').write_bytes(bytes(20))
+    compiled.keep_programs()
+    assert found()[0] and (folder / 'program').exists()
+    os.utime(folder / 'looked-through', (1e9, 1e9))
+    compiled.keep_programs()
+    assert found()[0] and not (folder / 'program').exists()
+
+
 _SCRIPT = """
 import json, sys
 from albert_jax.cli.compiled import keep_programs

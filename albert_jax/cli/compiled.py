@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from albert_jax.cli.paths import user_cache
 _MAX_BYTES = 1 << 30
 # Compiling again what took less takes no longer than reading it.
 _MIN_COMPILE_SECONDS = 0.1
+_DAY_SECONDS = 24 * 3600
 
 
 def keep_programs() -> None:
@@ -44,10 +46,18 @@ def _writable_folder() -> Path | None:
         folder = user_cache() / 'compiled'
         # Whoever may write there could have a user run anything.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remove_oldest(folder, _MAX_BYTES)
+        _remove_once_a_day(folder)
     except (OSError, RuntimeError):
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _remove_once_a_day(folder: Path) -> None:
+    """Keeps the folder small enough; going through thousands of files takes a moment."""
+    last_time = folder / 'looked-through'
+    if not last_time.exists() or time.time() - last_time.stat().st_mtime > _DAY_SECONDS:
+        last_time.touch()
+        remove_oldest(folder, _MAX_BYTES)
 
 
 def remove_oldest(folder: Path, max_bytes: int) -> None:

@@ -229,6 +229,8 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> LoadedMode
     Returns:
       The model. Of a run it is the best checkpoint. Parts that the source lacks are drawn from a
       fixed seed and named in `initialised`; what a person should know goes to standard error.
+      What JAX compiles in this process from now on is kept in the user's cache for the next one,
+      unless JAX_COMPILATION_CACHE_DIR says where, or JAX_ENABLE_COMPILATION_CACHE is false.
 
     Raises:
       UserError: if it is none of these, or cannot be read whole.
