@@ -235,7 +235,7 @@ def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
         for _ in range(4):
             made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [
-        'compiled 2 of 8 shapes, ETA 33 s', 'compiled 4 of 8 shapes, ETA 22 s',
+        'compiled 2 of 8 programs, ETA 33 s', 'compiled 4 of 8 programs, ETA 22 s',
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def load(checkpoints):
     paths = [str(checkpoints / name) for name in ('mood', 'base')]
     served = models.load(paths, Device(), 64, 24, lambda *_: None)
     for model in served.values():
-        model.inspector.lengths = (16, 24)
+        model.inspector.lengths = (24,)
         for batcher in model.batchers.values():
             batcher.sizes = batcher.sizes[:1]
     return served
@@ -77,18 +77,18 @@ def test_it_answers_from_its_first_shapes_on(checkpoints, folder, monkeypatch):
     ]  # fmt: skip
     assert sorted(names[4:6]) == ['base: inspect, 24', 'mood: inspect, 24']
     assert sorted(names[6:]) == [
-        'base: embed, 8 × 16', 'base: fill-mask, 8 × 16', 'base: inspect, 16',
-        'mood: embed, 8 × 16', 'mood: inspect, 16', 'mood: predict, 8 × 16',
+        'base: embed, 8 × 16', 'base: fill-mask, 8 × 16', 'mood: embed, 8 × 16',
+        'mood: predict, 8 × 16',
     ]  # fmt: skip
-    assert [is_ready for _, is_ready, _ in seen] == [False] * 3 + [True] * 9
-    assert service.num_compiled == service.num_programs == 8 + 4 * 3
-    assert readyz() == (200, b'{"status":"ready","compiled":20,"programs":20}')
+    assert [is_ready for _, is_ready, _ in seen] == [False] * 3 + [True] * 7
+    assert service.num_compiled == service.num_programs == 8 + 2 * 3
+    assert readyz() == (200, b'{"status":"ready","compiled":14,"programs":14}')
     # Both models have the same encoder, so that one program of each shape embeds for both.
-    assert len(list(folder.iterdir())) == 18
+    assert len(list(folder.iterdir())) == 12
 
     # In its own shape, the short text has the same answer.
     final = [ask(service, 'mood', 'predict', x) for x in (SHORT, LONG)]
-    assert service.num_compiled == 20
+    assert service.num_compiled == 14
     for (first,), (last,) in zip(found['first'], final, strict=True):
         assert first['prediction'] == last['prediction']
         assert first['probabilities'] == pytest.approx(last['probabilities'], abs=1e-5)
@@ -97,8 +97,8 @@ def test_it_answers_from_its_first_shapes_on(checkpoints, folder, monkeypatch):
     monkeypatch.setattr(programs, '_write', None)
     again = Service(Limits(seconds=60), Metrics())
     again.compile(load(checkpoints), lambda _: None)
-    assert again.num_compiled == 20
+    assert again.num_compiled == 14
     assert [ask(again, 'mood', 'predict', x) for x in (SHORT, LONG)] == final
     asked = InspectRequest(model='base', text='a [MASK] of')
     assert asyncio.run(again.inspect(asked)) == asyncio.run(service.inspect(asked))
-    assert again.num_compiled == 20
+    assert again.num_compiled == 14
