@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import phase
 
 _DESCRIPTION = """\
 Show what a model does with a text: attention of every depth and head, attention rollout, the
@@ -40,9 +41,10 @@ def main(arguments: Sequence[str]) -> int:
 
     from albert_jax.interpretability import explanation
 
-    explained = explanation.explain(
-        flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
-    )
+    with phase('Explaining the text …'):
+        explained = explanation.explain(
+            flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
+        )
     text = ' · '.join(part for part in (flags.text, flags.pair) if part)
     explanation.write(explained, flags.output, text, flags.checkpoint)
     explanation.show(explained)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.phase import phase
 from albert_jax.interop.native import expected_shapes
 from albert_jax.model.flops import train_flops
 from albert_jax.planning import topologies
@@ -57,7 +58,8 @@ def show(
       UserError: if there is no such slice, or a batch does not divide over it.
     """
     where = topologies.parse(topology) if topology else None
-    costs = {member.change.name: _cost(member, where) for member in members}
+    with phase('Counting what each member takes …'):
+        costs = {member.change.name: _cost(member, where) for member in members}
     table = _empty_table(sweep.title, where, price)
     for member in members:
         done = sum(read_record(root, stage.key).state == FINISHED for stage in member.stages)

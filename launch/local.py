@@ -1,7 +1,6 @@
 """Runs the stages of a sweep as processes of this machine."""
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +40,6 @@ from launch.stages import Member, Stage
 _POLL_SECONDS = 0.2
 # Between lines where there is no terminal to draw a table on.
 _LINE_SECONDS = 60.0
-_CACHE = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
 
 
 class LocalRunner:
@@ -68,8 +66,6 @@ class LocalRunner:
         self._running: dict[str, StageProcess] = {}
         self._signal: int | None = None
         self._num_signals = 0
-        # Seeds, and fine-tunings of models of one shape, are the same programs.
-        self._env = {'JAX_COMPILATION_CACHE_DIR': str(root / 'compiled'), **_CACHE, **os.environ}
         self._console = Console()
         self._last_line = time.monotonic()
 
@@ -177,7 +173,7 @@ class LocalRunner:
     def _start(self, stage: Stage) -> None:
         seconds = self._seconds[stage.key]
         write_record(self._root, stage, Record(RUNNING, settings_of(stage), None, seconds))
-        self._running[stage.key] = start_process(self._root, stage, self._env, seconds)
+        self._running[stage.key] = start_process(self._root, stage, seconds)
         self._states[stage.key] = RUNNING
         self._say(f'{stage.key}: started')
 

@@ -55,6 +55,11 @@ import hypothesis
 import jax
 import pytest
 
+from albert_jax.cli import phase
+
+# No test waits for the lines that appear after some seconds, nor meets them on a slow machine.
+phase.SECONDS = 1e6
+
 # The same examples in every run; what fails becomes an explicit example of its test.
 hypothesis.settings.register_profile(
     'tests', deadline=None, derandomize=True, max_examples=50, database=None

@@ -14,7 +14,7 @@ from albert_jax.pretraining import job
 from albert_jax.pretraining.recorded import RecordedRun
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import learning_curve
-from albert_jax.training.telemetry import read_lines
+from albert_jax.training.metrics_file import read_lines
 from benchmarks import record_run
 from tests.conftest import ROOT
 

@@ -184,7 +184,7 @@ def test_the_page_and_the_document_need_no_network(server):
     sizes = {'architecture': 'ALBERT', 'hidden_size': 16, 'max_length': 32, 'vocabulary': 1000}
     assert sizes.items() <= described[0].items() and described[0]['parameters'] > 10_000
     assert [x['evaluation'] for x in described] == [{'accuracy': 0.9127}, {}]
-    assert 'Ready: try it at http://127.0.0.1:' in server.log.read_text()
+    assert 'Ready on http://127.0.0.1:' in server.log.read_text()
 
 
 def test_what_is_cut_or_empty_is_told(server):
@@ -272,7 +272,7 @@ def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
         for _ in range(4):
             made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [
-        'compiled 2 of 8 shapes, ETA 33 s', 'compiled 4 of 8 shapes, ETA 22 s',
+        'compiled 2 of 8 programs, ETA 33 s', 'compiled 4 of 8 programs, ETA 22 s',
     ]  # fmt: skip
 
 

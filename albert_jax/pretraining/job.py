@@ -14,6 +14,7 @@ from rich.table import Table
 from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_output import to_json
+from albert_jax.cli.phase import phase
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
@@ -34,8 +35,9 @@ from albert_jax.training import distributed, objectives
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
 from albert_jax.training.learning_curve import UNIGRAM_FILE
 from albert_jax.training.loop import train
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
-from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
+from albert_jax.training.telemetry import Work
 
 # Fields of the loop that decide what is computed, logged or called best.
 RESUME_FIELDS = (
@@ -301,7 +303,8 @@ def _report(
         print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
     else:
         print(f'Trained {outcome.step} steps.')
-    table = _results_table(prepared, last_evaluation(workdir), compared_with)
+    with phase('Measuring the unigram model on the same held-out text …'):
+        table = _results_table(prepared, last_evaluation(workdir), compared_with)
     Console().print(table)
     if num_profiled:
         print(

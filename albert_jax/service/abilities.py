@@ -19,6 +19,7 @@ from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.training.programs import Programs
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 _MORE_LENGTHS = (24, 40, 56)
@@ -69,6 +70,10 @@ class Ability(Protocol):
 
     def example(self, length: int) -> Row:
         """Any row of a length, to compile for."""
+        ...
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles what `start` needs for a batch of these shapes, and computes nothing."""
         ...
 
 
@@ -137,25 +142,43 @@ class Predict:
         """Any row of a length."""
         return pad_to(self.encode([self._answerer.task.sample]).rows[0], length)
 
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._predictor.compile(self._answerer.params, batch)
+
 
 class _Mapped:
-    """A function of parameters and a batch, its rows split over the devices."""
+    """A function of parameters and a batch, its rows split over the devices.
+
+    Args:
+      function: that is mapped.
+      params: its first argument.
+      mesh: the devices.
+      identity: as of Programs.
+    """
 
     def __init__(
-        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: PyTree, mesh: Mesh
+        self,
+        function: Callable[[Any, Any], dict[str, jax.Array]],
+        params: PyTree,
+        mesh: Mesh,
+        identity: tuple[Any, ...],
     ) -> None:
         self._mesh, self._params = mesh, jax.device_put(params, replicated(mesh))
         mapped = jax.shard_map(
             function, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
         )
-        self._function: Any = jax.jit(mapped, out_shardings=replicated(mesh))
+        self._programs = Programs(jax.jit(mapped, out_shardings=replicated(mesh)), *identity)
 
     @property
     def num_compiled(self) -> int:
-        return self._function._cache_size()
+        return self._programs.num_compiled
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        self._programs.compile(self._params, put_batch(self._mesh, batch))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
-        return self._function(self._params, put_batch(self._mesh, batch))
+        return self._programs(self._params, put_batch(self._mesh, batch))
 
 
 class _OfPretrained:
@@ -233,8 +256,9 @@ class FillMask(_OfPretrained):
         assert tokenizer is not None
         self._piece_texts = piece_texts(tokenizer)
         num_pieces = min(MOST_PIECES, len(tokenizer.pieces))
-        fill = functools.partial(_fill, PretrainingModel(config), len(tokenizer.pieces), num_pieces)
-        self._fill = _Mapped(fill, complete(model).params, mesh)
+        sizes = len(tokenizer.pieces), num_pieces
+        fill = functools.partial(_fill, PretrainingModel(config), *sizes)
+        self._fill = _Mapped(fill, complete(model).params, mesh, ('fill', config, *sizes))
 
     @property
     def num_compiled(self) -> int:
@@ -293,6 +317,10 @@ class FillMask(_OfPretrained):
         positions = np.zeros((1, MOST_MASKS), np.int32)
         return self._row([1] * length, 0, masked_positions=positions)
 
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._fill.compile(batch)
+
 
 class Embed(_OfPretrained):
     """A vector for a text: the mean of its pieces' last layer, or that of [CLS]."""
@@ -301,7 +329,7 @@ class Embed(_OfPretrained):
         super().__init__(model, max_length)
         embed = functools.partial(_embed, PretrainingModel(model.config))
         params = {name: model.params[name] for name in ('embeddings', 'encoder')}
-        self._embed = _Mapped(embed, params, mesh)
+        self._embed = _Mapped(embed, params, mesh, ('embed', model.config))
 
     @property
     def num_compiled(self) -> int:
@@ -331,3 +359,7 @@ class Embed(_OfPretrained):
     def example(self, length: int) -> Row:
         """Any row of a length."""
         return self._row([1] * length, 0)
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._embed.compile(batch)

@@ -8,7 +8,7 @@ from typing import Any
 from albert_jax.interop.model_card import read_results
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.paths import num_params
-from albert_jax.training.telemetry import METRICS_FILE, read_lines
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 
 # What is logged beside an evaluation's metrics.
 _NO_METRICS = ('step', 'learning_rate', 'grad_norm', 'skipped_steps', 'speed')

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,22 @@ from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
 _MAX_INSPECTED = 64
+
+
+class Compilation(NamedTuple):
+    """Something to compile.
+
+    Args:
+      name: the model, the ability and the shape.
+      order: what comes first: the first shape of each ability, then what short texts need.
+      num_programs: that there are afterwards.
+      run: compiles.
+    """
+
+    name: str
+    order: tuple[int, int, int]
+    num_programs: int
+    run: Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,26 +88,39 @@ class Served:
             **self.description,
         }
 
-    def shapes(self) -> list[tuple[str, Callable[[], None]]]:
-        """All that there is to compile: for each shape its name, and what compiles it."""
+    def compilations(self) -> list[Compilation]:
+        """All that there is to compile, in any order.
+
+        The first of an ability is its longest shape, in which every text fits.
+        """
         of_abilities = [
-            (
+            Compilation(
                 f'{self.name}: {name}, {size} × {length}',
-                functools.partial(self._compile, ability, length, size),
+                (int((length, size) != (ability.lengths[-1], sizes[0])), size, length),
+                1,
+                functools.partial(self._compile, name, length, size),
             )
             for name, ability in self.abilities.items()
+            for sizes in [self.batchers[name].sizes]
             for length in ability.lengths
-            for size in self.batchers[name].sizes
+            for size in sizes
         ]
         of_inspector = [
-            (f'{self.name}: inspect, {length}', functools.partial(self.inspector.compile, length))
+            Compilation(
+                f'{self.name}: inspect, {length}',
+                # After the abilities.
+                (int(length != self.inspector.lengths[-1]), SIZES[-1], length),
+                self.inspector.programs_per_length,
+                functools.partial(self.inspector.compile, length),
+            )
             for length in self.inspector.lengths
         ]
         return of_abilities + of_inspector
 
-    @staticmethod
-    def _compile(ability: Ability, length: int, size: int) -> None:
-        jax.device_get(ability.start(collate([ability.example(length)], size)))
+    def _compile(self, name: str, length: int, size: int) -> None:
+        ability = self.abilities[name]
+        ability.compile(collate([ability.example(length)], size))
+        self.batchers[name].add_compiled((length, size))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and what each word contributes to an answer, if any.

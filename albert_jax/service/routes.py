@@ -62,7 +62,7 @@ class Routes:
         )
         app.get('/v1/models', dependencies=secured, summary='What there is to ask')(self.models)
         app.get('/healthz', summary='Whether the process lives')(self.healthz)
-        app.get('/readyz', summary='Whether everything is compiled')(self.readyz)
+        app.get('/readyz', summary='Whether it answers, and is compiled')(self.readyz)
         app.get('/metrics', summary='Metrics for Prometheus', response_class=Response)(
             self.prometheus
         )
@@ -103,15 +103,23 @@ class Routes:
         return {'status': 'ok'}
 
     async def readyz(self) -> JSONResponse:
-        """503 until it is."""
-        if self._service.is_ready:
-            return JSONResponse({'status': 'ready'})
-        return JSONResponse({'error': 'The models are still being compiled.'}, 503)
+        """503 until every model answers; then how many of its programs are compiled.
+
+        The status is compiling while texts may be padded to longer shapes than they need, then
+        ready.
+        """
+        service = self._service
+        if not service.is_ready:
+            return JSONResponse({'error': 'The models are still being compiled.'}, 503)
+        compiled, programs = service.num_compiled, service.num_programs
+        status = 'ready' if compiled >= programs else 'compiling'
+        return JSONResponse({'status': status, 'compiled': compiled, 'programs': programs})
 
     async def prometheus(self) -> Response:
         """In Prometheus's text format."""
         metrics = self._service.metrics
         metrics.compiled.set(self._service.num_compiled)
+        metrics.programs.set(self._service.num_programs)
         metrics.waiting.set(self._service.num_waiting)
         return Response(generate_latest(metrics.registry), media_type='text/plain; version=0.0.4')
 

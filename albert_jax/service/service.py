@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.service.abilities import Ability, Encoded
-from albert_jax.service.batching import Busy
+from albert_jax.service.batching import Batcher, Busy
 from albert_jax.service.metrics import Metrics
-from albert_jax.service.models import Served
+from albert_jax.service.models import Compilation, Served
 from albert_jax.service.schema import InspectRequest, clipped
 
 _Answer = TypeVar('_Answer')
@@ -63,27 +63,43 @@ class Service:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.models: Mapping[str, Served] = {}
-        self.is_ready = False
+        # How many programs there will be.
+        self.num_programs = 0
+        # The models whose inspection is not compiled yet.
+        self._without_inspection: set[str] = set()
         # Attributions take many passes; they wait for each other and hold up nobody else.
         self._inspecting = asyncio.Lock()
         self._inspector: Executor = ThreadPoolExecutor(1, 'inspect')
         self._encoders: Executor = ThreadPoolExecutor(2, 'encode')
         self._num_encoding = 0
 
-    def compile(self, models: Mapping[str, Served], report: Callable[[str, int], None]) -> None:
-        """Takes the models and compiles everything, then is ready.
+    def compile(self, models: Mapping[str, Served], report: Callable[[Compilation], None]) -> None:
+        """Takes the models and compiles everything, first what lets every ability answer.
 
         Args:
           models: by name.
-          report: called after every shape with its name and how many there are in all.
+          report: called after each.
         """
+        wanted = [x for served in models.values() for x in served.compilations()]
+        self.num_programs = sum(compilation.num_programs for compilation in wanted)
+        self._without_inspection = set(models)
+        for batcher in _batchers(models):
+            batcher.compiled = frozenset()
         self.models = models
-        shapes = [shape for served in models.values() for shape in served.shapes()]
-        for shape, compile_shape in shapes:
-            compile_shape()
-            report(shape, len(shapes))
-        self.is_ready = True
-        self.metrics.is_ready.set(1)
+        for compilation in sorted(wanted, key=lambda x: x.order):
+            compilation.run()
+            self._without_inspection -= {
+                name for name, served in models.items() if served.inspector.is_compiled
+            }
+            self.metrics.is_ready.set(self.is_ready)
+            report(compilation)
+        for batcher in _batchers(models):
+            batcher.compiled = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every ability of every model answers, though shapes may still be compiled."""
+        return bool(self.models) and all(batcher.is_ready for batcher in _batchers(self.models))
 
     @property
     def num_compiled(self) -> int:
@@ -93,8 +109,7 @@ class Service:
     @property
     def num_waiting(self) -> int:
         """Rows that no batch has taken yet, of all models."""
-        batchers = [b for served in self.models.values() for b in served.batchers.values()]
-        return sum(batcher.num_waiting for batcher in batchers)
+        return sum(batcher.num_waiting for batcher in _batchers(self.models))
 
     def choose_model(self, name: str | None, ability: str) -> Served:
         """The model of a request.
@@ -102,8 +117,8 @@ class Service:
         Raises:
           HTTPException: if the service is not ready, or no model or several would do.
         """
-        if not self.is_ready:
-            raise HTTPException(503, 'The models are still being compiled.', {'Retry-After': '5'})
+        if not self.models:
+            raise _not_compiled()
         if name is not None and name not in self.models:
             raise HTTPException(
                 404,
@@ -126,7 +141,10 @@ class Service:
                 422,
                 f'model is missing: several can answer, so set it to one of {_listed(able)}.',
             )
-        return self.models[able[0]]
+        served = self.models[able[0]]
+        if not served.batchers[ability].is_ready:
+            raise _not_compiled()
+        return served
 
     async def ask(self, name: str | None, ability: str, given: Any) -> Answers:
         """The answers of a model for one text or several.
@@ -195,6 +213,8 @@ class Service:
           HTTPException: with the status that a mistake has.
         """
         served = self.choose_model(request.model, 'embed')
+        if served.name in self._without_inspection:
+            raise _not_compiled()
         self._check_texts([request.text, request.text_pair or ''])
         return {'model': served.name} | await self._in_time(self._inspect(served, request))
 
@@ -240,6 +260,16 @@ class Service:
                     check_text(part, f'input {number}')
                 except UserError as error:
                     raise HTTPException(422, str(error)) from error
+
+
+def _batchers(models: Mapping[str, Served]) -> list[Batcher]:
+    return [batcher for served in models.values() for batcher in served.batchers.values()]
+
+
+def _not_compiled() -> HTTPException:
+    return HTTPException(
+        503, 'The models are still being compiled; try again.', {'Retry-After': '5'}
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

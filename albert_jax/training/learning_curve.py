@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.notes import note
-from albert_jax.training.telemetry import METRICS_FILE, read_lines
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
