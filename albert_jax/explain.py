@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import phase
 
 _DESCRIPTION = """\
 Show what a model does with a text: attention of every depth and head, attention rollout, the
@@ -17,8 +18,9 @@ examples:
   python -m albert_jax.explain --checkpoint=runs/base --output=inspector.png 'The [MASK] barked.'
   python -m albert_jax.explain --checkpoint=runs/mrpc --output=pair.html 'One text.' 'Another.'
 
-A classifier's likeliest label is explained, or --label; of a pretrained model the likeliest piece
-at the first [MASK], or --piece. Without either there is attention alone.
+The answer and how sure it is come first. A classifier's likeliest label is explained, or --label;
+of a pretrained model the likeliest piece at the first [MASK], or --piece. Without either there is
+attention alone.
 """
 
 
@@ -39,13 +41,13 @@ def main(arguments: Sequence[str]) -> int:
 
     from albert_jax.interpretability import explanation
 
-    explained = explanation.explain(
-        flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
-    )
+    with phase('Explaining the text …'):
+        explained = explanation.explain(
+            flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
+        )
     text = ' · '.join(part for part in (flags.text, flags.pair) if part)
     explanation.write(explained, flags.output, text, flags.checkpoint)
-    if explained.attribution is not None:
-        explanation.show(explained.attribution)
+    explanation.show(explained)
     print(f'Wrote {flags.output}.')
     return 0
 

@@ -1,9 +1,9 @@
 """Runs the stages of a sweep as processes of this machine."""
 
-import os
+import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +31,7 @@ from launch.record import (
     last_line,
     log_tail,
     read_record,
+    results_of,
     settings_of,
     write_record,
 )  # fmt: skip
@@ -39,7 +40,6 @@ from launch.stages import Member, Stage
 _POLL_SECONDS = 0.2
 # Between lines where there is no terminal to draw a table on.
 _LINE_SECONDS = 60.0
-_CACHE = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
 
 
 class LocalRunner:
@@ -49,24 +49,23 @@ class LocalRunner:
       root: folder of the sweep.
       members: of the sweep.
       num_jobs: processes at a time.
-      only: the one member that this is for, where others run elsewhere.
+      only: the members that this is for, where others run elsewhere.
     """
 
     def __init__(
-        self, root: Path, members: Sequence[Member], num_jobs: int, only: str = ''
+        self, root: Path, members: Sequence[Member], num_jobs: int, only: Sequence[str] = ()
     ) -> None:
         self._root = root
-        # Machines that share the folder each have a member of their own.
-        self._lock_file = root / (f'{only}.lock' if only else 'sweep.lock')
+        # Machines that share the folder have members of their own.
+        self._lock_files = [root / f'{name}.lock' for name in sorted(set(only)) or ['sweep']]
         self._num_jobs = num_jobs
         self._stages = {stage.key: stage for member in members for stage in member.stages}
         self._states: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
+        self._reached: dict[str, Mapping[str, object]] = {}
         self._running: dict[str, StageProcess] = {}
         self._signal: int | None = None
         self._num_signals = 0
-        # Seeds, and fine-tunings of models of one shape, are the same programs.
-        self._env = {'JAX_COMPILATION_CACHE_DIR': str(root / 'compiled'), **_CACHE, **os.environ}
         self._console = Console()
         self._last_line = time.monotonic()
 
@@ -90,7 +89,10 @@ class LocalRunner:
             # What failed or was stopped before is tried again.
             self._states[key] = FINISHED if record.state == FINISHED else WAITING
             self._seconds[key] = record.seconds
-        with sweep_lock(self._lock_file), stop_signals(self._on_signal):
+        with contextlib.ExitStack() as locks:
+            for lock_file in self._lock_files:
+                locks.enter_context(sweep_lock(lock_file))
+            locks.enter_context(stop_signals(self._on_signal))
             write_plan()
             self._wait_for_orphans()
             is_terminal = self._console.is_terminal
@@ -108,7 +110,7 @@ class LocalRunner:
                 if is_terminal:
                     live.stop()
                 self._end_all()
-        self._console.print(self.table())
+        self._console.print(self.table(has_results=True))
         return self._report()
 
     def _check_needs(self) -> None:
@@ -171,7 +173,7 @@ class LocalRunner:
     def _start(self, stage: Stage) -> None:
         seconds = self._seconds[stage.key]
         write_record(self._root, stage, Record(RUNNING, settings_of(stage), None, seconds))
-        self._running[stage.key] = start_process(self._root, stage, self._env, seconds)
+        self._running[stage.key] = start_process(self._root, stage, seconds)
         self._states[stage.key] = RUNNING
         self._say(f'{stage.key}: started')
 
@@ -224,12 +226,16 @@ class LocalRunner:
                 flush=True,
             )
 
-    def table(self) -> Table:
-        """Every member with its stages and their progress."""
+    def table(self, has_results: bool = False) -> Table:
+        """Every member with its stages and their progress.
+
+        Args:
+          has_results: whether to show what each stage has reached that is finished.
+        """
         members: dict[str, list[StageProgress]] = {}
         for key, stage in self._stages.items():
             members.setdefault(stage.member, []).append(self._progress(key))
-        return progress_table([MemberProgress(*member) for member in members.items()])
+        return progress_table([MemberProgress(*x) for x in members.items()], has_results)
 
     def _progress(self, key: str) -> StageProgress:
         stage, process, state = self._stages[key], self._running.get(key), self._states[key]
@@ -244,9 +250,15 @@ class LocalRunner:
             state=state,
             seconds=self._seconds[key] if process is None else process.total_seconds,
             step=f'{step}/{stage.num_steps}' if line and stage.num_steps else '',
-            metrics=format_metrics(line),
+            metrics=format_metrics(self._results(key) if state == FINISHED else line),
             eta=eta,
         )
+
+    def _results(self, key: str) -> Mapping[str, object]:
+        """What a finished stage has reached, read once."""
+        if key not in self._reached:
+            self._reached[key] = results_of(self._root, key)
+        return self._reached[key]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame

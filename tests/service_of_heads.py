@@ -63,7 +63,7 @@ def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS)) -> M
             ability.lengths = (LENGTH,)  # pyright: ignore
             model.batchers[name].sizes = model.batchers[name].sizes[:1]
     service = Service(Limits(seconds=120), Metrics())
-    service.models, service.is_ready = served, True
+    service.models = served
     return make_app(service, lambda: None, lambda: None)
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from albert_jax.cli.command import read_config
+from albert_jax.training import learning_curve
 from tests.commands import commands_in, refused, run
 from tests.conftest import ROOT
 
@@ -125,6 +126,10 @@ def test_curve_draws_a_picture(trained, tmp_path):
     result = curve(f'--output={tmp_path}/curve.png', str(trained))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'curve.png').read_bytes().startswith(b'\x89PNG')
+    # The line of the unigram model is that of the run's held-out text.
+    assert 'note:' not in result.stderr
+    (level,) = learning_curve.read_unigram([trained]).items()
+    assert level[0] == 'unigram model' and level[1]['mlm_loss'] > 1 > level[1]['mlm_accuracy'] > 0
     result = curve('--output=x.png', str(tmp_path))
     assert result.returncode == 2
     assert 'is not a run' in result.stderr and 'Traceback' not in result.stderr

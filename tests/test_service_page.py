@@ -1,26 +1,14 @@
 """The page in a real browser: clicked through at two widths. Slow."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import WIDTHS
+
 pytestmark = pytest.mark.slow
-WIDTHS = {'wide': (1280, 900), 'narrow': (390, 844)}
-
-
-@pytest.fixture(scope='module')
-def browser():
-    api = pytest.importorskip('playwright.sync_api')
-    program = shutil.which('chromium') or shutil.which('google-chrome')
-    if program is None:
-        pytest.skip('no Chromium here')
-    with api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=program, args=['--no-sandbox'])
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize('width', WIDTHS)
@@ -36,15 +24,32 @@ def test_clicking_through(browser, server, width, tmp_path):
     # Classify, with the keyboard alone.
     page.wait_for_selector('#field-text')
     page.select_option('#models', 'mood')
-    page.fill('#field-text', 'raises an exception when the value is not found')
-    page.press('#field-text', 'Control+Enter')
+    # Which model it is, how large, and what it was evaluated at.
+    about = page.inner_text('#about')
+    assert (
+        'mood: ALBERT of ' in about and '2 layers of 16, ' in about and 'up to 32 pieces' in about
+    )
+    assert 'accuracy 0.913' in about and 'Enter asks; Shift+Enter' in page.inner_text('#hint')
+    # An empty text is asked for.
+    for nothing in ('', ' ', '\u200b'):
+        page.fill('#field-text', nothing)
+        page.press('#field-text', 'Enter')
+        assert page.inner_text('#error') == 'Text is empty: write something first.'
+        assert page.is_hidden('#answers')
+    page.fill('#field-text', 'raises an exception when')
+    page.press('#field-text', 'Shift+Enter')
+    page.keyboard.type('the value is not found')
+    assert page.input_value('#field-text').count('\n') == 1 and page.is_hidden('#answers')
+    page.press('#field-text', 'Enter')
     page.wait_for_selector('#interpretability:not([hidden])', timeout=30_000)
     assert page.inner_text('.answer') in ('yes', 'no')
     assert page.locator('#output .bar').count() == 2
     # A figure stays on its line.
     figures = page.locator('#output .bar span')
     assert all(figures.nth(n).bounding_box()['height'] < 30 for n in range(2))
-    assert page.locator('#words span').count() > 5
+    assert page.locator('#words button').count() > 5 and page.is_hidden('#note')
+    titles = page.locator('h2:visible').all_inner_texts()
+    assert not any('“”' in x or x != x.strip() for x in titles)
 
     # Attention, at every depth and head.
     pieces = page.locator('#pieces button')
@@ -65,7 +70,15 @@ def test_clicking_through(browser, server, width, tmp_path):
     seen.append(shades())
     # Of random weights, two may look alike.
     assert len({tuple(x) for x in seen}) >= 4
+    assert page.locator('#attention .legend b').count() == 5
     page.screenshot(path=tmp_path / f'{width}-classify.png', full_page=True)
+
+    # A text that is cut says so.
+    page.fill('#field-text', 'the value ' * 30)
+    page.press('#field-text', 'Enter')
+    page.wait_for_selector('#note:not([hidden])')
+    said = 'The input was cut to the 32 pieces that the model reads at most.'
+    assert page.inner_text('#note') == said
 
     # Fill a mask; a mistake is told and the page goes on.
     page.select_option('#models', 'base')
@@ -79,6 +92,19 @@ def test_clicking_through(browser, server, width, tmp_path):
     assert page.locator('#output .bar').count() == 5
     assert page.is_hidden('#error')
     page.screenshot(path=tmp_path / f'{width}-fill.png', full_page=True)
+
+    # The document of the API, and a request from it.
+    page.click('header a')
+    page.wait_for_selector('section')
+    assert 'POST /v1/predict' in page.locator('h2').all_inner_texts()
+    box = page.locator('section', has_text='POST /v1/embed')
+    box.locator('textarea').fill('{"input": "a", "model": "base"}')
+    box.locator('button').click()
+    box.locator('pre', has_text='200 OK').wait_for()
+    assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
+    page.screenshot(path=tmp_path / f'{width}-docs.png', full_page=True)
+    page.go_back()
+    page.wait_for_selector('#field-text')
 
     # Nothing sticks out, nothing is fetched from elsewhere, nothing went wrong.
     assert page.evaluate('document.documentElement.scrollWidth') <= size['width']

@@ -4,16 +4,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from albert_jax.cli import config_file
+from albert_jax.cli.compiled import keep_programs
 from albert_jax.cli.config_help import ConfigParser
 from albert_jax.cli.errors import UserError, first_line, raise_all
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import tell_of_imports
 from albert_jax.cli.settings import Settings
 
 
@@ -23,6 +24,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.ERROR)
     silence_without_chips()
+    keep_programs()
+    tell_of_imports()
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -50,12 +53,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Whether Python or a device has no memory left. Without JAX, whose error it may be."""
     is_of_jax = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
     return isinstance(error, MemoryError) or (is_of_jax and 'RESOURCE_EXHAUSTED' in str(error))
-
-
-def cache() -> Path:
-    """Where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'albert_jax'
 
 
 def parser(

@@ -7,6 +7,7 @@ from typing import Any
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import check_is_free, new_directory
+from albert_jax.cli.phase import phase
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import model_card, portable, source
 from albert_jax.interop.native import Pretrained, check_no_decoder
@@ -30,7 +31,7 @@ def export(checkpoint: str, output: Path, form: str) -> None:
     model = source.read(checkpoint)
     check_no_decoder(model, checkpoint, 'an export')
     try:
-        with new_directory(output) as folder:
+        with phase(f'Tracing the model and writing {output} …'), new_directory(output) as folder:
             _write(model, checkpoint, form, folder)
     except OSError as error:
         raise UserError(f'{output} cannot be written: {reason(error)}.') from error

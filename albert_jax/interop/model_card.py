@@ -153,14 +153,25 @@ def render(
     return '\n'.join(lines) + '\n'
 
 
-def _evaluation(origin: str) -> list[str]:
-    path = Path(origin) / 'results.json'
+def read_results(origin: Path) -> dict[str, Any] | None:
+    """What the evaluation of a fine-tuning reached; None where its folder has no such file.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    path = origin / 'results.json'
     if not path.exists():
-        return ['Not known: there is no results.json beside the checkpoint.']
+        return None
     try:
-        results = dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} is damaged ({error}); evaluate the model again.') from error
+
+
+def _evaluation(origin: str) -> list[str]:
+    results = read_results(Path(origin))
+    if results is None:
+        return ['Not known: there is no results.json beside the checkpoint.']
     lines = ['On the validation file of its fine-tuning:', '', '| metric | value |', '|---|---|']
     for name, value in results.items():
         if name != 'step' and isinstance(value, int | float):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import phase
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
@@ -57,7 +58,8 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     """
     try:
         words = None if vocabulary is None else local_path(str(vocabulary))
-        return _read(expand(str(source)), words)
+        with phase(f'Reading {source} …'):
+            return _read(expand(str(source)), words)
     except UserError:
         raise
     except OSError as error:

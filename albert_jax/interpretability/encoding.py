@@ -12,6 +12,9 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.predicate import NO_ROLE, encode_predicate, find_predicate
 from albert_jax.interop.native import Pretrained
 
+# Pieces that stand for no text.
+SPECIAL = ('[CLS]', '[SEP]')
+
 
 @dataclasses.dataclass(frozen=True)
 class EncodedText:
@@ -26,7 +29,7 @@ class EncodedText:
     @property
     def is_special(self) -> Bool[np.ndarray, 'length']:
         """Which pieces stand for no text: [CLS] and [SEP]."""
-        return np.array([piece in ('[CLS]', '[SEP]') for piece in self.pieces])
+        return np.array([piece in SPECIAL for piece in self.pieces])
 
 
 def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedText:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.interop import source
 from albert_jax.interop.native import check_no_decoder
 from albert_jax.interpretability import page, picture
-from albert_jax.interpretability.encoding import EncodedText, encode, word_scores
+from albert_jax.interpretability.answer import NO_ANSWER, Answer
+from albert_jax.interpretability.encoding import EncodedText, encode
 from albert_jax.interpretability.inspector import Attribution, Inspector, Output
 from albert_jax.interpretability.layers import Activations
 
@@ -24,6 +26,8 @@ class Explanation:
     activations: Activations
     # None where there is no output to explain.
     attribution: Attribution | None
+    # None where the model answers something else than classes or a word for a [MASK].
+    answer: Answer | None = None
 
 
 def explain(
@@ -46,9 +50,10 @@ def explain(
     inspector = Inspector(model)
     encoded = encode(inspector.model, text, pair)
     output = _output(inspector, encoded, checkpoint, label, piece)
+    answer = inspector.answer(encoded)
     activations = inspector.activations(encoded)
     attribution = None if output is None else inspector.integrated_gradients(encoded, output)
-    return Explanation(activations, attribution)
+    return Explanation(activations, attribution, answer)
 
 
 def _output(
@@ -84,25 +89,29 @@ def write(explanation: Explanation, file: Path, text: str, origin: str) -> None:
     Raises:
       UserError: if the file cannot be written.
     """
-    activations, attribution = explanation.activations, explanation.attribution
+    parts = explanation.activations, explanation.attribution, explanation.answer
     try:
         if file.suffix == '.html':
-            content = page.render(activations, attribution, text, origin)
-            file.write_text(content, encoding='utf-8')
+            file.write_text(page.render(*parts, text, origin), encoding='utf-8')
         else:
-            picture.draw(activations, attribution, text).savefig(file)
+            picture.draw(*parts, text).savefig(file)
     except OSError as error:
         raise UserError(f'{file} cannot be written: {reason(error)}.') from error
 
 
-def show(attribution: Attribution) -> None:
-    """Prints the words that contribute most to an output."""
-    encoded = attribution.encoded
-    words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
-    values = f'{attribution.baseline_value:.3f} → {attribution.value:.3f}'
-    table = Table(title=f'{attribution.output!r}: {values}')
-    table.add_column('word')
-    table.add_column('contribution', justify='right')
-    for word, score in sorted(words, key=lambda item: -abs(item[1]))[:_NUM_WORDS]:
-        table.add_row(word, f'{score:+.3f}')
-    Console().print(table)
+def show(explanation: Explanation) -> None:
+    """Prints the answer, and then the words that contribute most to it."""
+    console = Console(emoji=False)
+    answer, attribution = explanation.answer, explanation.attribution
+    said = NO_ANSWER if answer is None else answer.sentence
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    if attribution is None:
+        return
+    table = Table()
+    table.add_column('word', overflow='fold')
+    table.add_column(Text(f'for (+) or against (-) {attribution.output}'), justify='right')
+    for word, score in sorted(attribution.words, key=lambda item: -abs(item[1]))[:_NUM_WORDS]:
+        # As it is: brackets in a word are no markup.
+        table.add_row(Text(word), f'{score:+.3f}')
+    console.print(table)
+    console.print(attribution.summary, markup=False, highlight=False)

@@ -3,9 +3,9 @@
 import base64
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,18 +13,35 @@ import numpy as np
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained, check_no_decoder
-from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interpretability.encoding import encode
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout
 from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
+from albert_jax.service.description import describe_model
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
 _MAX_INSPECTED = 64
+
+
+class Compilation(NamedTuple):
+    """Something to compile.
+
+    Args:
+      name: the model, the ability and the shape.
+      order: what comes first: the first shape of each ability, then what short texts need.
+      num_programs: that there are afterwards.
+      run: compiles.
+    """
+
+    name: str
+    order: tuple[int, int, int]
+    num_programs: int
+    run: Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +55,7 @@ class Served:
       batchers: of each.
       inspector: attention and attributions.
       fields: that an example of its task has; empty where it is a text.
+      description: kind, size and evaluation.
     """
 
     name: str
@@ -46,6 +64,7 @@ class Served:
     batchers: dict[str, Batcher]
     inspector: Inspector
     fields: tuple[str, ...]
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_compiled(self) -> int:
@@ -55,37 +74,53 @@ class Served:
 
     def describe(self) -> dict[str, Any]:
         """What a client has to know."""
-        head, config = self.model.head, self.model.config
+        head = self.model.head
+        lengths = next(iter(self.abilities.values())).lengths
+        if 'predict' in self.abilities:
+            lengths = self.abilities['predict'].lengths
         return {
             'name': self.name,
             'abilities': sorted(self.abilities),
             'head': head and head.kind,
             'labels': list(head.labels) if head else [],
             'fields': list(self.fields),
-            'layers': config.num_hidden_layers,
-            'heads': config.num_attention_heads,
+            'max_length': lengths[-1],
+            **self.description,
         }
 
-    def shapes(self) -> list[tuple[str, Callable[[], None]]]:
-        """All that there is to compile: for each shape its name, and what compiles it."""
+    def compilations(self) -> list[Compilation]:
+        """All that there is to compile, in any order.
+
+        The first of an ability is its longest shape, in which every text fits.
+        """
         of_abilities = [
-            (
+            Compilation(
                 f'{self.name}: {name}, {size} × {length}',
-                functools.partial(self._compile, ability, length, size),
+                (int((length, size) != (ability.lengths[-1], sizes[0])), size, length),
+                1,
+                functools.partial(self._compile, name, length, size),
             )
             for name, ability in self.abilities.items()
+            for sizes in [self.batchers[name].sizes]
             for length in ability.lengths
-            for size in self.batchers[name].sizes
+            for size in sizes
         ]
         of_inspector = [
-            (f'{self.name}: inspect, {length}', functools.partial(self.inspector.compile, length))
+            Compilation(
+                f'{self.name}: inspect, {length}',
+                # After the abilities.
+                (int(length != self.inspector.lengths[-1]), SIZES[-1], length),
+                self.inspector.programs_per_length,
+                functools.partial(self.inspector.compile, length),
+            )
             for length in self.inspector.lengths
         ]
         return of_abilities + of_inspector
 
-    @staticmethod
-    def _compile(ability: Ability, length: int, size: int) -> None:
-        jax.device_get(ability.start(collate([ability.example(length)], size)))
+    def _compile(self, name: str, length: int, size: int) -> None:
+        ability = self.abilities[name]
+        ability.compile(collate([ability.example(length)], size))
+        self.batchers[name].add_compiled((length, size))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and what each word contributes to an answer, if any.
@@ -111,15 +146,7 @@ class Served:
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
             return content
-        words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
-        return content | {
-            'moved': {
-                'output': output.name,
-                'words': [{'word': word, 'score': score} for word, score in words],
-                'value': attribution.value,
-                'baseline': attribution.baseline_value,
-            }
-        }
+        return content | {'moved': attribution.to_json()}
 
 
 def rounded(model: Pretrained) -> Pretrained:
@@ -205,4 +232,5 @@ def _load(
         batchers,
         Inspector(original, bucket_lengths(min(_MAX_INSPECTED, abilities['embed'].lengths[-1]))),
         fields,
+        describe_model(original, path),
     )
