@@ -214,7 +214,7 @@ class Service:
         """
         served = self.choose_model(request.model, 'embed')
         if served.name in self._without_inspection:
-            raise _not_compiled()
+            raise _not_compiled('What inspects a text is')
         self._check_texts([request.text, request.text_pair or ''])
         return {'model': served.name} | await self._in_time(self._inspect(served, request))
 
@@ -266,10 +266,8 @@ def _batchers(models: Mapping[str, Served]) -> list[Batcher]:
     return [batcher for served in models.values() for batcher in served.batchers.values()]
 
 
-def _not_compiled() -> HTTPException:
-    return HTTPException(
-        503, 'The models are still being compiled; try again.', {'Retry-After': '5'}
-    )
+def _not_compiled(what: str = 'The models are') -> HTTPException:
+    return HTTPException(503, f'{what} still being compiled; try again.', {'Retry-After': '5'})
 
 
 def _listed(names: Iterable[str]) -> str:
