@@ -1,6 +1,6 @@
 """Every pair of a split through a model from text to text once: its loss, and its texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.target_text import special_ids, target_text
 from albert_jax.model import decoding
 from albert_jax.model.decoder import Seq2SeqModel
-from albert_jax.model.decoding import SpecialIds
 from albert_jax.model.decoding_settings import DecodingSettings
 from albert_jax.model.losses import Batch
 from albert_jax.runs.task import TaskSettings
@@ -48,12 +48,7 @@ class Generator:
         decoding_settings: DecodingSettings,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._special = SpecialIds(
-            tokenizer.cls_id,
-            tokenizer.sep_id,
-            tokenizer.pad_id,
-            (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id),
-        )
+        self._special = special_ids(tokenizer, model.config.vocab_size)
         # The start is a token of the target, but no new one.
         self._limit = settings.max_target_length - 1
         self._method, self._knobs = decoding.plan(model, decoding_settings, self._limit)
@@ -142,7 +137,7 @@ class Generator:
             return None
         has_source = features.source_lengths > 2
         rows[TEXTS] = [
-            np.array([self._text(ids) if has_text else '' for ids in of_one])
+            np.array([target_text(ids, self._tokenizer) if has_text else '' for ids in of_one])
             for of_one, has_text in zip(rows[TEXTS], has_source, strict=True)
         ]
         rows[IS_FINISHED] = [
@@ -150,12 +145,6 @@ class Generator:
             for of_one, has_text in zip(rows[IS_FINISHED], has_source, strict=True)
         ]
         return rows
-
-    def _text(self, token_ids: Sequence[int] | np.ndarray) -> str:
-        """The text of the pieces before the end, on one line."""
-        ends = np.flatnonzero(np.isin(token_ids, (self._special.end, self._special.pad)))
-        ids = token_ids[: ends[0]] if len(ends) else token_ids
-        return ' '.join(self._tokenizer.decode([int(index) for index in ids]).split())
 
     def __call__(
         self,
