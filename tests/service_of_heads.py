@@ -34,16 +34,25 @@ HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     'unanswerable': (Head('conditional_question_answering', ()), {'name': 'squad2'}),
 }
 PRETRAINED = 'base'
+WRITER = 'writer'
 LENGTH = 32
 
 
-def write_models(folder: Path, vocabulary: bytes) -> None:
-    """A checkpoint for each head, and a pretrained one, with random weights."""
+def write_models(folder: Path, vocabulary: bytes, names: Sequence[str] = tuple(HEADS)) -> None:
+    """A checkpoint for each head, a pretrained one and one with a decoder, of random weights.
+
+    Args:
+      folder: that they are written to.
+      vocabulary: of all.
+      names: of the heads.
+    """
     tokenizer = Tokenizer(vocabulary)
     params = tiny.random_params(CONFIG)
     tiny.write(Pretrained(CONFIG, params, tokenizer), folder / PRETRAINED)
+    task = {'name': 'generation', 'max_length': LENGTH, 'max_target_length': 16}
+    tiny.write(tiny.text_to_text(vocabulary, task=task), folder / WRITER)
     encoder = {name: params[name] for name in ('embeddings', 'encoder', 'pooler')}
-    for name, (head, task) in HEADS.items():
+    for name, (head, task) in ((name, HEADS[name]) for name in names):
         assert task['name'] in TASKS
         weights = tiny.random_tree(head.init(CONFIG, jax.random.key(1)))
         model = Pretrained(
@@ -53,7 +62,7 @@ def write_models(folder: Path, vocabulary: bytes) -> None:
         tiny.write(model, folder / name)
 
 
-def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS)) -> Middleware:
+def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS, WRITER)) -> Middleware:
     """The application of all models, ready; each compiles one shape when it is first asked."""
     paths = [str(folder / name) for name in names]
     served = models.load(paths, Device(), 1024, LENGTH, lambda *_: None)

@@ -100,7 +100,7 @@ class Service:
         able = [
             key
             for key, served in self.models.items()
-            if ability in served.abilities and name in (None, key)
+            if served.can(ability) and name in (None, key)
         ]
         if not able:
             raise HTTPException(404, f'No model here can do {ability}; see /v1/models.')
@@ -175,7 +175,7 @@ class Service:
         Raises:
           HTTPException: with the status that a mistake has.
         """
-        served = self.choose_model(request.model, 'embed')
+        served = self.choose_model(request.model, 'inspect')
         self._check_texts([request.text, request.text_pair or ''])
         return {'model': served.name} | await self._in_time(self._inspect(served, request))
 

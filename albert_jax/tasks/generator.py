@@ -1,6 +1,6 @@
 """Every pair of a split through a model from text to text once: its loss, and its texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from albert_jax.tasks.generation import IS_FINISHED, LOSS, NUM_PIECES, SCORES, T
 from albert_jax.tasks.generation_objective import target_losses
 from albert_jax.tasks.pair_features import PairFeatures
 from albert_jax.tasks.prediction import BatchRunner, Rows, never, nothing, rounded_up
-from albert_jax.training.sharding import BATCH, REPLICATED, replicated
+from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 
 class Generator:
@@ -47,11 +47,11 @@ class Generator:
         settings: TaskSettings,
         decoding_settings: DecodingSettings,
     ) -> None:
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._special = special_ids(tokenizer, model.config.vocab_size)
         # The start is a token of the target, but no new one.
-        self._limit = settings.max_target_length - 1
-        self._method, self._knobs = decoding.plan(model, decoding_settings, self._limit)
+        self.limit = settings.max_target_length - 1
+        self._method, self._knobs = decoding.plan(model, decoding_settings, self.limit)
         self._run = BatchRunner(
             mesh, rounded_up(batch_size, mesh), settings.max_length, tokenizer.pad_id
         )
@@ -81,6 +81,7 @@ class Generator:
         return {LOSS: losses['loss'], NUM_PIECES: losses['num_pieces']}
 
     def _write(self, params: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        limits = batch.get('limits')
         generated = decoding.decode(
             self._model,
             self._special,
@@ -89,7 +90,7 @@ class Generator:
             batch['input_ids'],
             batch['attention_mask'],
             batch['numbers'],
-            jnp.full(len(batch['numbers']), self._limit),
+            jnp.full(len(batch['numbers']), self.limit) if limits is None else limits,
             jax.tree.map(jnp.asarray, self._knobs),
         )
         return {
@@ -97,6 +98,18 @@ class Generator:
             SCORES: generated.scores,
             IS_FINISHED: generated.is_finished,
         }
+
+    def start(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The pieces of the texts of one batch, whose rows must divide by the devices.
+
+        They may still be under way.
+
+        Args:
+          params: of the model.
+          batch: as of PairFeatures, without targets; with `limits` of new tokens for each row, none
+            above `limit`.
+        """
+        return self._texts_of_batch(params, put_batch(self._mesh, batch))
 
     def losses(
         self,
