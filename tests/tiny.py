@@ -89,7 +89,9 @@ def random_model(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
     return Pretrained(config, dict(random_params(config)), Tokenizer(vocabulary))
 
 
-def text_to_text(vocabulary: bytes, **sections: Any) -> Pretrained:
+def text_to_text(
+    vocabulary: bytes, fields: Mapping[str, Any] | None = None, **sections: Any
+) -> Pretrained:
     """A model with a decoder, of random weights.
 
     What it writes depends on the source and on the place in the text, and some texts end. Of
@@ -97,13 +99,15 @@ def text_to_text(vocabulary: bytes, **sections: Any) -> Pretrained:
 
     Args:
       vocabulary: of both texts.
+      fields: of the model, in place of `wider_config`'s.
       sections: of the config of its run, in place of the task's and the defaults.
     """
-    of_model, decoder = wider_config(), DecoderConfig()
+    of_model, decoder = wider_config(**fields or {}), DecoderConfig()
     shapes = jax.eval_shape(lambda: init_seq2seq(of_model, decoder, jax.random.key(0)))
     params = unbiased(random_tree(shapes), 1.5)
     tokenizer = Tokenizer(vocabulary)
-    params['embeddings']['position']['embedding'] *= 2
+    if 'position' in params['embeddings']:
+        params['embeddings']['position']['embedding'] *= 2
     params['mlm']['bias'] = params['mlm']['bias'].at[tokenizer.sep_id].add(2.5)
     task = {'name': 'generation', 'max_length': 16, 'max_target_length': 16}
     return Pretrained(of_model, params, tokenizer, run={'task': task} | sections, decoder=decoder)

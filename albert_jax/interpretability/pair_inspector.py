@@ -17,13 +17,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.data.hub_tokenizer import AnyTokenizer
-from albert_jax.data.target_text import pieces_before_end, special_ids, target_text
+from albert_jax.data.target_text import pieces_before_end, target_text
 from albert_jax.interop.native import Pretrained
+from albert_jax.interop.writing import writing_of
 from albert_jax.interpretability.encoding import word_places
 from albert_jax.model import decoding
 from albert_jax.model.decoder import Seq2SeqModel
-from albert_jax.model.decoding_settings import DecodingSettings
-from albert_jax.runs.task import TaskSettings
 
 # Sources that are computed as one batch.
 _BATCH_SIZE = 8
@@ -130,16 +129,15 @@ class PairInspector:
 
     def _written(self, source_ids: Sequence[int]) -> list[int]:
         """The pieces of the best text that the model writes, with its end if it has one."""
-        task = self.model.run_section(TaskSettings) or TaskSettings()
-        positions = self.model.config.max_position_embeddings
+        writing = writing_of(self.model)
         written = decoding.generate(
             self._seq2seq,
             self._params,
             np.array([source_ids], np.int32),
             np.ones((1, len(source_ids)), np.int32),
-            self.model.run_section(DecodingSettings) or DecodingSettings(),
-            special_ids(self._tokenizer, self.model.config.vocab_size),
-            min(task.max_target_length, positions) - 1,
+            writing.settings,
+            writing.special,
+            writing.max_new_tokens,
         )
         ids = pieces_before_end(np.asarray(written.token_ids)[0, 0], self._tokenizer)
         return [*ids, self._tokenizer.sep_id] if written.is_finished[0, 0] else ids
