@@ -308,7 +308,8 @@ def _init_cross_attention(
         dataclasses.replace(config, kernel_initializer='fan_in'),
         decoder.num_cross_attentions(config),
     )
-    variables = module.init(key, jnp.zeros((1, 1, config.hidden_size)), method=_touch)
+    hidden = jnp.zeros((1, 1, config.hidden_size), config.compute_dtype)
+    variables = module.init(key, hidden, method=_touch)
     return dict(variables['params'])
 
 
