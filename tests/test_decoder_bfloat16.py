@@ -72,7 +72,7 @@ def test_a_train_step_is_that_of_float32(fields, decoder):
         error = float(jnp.linalg.norm(half_gradients[path] - gradient))
         norm = float(jnp.linalg.norm(gradient))
         # That of a key's bias is zero but for rounding: softmax does not see it.
-        assert error <= ROUNDING * (8 * norm + 0.02 * largest), path
+        assert error <= ROUNDING * (16 * norm + 0.02 * largest), path
 
 
 @pytest.mark.parametrize('num_beams', [1, 3])
@@ -100,7 +100,9 @@ def test_texts_have_the_scores_that_float32_gives_them(num_beams):
         logits = logits.at[..., jnp.array(special.forbidden)].set(-jnp.inf)
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), token_ids[..., None], -1)
         is_piece = token_ids != special.pad
-        return jnp.where(is_piece, log_probs[..., 0], 0).sum(1) / is_piece.sum(1)
+        return jnp.where(is_piece, log_probs[..., 0], 0).sum(1) / is_piece.sum(1).astype(
+            jnp.float32
+        )
 
     for text in range(num_beams):
         exact = scored(params, ours.token_ids[:, text])
