@@ -1,8 +1,11 @@
 """A service of a model of every kind of head, in this process, with few shapes to compile."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from albert_jax.service.middleware import Middleware
 from albert_jax.service.service import Limits, Service
 from albert_jax.tasks.registry import TASKS
 from tests import tiny
+from tests.running_service import free_port
 
 CONFIG = tiny.config(num_hidden_layers=1)
 # By name: kind and labels, and fields of the task.
@@ -74,6 +78,24 @@ def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS, WRITE
     service = Service(Limits(seconds=120), Metrics())
     service.models, service.is_ready = served, True
     return make_app(service, lambda: None, lambda: None)
+
+
+@contextlib.contextmanager
+def listening(app: Middleware) -> Iterator[int]:
+    """Serves an application in a thread; gives the port."""
+    import uvicorn
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level='error'))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Client:

@@ -52,7 +52,9 @@ def batch():
 
 
 @pytest.mark.parametrize(
-    ('fields', 'decoder'), [({}, DECODERS[0]), (tiny.MODERN, DECODERS[1])], ids=['shared', 'own']
+    ('fields', 'decoder'),
+    [({}, DECODERS[0]), pytest.param(tiny.MODERN, DECODERS[1], marks=pytest.mark.slow)],
+    ids=['shared', 'own'],
 )
 def test_a_train_step_is_that_of_float32(fields, decoder):
     """The loss and every gradient, which is what plain descent at rate 1 takes away."""

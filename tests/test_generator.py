@@ -19,7 +19,12 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(
-    'decoding', [{'num_beams': 3, 'num_return_sequences': 2}, {'temperature': 1.0}], ids=str
+    'decoding',
+    [
+        {'temperature': 1.0},
+        pytest.param({'num_beams': 3, 'num_return_sequences': 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_eight_devices_write_what_one_writes(decoding, vocabulary):
     """Batches of other sizes, and of rows that only fill them; losses too."""

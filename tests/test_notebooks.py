@@ -86,8 +86,9 @@ def test_inside(small_model, monkeypatch):
     pyplot.close('all')
 
 
+@pytest.mark.slow
 def test_translate(tmp_path, monkeypatch):
-    """A few steps show that every cell runs; what is learnt in a minute is in docs/RESULTS.md."""
+    """A few steps show that every cell runs."""
     import matplotlib
 
     matplotlib.use('Agg')

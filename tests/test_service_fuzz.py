@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import hypothesis
@@ -11,8 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.running_service import free_port
-from tests.service_of_heads import HEADS, PRETRAINED, WRITER, Client, make_service, write_models
+from tests.service_of_heads import (
+    HEADS,
+    PRETRAINED,
+    WRITER,
+    Client,
+    listening,
+    make_service,
+    write_models,
+)
 
 MODELS = (PRETRAINED, *HEADS)
 # What is left of them after normalisation is nothing, less than it seems, or very much.
@@ -153,6 +158,7 @@ def test_what_is_beside_a_mask_is_no_matter(text, client):
         assert len(content['output']) == text.count('[MASK]')
 
 
+@hypothesis.settings(max_examples=25)
 @given(texts | st.lists(texts, max_size=3), st.integers(-1, 17) | st.none())
 @example(['a', '', '\u200b'], 3)
 @example('x' * 3000, None)
@@ -187,19 +193,10 @@ def test_any_body_is_answered_or_refused(ability, client):
 @pytest.mark.parametrize('model', (*MODELS, WRITER))
 def test_the_document_keeps_its_word_for_every_head(model, folder, tmp_path):
     """Requests made from the OpenAPI document, to a service of one model, so that it is asked."""
-    import uvicorn
-
     program = Path(sys.executable).parent / 'schemathesis'
     if not program.exists():
         pytest.skip('schemathesis is not here')
-    port = free_port()
-    app = make_service(folder, [model])
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level='error'))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.05)
+    with listening(make_service(folder, [model])) as port:
         checks = 'not_a_server_error,status_code_conformance,content_type_conformance'
         found = subprocess.run(
             [
@@ -208,7 +205,4 @@ def test_the_document_keeps_its_word_for_every_head(model, folder, tmp_path):
             ],
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900,
         )  # fmt: skip
-    finally:
-        server.should_exit = True
-        thread.join()
     assert found.returncode == 0, found.stdout[-5000:]
