@@ -115,14 +115,14 @@ class Service:
         able = [
             key
             for key, served in self.models.items()
-            if ability in served.abilities and name in (None, key)
+            if served.can(ability) and name in (None, key)
         ]
         if not able:
             raise HTTPException(404, f'No model here can do {ability}; see /v1/models.')
         if len(able) > 1:
             raise HTTPException(422, f'Several models can; set model to one of {_listed(able)}.')
         served = self.models[able[0]]
-        if not served.batchers[ability].is_ready:
+        if ability in served.batchers and not served.batchers[ability].is_ready:
             raise _not_compiled()
         return served
 
@@ -193,7 +193,7 @@ class Service:
         Raises:
           HTTPException: with the status that a mistake has.
         """
-        served = self.choose_model(request.model, 'embed')
+        served = self.choose_model(request.model, 'inspect')
         if served.name in self._without_inspection:
             raise _not_compiled('What inspects a text is')
         self._check_texts([request.text, request.text_pair or ''])
