@@ -118,10 +118,11 @@ def test_several_texts_of_a_source_and_all_that_is_compiled_beforehand(vocabular
     assert served.describe()['max_new_tokens'] == 15 and served.describe()['head'] is None
     served.batchers['generate'].sizes = served.batchers['generate'].sizes[:1]
     assert max(SIZES) > 8
-    names = [name for name, _ in served.shapes()]
+    compilations = served.compilations()
+    names = [compilation.name for compilation in compilations]
     assert names == ['beams: generate, 8 × 16', 'beams: inspect, 16']
-    for _, compile_shape in served.shapes():
-        compile_shape()
+    for compilation in compilations:
+        compilation.run()
     count = served.num_compiled
     assert count == 2
     ability = served.abilities['generate']
