@@ -15,6 +15,7 @@ Serve trained models over HTTP, with a page at / to try them. Needs the extra 's
   POST /v1/predict     the head's own answer: labels with probabilities, spans, tags, scores
   POST /v1/fill-mask   the likeliest pieces for every [MASK]
   POST /v1/embed       a vector for each text
+  POST /v1/generate    a text for each source, of a model from text to text
   POST /v1/inspect     attention, and the contribution of each word to the answer
   GET  /v1/models      what there is to ask
   GET  /healthz /readyz /metrics /openapi.json

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax import convert, distill, evaluate, explain, export, fill_mask, finetune, predict
+from albert_jax import convert, distill, evaluate, fill_mask, finetune, predict
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import native
 from albert_jax.tasks.generation_objective import smoothed_cross_entropy
@@ -146,10 +146,6 @@ def test_a_model_without_a_decoder_writes_no_texts(checkpoint, files):
 
 def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directory, tmp_path):
     refusal = 'goes from text to text, and .* is not there for such models'
-    with pytest.raises(UserError, match=refusal):
-        explain.main([f'--checkpoint={run}', f'--output={tmp_path}/a.html', 'A text.'])
-    with pytest.raises(UserError, match=refusal):
-        export.main([str(run), str(tmp_path / 'out'), '--format=stablehlo'])
     with pytest.raises(UserError, match=refusal):
         fill_mask.main([f'--checkpoint={run}', 'A [MASK].'])
     with pytest.raises(UserError, match=refusal):

@@ -135,3 +135,29 @@ def test_inside(small_model, monkeypatch):
     assert names['moved'].gap <= 1e-2
     assert len(names['angles']) == names['layers'] == 2
     pyplot.close('all')
+
+
+@pytest.mark.slow
+def test_translate(tmp_path, monkeypatch):
+    """A few steps show that every cell runs."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, 'show', lambda: None)
+    monkeypatch.setenv('NOTEBOOK_FOLDER', str(tmp_path / 'notebook'))
+    monkeypatch.setenv('NOTEBOOK_STEPS', '6')
+    names: dict = {}
+    for cell in notebook_cells('translate.ipynb'):
+        exec(cell, names)
+    assert len(names['found']) == 5 and names['scores']['step'] == 6
+    why, pairs = names['why'], names['pairs']
+    assert why.source_words[:3] == ('In', 'the', 'park') and len(why.source_words) == 10
+    assert why.scores.shape == (len(why.target_words), 10)
+    # The grammar of the notebook: gender, case, and the verb in the second place.
+    assert any('einen' in german for _, german in pairs)
+    for english, german in pairs[:200]:
+        first = german.split()[0]
+        assert (first in ('Ein', 'Eine')) == (english.split()[0] in ('A', 'An')), german
+    pyplot.close('all')

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import WIDTHS
+from tests.service_of_heads import WRITER, listening, make_service, write_models
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +111,47 @@ def test_clicking_through(browser, server, width, tmp_path):
     assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
     assert all(url.startswith(f'http://127.0.0.1:{server.port}/') for url in asked)
     assert [x for x in wrong if '422' not in x] == []
+    page.close()
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_a_text_is_written_and_its_cross_attention_shown(browser, vocabulary, width, tmp_path):
+    write_models(tmp_path, vocabulary, [])
+    size = dict(zip(('width', 'height'), WIDTHS[width], strict=True))
+    page, wrong = browser.new_page(viewport=size), []
+    page.on('console', lambda x: wrong.append(x.text) if x.type == 'error' else None)
+    page.on('pageerror', lambda x: wrong.append(str(x)))
+    with listening(make_service(tmp_path, [WRITER])) as port:
+        page.goto(f'http://127.0.0.1:{port}/')
+        page.wait_for_selector('#field-text')
+        page.fill('#field-text', 'returns an index of the list')
+        page.press('#field-text', 'Control+Enter')
+        page.wait_for_selector('#cross:not([hidden])', timeout=60_000)
+        assert page.inner_text('.answer') == 'operations'
+        assert page.is_hidden('#interpretability') and page.is_hidden('#moved')
+        written, read = page.locator('#cross-target button'), page.locator('#cross-source span')
+        assert written.count() == 2 and read.count() > 6
+
+        def shares():
+            return [read.nth(n).get_attribute('title') for n in range(read.count())]
+
+        seen = [shares()]
+        assert sum(float(share.split()[0]) for share in seen[0]) == pytest.approx(100, abs=3)
+        written.nth(1).click()
+        seen.append(shares())
+        page.select_option('#cross-head', label='2')
+        seen.append(shares())
+        assert len({tuple(share) for share in seen}) == 3
+        assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
+        # A text that is cut, and an empty one, say so.
+        page.fill('#field-text', 'class error')
+        page.click('#go')
+        page.wait_for_selector('#cross:not([hidden])', timeout=60_000)
+        assert 'Cut at 15 pieces.' in page.inner_text('#output')
+        page.fill('#field-text', '')
+        page.click('#go')
+        page.wait_for_selector('text=(an empty text)')
+        assert page.is_hidden('#cross') and wrong == []
     page.close()
 
 

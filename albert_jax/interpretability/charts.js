@@ -26,6 +26,9 @@ const charts = (() => {
   }
 
   // Tells a value when its element is pointed at, tapped, or reached with the keyboard.
+  const legendOfShares = (parent) =>
+    legend(parent, "share", [0, 0.05, 0.25, 0.5, 1].map((part) => [ofShare(part), `${100 * part} %`]));
+
   function tell(element, readout, text) {
     for (const type of ["pointerenter", "focus", "click"]) {
       element.addEventListener(type, () => { readout.textContent = text(); });
@@ -89,7 +92,7 @@ const charts = (() => {
     }
     depth.addEventListener("input", shade);
     head.addEventListener("input", shade);
-    legend(parent, "share", [0, 0.05, 0.25, 0.5, 1].map((part) => [ofShare(part), `${100 * part} %`]));
+    legendOfShares(parent);
     shade();
   }
 
@@ -136,7 +139,7 @@ const charts = (() => {
         add(point, "title", {}, told(n));
         tell(point, readout, () => `${told(n)}.`);
       });
-    }
+  return {make, percent, clean, ofShare, legendOfShares, words, attention, curve};
     new ResizeObserver(() => { box.replaceChildren(); draw(); }).observe(box);
   }
   return {make, percent, clean, words, attention, curve};

@@ -184,7 +184,7 @@ def decode(
     """
     memory = model.encode(params, source_ids, source_mask)
     step = functools.partial(_step, model, special, params, memory)
-    cache = model.init_cache(len(source_ids), static.num_rows, static.cache_length)
+    cache = model.init_cache(memory, static.num_rows, static.cache_length)
     if static.num_rows > 1 and not static.is_sampled:
         token_ids, scores, is_finished = beam_search.search(
             step, special.start, special.end, special.pad, cache, limits, dynamic.length_penalty
@@ -244,7 +244,7 @@ def _write(
     dynamic: DynamicSettings,
 ) -> tuple[Array, Array, Array]:
     """Greedy texts or samples, with scores, and whether they have their ends."""
-    shape = len(limits), static.num_rows
+    shape = limits.shape[0], static.num_rows
     key = jax.random.key(dynamic.seed)
     own = jnp.eye(static.num_rows, dtype=bool)[None, :, None, :]
 

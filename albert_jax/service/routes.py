@@ -15,6 +15,7 @@ from albert_jax.service.schema import (
     Answer,
     EmbedRequest,
     FillMaskRequest,
+    GenerateRequest,
     InspectRequest,
     PredictRequest,
 )
@@ -23,7 +24,7 @@ from albert_jax.service.service import Answers, Service
 PATHS = frozenset(
     {
         '/', '/docs', '/healthz', '/readyz', '/metrics', '/openapi.json', '/v1/models',
-        '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/inspect',
+        '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/generate', '/v1/inspect',
     }
 )  # fmt: skip
 
@@ -55,6 +56,7 @@ class Routes:
             ('/v1/predict', self.predict, "The head's own answer"),
             ('/v1/fill-mask', self.fill_mask, 'The likeliest pieces for every [MASK]'),
             ('/v1/embed', self.embed, 'A vector for each text'),
+            ('/v1/generate', self.generate, 'A text for each source'),
         ):
             app.post(path, dependencies=secured, summary=summary, response_model=Answer)(handler)
         app.post('/v1/inspect', dependencies=secured, summary='Attention, and what each word adds')(
@@ -90,8 +92,21 @@ class Routes:
         outputs = [vector.tolist() for vector in vectors]
         return _answer(request.input, answers._replace(outputs=outputs))
 
+    async def generate(self, request: GenerateRequest) -> JSONResponse:
+        """The text, its score, whether it has its end or was cut, and whether the source was cut.
+
+        With `best`, all texts, where the checkpoint's own settings ask for several.
+        """
+        given = request.input if isinstance(request.input, list) else [request.input]
+        sources = [{'text': text, 'max_new_tokens': request.max_new_tokens} for text in given]
+        answers = await self._service.ask(request.model, 'generate', sources)
+        return _answer(request.input, answers)
+
     async def inspect(self, request: InspectRequest) -> dict[str, Any]:
-        """Attention and rollout as bytes (255 is all of it), and what each word contributes."""
+        """Attention and rollout as bytes (255 is all of it), and what each word contributes.
+
+        Of a model from text to text the cross-attention between `text` and `text_pair`.
+        """
         return await self._service.inspect(request)
 
     async def models(self) -> dict[str, Any]:

@@ -101,8 +101,29 @@ class EmbedRequest(_Strict):
     model: str | None = _MODEL
 
 
+class GenerateRequest(_Strict):
+    """One source or several, for a model from text to text."""
+
+    input: Annotated[
+        str | list[str], BeforeValidator(_checked_texts), Field(examples=['Two dogs play.'])
+    ]
+    max_new_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            strict=True,
+            description="Where a text is cut; the model's own limit, which /v1/models tells, if "
+            'left out.',
+        ),
+    ] = None
+    model: str | None = _MODEL
+
+
 class InspectRequest(_Strict):
-    """A text, or a pair, to show attention and attributions for."""
+    """A text, or a pair, to show attention and attributions for.
+
+    For a model from text to text, a source and the text that the model wrote for it.
+    """
 
     text: Annotated[str, Field(examples=['A dull, loud film.'])]
     text_pair: str | None = None

@@ -126,7 +126,7 @@ class Service:
                 f'{_listed(self.models)}.',
             )
         asked = {key: served for key, served in self.models.items() if name in (None, key)}
-        able = [key for key, served in asked.items() if ability in served.abilities]
+        able = [key for key, served in asked.items() if served.can(ability)]
         if not able:
             # What each does, by the names of the paths.
             others = '; '.join(
@@ -142,7 +142,7 @@ class Service:
                 f'model is missing: several can answer, so set it to one of {_listed(able)}.',
             )
         served = self.models[able[0]]
-        if not served.batchers[ability].is_ready:
+        if ability in served.batchers and not served.batchers[ability].is_ready:
             raise _not_compiled()
         return served
 
@@ -212,7 +212,7 @@ class Service:
         Raises:
           HTTPException: with the status that a mistake has.
         """
-        served = self.choose_model(request.model, 'embed')
+        served = self.choose_model(request.model, 'inspect')
         if served.name in self._without_inspection:
             raise _not_compiled('What inspects a text is')
         self._check_texts([request.text, request.text_pair or ''])
