@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import albert_jax
 from albert_jax import explain
 from albert_jax.cli.errors import UserError
 from albert_jax.interpretability import explanation
@@ -85,6 +86,13 @@ def test_without_a_target_the_models_own_text_is_explained(source, has_end, mode
     log_probs, _ = reference(model, pair.source_ids, pair.target_ids)
     found = inspector.contributions(pair).log_probs
     assert found.sum() == pytest.approx(log_probs.sum(), abs=1e-4)
+
+
+def test_a_loaded_model_lacks_nothing(folder, capsys):
+    """It was told that its pooler is random and wants training."""
+    loaded = albert_jax.load(folder)
+    assert capsys.readouterr().err == '' and loaded.initialised == ()
+    assert '1,000 pieces, a decoder, from' in repr(loaded)
 
 
 def test_the_command_writes_a_page_a_picture_and_a_table(folder, tmp_path, capsys):

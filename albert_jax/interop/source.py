@@ -44,7 +44,10 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: if it is none of these, or cannot be read whole.
     """
-    pretrained = native.complete(read(source, vocabulary))
+    pretrained = read(source, vocabulary)
+    # One from text to text has all that it needs.
+    if pretrained.decoder is None:
+        pretrained = native.complete(pretrained)
     for note in pretrained.notes:
         print(f'note: {source}: {note}', file=sys.stderr)
     return pretrained

@@ -218,7 +218,10 @@ def _step(
     """`model.decode_step`, with −∞ for the pieces that must not be written."""
     logits, cache = model.decode_step(params, memory, token_ids, position, mask, cache)
     if special.forbidden:
-        logits = logits.at[..., np.asarray(special.forbidden)].set(-jnp.inf)
+        # Not by setting them one by one, which copies all logits: this is part of adding the bias.
+        is_forbidden = np.zeros(logits.shape[-1], bool)
+        is_forbidden[list(special.forbidden)] = True
+        logits = jnp.where(is_forbidden[None, None], -jnp.inf, logits)
     return logits, cache
 
 

@@ -59,6 +59,8 @@ class LoadedModel(Pretrained):
         if self.head is not None:
             labels = f' ({", ".join(self.head.labels)})' if self.head.labels else ''
             head = f'{self.head.name} head{labels}'
+        elif self.decoder is not None:
+            head = 'a decoder'
         elif not {'mlm', 'sentence'} & self.own_params().keys():
             head = 'no head'
         step = f', step {self.step:,}' if self.step else ''
