@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'notebooks'
 # pretrain.ipynb trains what the next two load.
-ORDER = ('pretrain', 'finetune', 'inside', 'ablation')
+ORDER = ('pretrain', 'finetune', 'inside', 'ablation', 'translate')
 # Of a notebook's metadata: the digest of the cells whose outputs are saved.
 EXECUTED = 'executed_cells'
 

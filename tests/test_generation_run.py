@@ -12,7 +12,10 @@ import pytest
 from albert_jax import convert, distill, evaluate, fill_mask, finetune, predict
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import native
+from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.generation_objective import smoothed_cross_entropy
+from albert_jax.tasks.prepared import _check_evaluations
+from configs.finetune import get_config
 from tests import tiny
 from tests.tiny import NEGATIVE, POSITIVE
 
@@ -158,6 +161,17 @@ def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directo
     student[0] = '--config=configs/distill.py:classification+small'
     with pytest.raises(UserError, match=f'teacher=.*{refusal}'):
         distill.main([*student, f'--config.teacher={run}', f'--config.data.path={files}'])
+
+
+def test_texts_less_often_than_the_run_is_long_are_those_of_its_end():
+    config = get_config('translation')
+    config.init_from, config.data.path = 'model', 'pairs'
+    config.loop.update(num_steps=420, eval_every=140, checkpoint_every=140)
+    assert config.task.generate_every == 1000
+    _check_evaluations(FinetuneRun.from_dict(config.to_dict()))
+    config.loop.num_steps = 1400
+    with pytest.raises(UserError, match='generate_every is 1000; it must be a multiple of'):
+        _check_evaluations(FinetuneRun.from_dict(config.to_dict()))
 
 
 @pytest.mark.parametrize(
