@@ -166,6 +166,7 @@ def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directo
 def test_texts_less_often_than_the_run_is_long_are_those_of_its_end():
     config = get_config('translation')
     config.init_from, config.data.path = 'model', 'pairs'
+    config.optimizer.warmup_steps = 10
     config.loop.update(num_steps=420, eval_every=140, checkpoint_every=140)
     assert config.task.generate_every == 1000
     _check_evaluations(FinetuneRun.from_dict(config.to_dict()))
