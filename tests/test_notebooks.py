@@ -102,7 +102,7 @@ def test_pretrain(corpus_directory, tmp_path, monkeypatch, capsys):
             exec(cell, names)
     assert f'--output={tmp_path}/corpus' in prepared[0]
     curve, level = (line.get_xydata() for line in pyplot.gcf().axes[0].lines)
-    assert curve[:, 0].tolist() == [2, 4] and level[0, 1] == names['unigram_loss']
+    assert curve[:, 0].tolist() == [2, 4] and level[0, 1] == names['prepared'].unigram['mlm_loss']
     said = capsys.readouterr().out
     assert said.count('%') >= 9 and 'Returns a new [MASK]' in said
     pyplot.close('all')
