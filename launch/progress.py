@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from launch.record import FAILED, FINISHED, RUNNING, STOPPED, WAITING
+from launch.record import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING
 
 _NOT_SHOWN = ('step', 'split', 'speed', 'learning_rate', 'skipped_steps', 'grad_norm')
 _STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'yellow'}
 # Of the stages of a member that are not finished, the first of these is shown.
-_SHOWN_FIRST = (RUNNING, FAILED, STOPPED, WAITING)
+_SHOWN_FIRST = (RUNNING, FAILED, STOPPED, PRUNED, WAITING)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,17 @@ class MemberProgress:
     stages: Sequence[StageProgress]
 
 
-def progress_table(members: Sequence[MemberProgress]) -> Table:
-    """A row for each member: its finished stages, and the one that is most of interest now."""
+def progress_table(members: Sequence[MemberProgress], num_to_come: int = 0) -> Table:
+    """A row for each member: its finished stages, and the one that is most of interest now.
+
+    Args:
+      members: so far.
+      num_to_come: stages of members that are not decided on yet.
+    """
     states = [stage.state for member in members for stage in member.stages]
-    table = Table(title=f'{states.count(FINISHED)} of {len(states)} finished')
+    num_pruned = states.count(PRUNED)
+    pruned = f', {num_pruned} {PRUNED}' if num_pruned else ''
+    table = Table(title=f'{states.count(FINISHED)} of {len(states) + num_to_come} finished{pruned}')
     for name in ('member', 'done', 'now', 'state', 'step', '', 'time', 'ETA'):
         is_number = name in ('done', 'step', 'time', 'ETA')
         table.add_column(name, justify='right' if is_number else 'left')
