@@ -83,7 +83,7 @@ def run(flags: argparse.Namespace) -> int:
         _check_optuna()
     trials.check(has_inputs=not flags.dry_run)
     trials.check_folder()
-    default = trials.default()
+    default = trials.default
     record.check_same(flags.workdir, [default])
     if flags.dry_run:
         _show_plan(trials, num_trials)
@@ -136,7 +136,7 @@ def _show_plan(trials: Trials, num_trials: int) -> None:
         for number, parameters in enumerate(corners[: num_trials if is_grid else 1])
     ]
     print('The default:')
-    _print_commands([trials.default()], trials.root)
+    _print_commands([trials.default], trials.root)
     print(
         'The trials:' if is_grid else 'A trial, where each parameter has its lowest or first value:'
     )

@@ -40,6 +40,7 @@ class Trials:
     overrides: Mapping[str, str]
     root: Path
 
+    @functools.cached_property
     def default(self) -> Member:
         """The run in which nothing is searched."""
         return self._member(DEFAULT, {})
@@ -107,7 +108,10 @@ class Trials:
         try:
             return read_run(FinetuneRun, self.search.config, arguments, find)
         except UserError as error:
-            parts = [str(part).replace('--config.', '') for part in error.parts]
+            parts = [
+                str(part).removeprefix('--config.').replace('--config.', '--override ')
+                for part in error.parts
+            ]
             raise UserErrors([UserError(f'{name}: {part}') for part in parts]) from error
 
     def _fields(self, parameters: Parameters) -> Mapping[str, FieldValue]:
@@ -133,7 +137,7 @@ class Trials:
             'study': self.argument,
             'title': search.title,
             'config': search.config,
-            'task': self.default().stages[0].name,
+            'task': self.default.stages[0].name,
             'space': {name: _described(values) for name, values in search.space.items()},
             'metric': search.metric,
             'is_lower_better': search.is_lower_better,

@@ -61,11 +61,11 @@ class Feed:
         """
         search, root = self._trials.search, self._trials.root
         _drop_half_line(root / JOURNAL_FILE)
-        self._study = _open(root, search)
-        for trial in self._study.get_trials(states=[TrialState.RUNNING]):
-            self._suggest(Trial(self._study, trial._trial_id))
+        self._study = study = _open(root, search)
+        for trial in study.get_trials(states=[TrialState.RUNNING]):
+            self._suggest(Trial(study, trial._trial_id))
         begun: list[Member] = []
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in study.get_trials(deepcopy=False):
             if trial.state in (TrialState.WAITING, TrialState.FAIL):
                 continue
             member = self._trials.member(trial.number, trial.params)
@@ -76,7 +76,7 @@ class Feed:
             self._enqueue_grid()
         # One that failed is tried again; with another sampler others take its place.
         counted = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING]
-        self._num_left = self._num_trials - len(self._study.get_trials(states=counted))
+        self._num_left = self._num_trials - len(study.get_trials(states=counted))
         return begun
 
     def _was_ended(self, trial: FrozenTrial, member: Member) -> bool:
@@ -143,19 +143,20 @@ class Feed:
         """Whether the pruner would stop a running stage by what it has written."""
         if key not in self._running or self._trials.search.pruner == 'none':
             return False
-        return self._report(key) and self._running[key].should_prune()
+        return self._report(key, self._running[key])
 
-    def _report(self, key: str) -> bool:
-        """Reports new evaluations of a stage before its last; whether there are any."""
-        trial, is_new = self._running[key], False
+    def _report(self, key: str, trial: Trial) -> bool:
+        """Reports new evaluations of a stage before its last; whether it should end at one."""
+        is_hopeless = False
         lines = evaluations(self._trials.root, key, self._trials.search.metric)
         for step, value in lines.items():
             part = round(_NUM_PARTS * step / self._num_steps[key])
             if part not in self._reported[key] and part < _NUM_PARTS:
                 self._reported[key].add(part)
                 trial.report(value, part)
-                is_new = True
-        return is_new
+                # Asked at each, whoever has ended already: hyperband takes note of the values.
+                is_hopeless = trial.should_prune() or is_hopeless
+        return is_hopeless
 
     def ended(self, key: str, state: str) -> None:
         """Tells a trial that is finished, pruned or failed; one that was stopped runs again."""
@@ -165,6 +166,8 @@ class Feed:
         if name == DEFAULT or state == record.STOPPED:
             return
         search, study, trial = self._trials.search, self._get_study(), self._running.pop(key)
+        # Others are compared with all that it has written.
+        self._report(key, trial)
         if state == record.PRUNED:
             study.tell(trial, state=TrialState.PRUNED)
             return
