@@ -6,6 +6,7 @@ The runs are tests/fake_run.py: the better the nearer their rate is to 1e-4.
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from typing import Any
 
 import pytest
 
+from albert_jax import finetune
 from configs.changes import FieldValue
 from configs.search_space import Choices, Floats, Search
-from launch import record, search_report
+from launch import record, search, search_report
 from launch.local import LocalRunner
 from launch.search_members import Trials, trial_name
 from launch.stages import Member
 from tests.conftest import ROOT
+from tests.tiny import finetune_flags
 
 pytestmark = pytest.mark.slow
 optuna = pytest.importorskip('optuna', reason='needs the extra search')
@@ -229,3 +232,51 @@ def test_when_the_default_fails_no_further_trial_starts(tmp_path, capsys):
     (tmp_path / 'how.json').write_text('{}')
     assert run(tmp_path, 3) == 0
     assert len(started(tmp_path)) == 5
+
+
+STUDY = """
+from configs.search_space import Choices, Search
+
+
+def get_search():
+    return Search(
+        title='Mood', config='configs/finetune.py:classification', metric='accuracy',
+        space={'rate': Choices(1e-9, 1e-2)}, sampler='grid',
+        fields=lambda parameters: {'optimizer.learning_rate': parameters['rate']},
+    )
+"""
+
+
+def test_the_command_of_the_best_of_real_runs_works_as_printed(
+    checkpoint, mood_files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / 'mine.py').write_text(STUDY)
+    flags = finetune_flags(checkpoint, mood_files, tmp_path / 'cache')
+    fields = [flag.removeprefix('--config.') for flag in flags if flag.startswith('--config.')]
+    common = [f for f in fields if not f.startswith('optimizer.learning_rate')]
+    root = tmp_path / "a person's search"
+    arguments = [
+        f'--study={tmp_path}/mine.py', f'--workdir={root}',
+        *(f'--override={field}' for field in common),
+    ]  # fmt: skip
+    assert search.main(arguments) == 0
+    shown = capsys.readouterr().out
+    rows = found(root).rows
+    assert [row.state for row in rows] == ['finished'] * 3
+    best = found(root).best
+    assert best is not None and best.value is not None and best.parameters == {'rate': 1e-2}
+    assert f'Best accuracy: {best.value:.4g}, trial-001 (rate 0.01)' in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith('  python -m'))
+    assert line in (root / 'report.md').read_text().replace('python -m', '  python -m')
+    _, _, module, *words = shlex.split(line)
+    assert module == 'albert_jax.finetune' and finetune.main(words) == 0
+    results = json.loads((tmp_path / "a person's search-best/results.json").read_text())
+    assert results['accuracy'] == pytest.approx(best.value, abs=1e-5)
+    # All is finished: the same command, and --report, show the same.
+    capsys.readouterr()
+    assert search.main(arguments) == 0
+    assert f'Best accuracy: {best.value:.4g}' in capsys.readouterr().out
+    assert search.main([f'--report={root}']) == 0
+    assert f'Best accuracy: {best.value:.4g}' in capsys.readouterr().out
+    assert len(record.metric_lines(root, 'trial-001/classification')) > 0
