@@ -151,7 +151,8 @@ class LocalRunner:
                 if is_terminal:
                     live.stop()
                 self._end_all()
-        self._console.print(self.table())
+        if not self._feed:
+            self._console.print(self.table())
         return self._report()
 
     def _add(self, member: Member) -> None:
@@ -294,12 +295,15 @@ class LocalRunner:
             )
 
     def table(self) -> Table:
-        """Every member with its stages and their progress."""
+        """Every member with its stages and their progress; with a feed, those that run."""
         members: dict[str, list[StageProgress]] = {}
         for key, stage in self._stages.items():
             members.setdefault(stage.member, []).append(self._progress(key))
-        num_to_come = self._feed.num_to_come if self._feed else 0
-        return progress_table([MemberProgress(*member) for member in members.items()], num_to_come)
+        progress = [MemberProgress(*member) for member in members.items()]
+        if not self._feed:
+            return progress_table(progress)
+        # The last of many members are those that run, and a terminal shows the first lines.
+        return progress_table(progress, self._feed.num_to_come, is_short=True)
 
     def _progress(self, key: str) -> StageProgress:
         stage, process, state = self._stages[key], self._running.get(key), self._states[key]

@@ -36,12 +36,15 @@ class MemberProgress:
     stages: Sequence[StageProgress]
 
 
-def progress_table(members: Sequence[MemberProgress], num_to_come: int = 0) -> Table:
+def progress_table(
+    members: Sequence[MemberProgress], num_to_come: int = 0, is_short: bool = False
+) -> Table:
     """A row for each member: its finished stages, and the one that is most of interest now.
 
     Args:
       members: so far.
       num_to_come: stages of members that are not decided on yet.
+      is_short: whether only members that run have a row.
     """
     states = [stage.state for member in members for stage in member.stages]
     num_pruned = states.count(PRUNED)
@@ -51,7 +54,8 @@ def progress_table(members: Sequence[MemberProgress], num_to_come: int = 0) -> T
         is_number = name in ('done', 'step', 'time', 'ETA')
         table.add_column(name, justify='right' if is_number else 'left')
     for member in members:
-        table.add_row(member.name, *_cells(member))
+        if not is_short or any(stage.state == RUNNING for stage in member.stages):
+            table.add_row(member.name, *_cells(member))
     return table
 
 

@@ -96,11 +96,11 @@ def best_command(root: Path, found: Found) -> str | None:
 def summary(found: Found) -> str:
     """The best value beside the default's, in a sentence."""
     metric, default, best = found.identity['metric'], found.rows[0], found.best
-    compared = f'the default has {_number(default.value) or "none"} ({default.state})'
+    compared = f'the default has {_metric(default.value) or "none"} ({default.state})'
     if best is None:
         return f'No trial is finished; {compared}.'
     shown = ', '.join(f'{name} {_number(value)}' for name, value in best.parameters.items())
-    return f'Best {metric}: {_number(best.value)}, {best.name} ({shown}); {compared}.'
+    return f'Best {metric}: {_metric(best.value)}, {best.name} ({shown}); {compared}.'
 
 
 def show(root: Path, found: Found) -> None:
@@ -207,7 +207,11 @@ def _header(found: Found) -> list[str]:
 
 def _cells(found: Found, row: Row) -> list[str]:
     shown = [_number(row.parameters.get(name)) for name in found.identity['space']]
-    return [row.name, *shown, _number(row.value), row.state]
+    return [row.name, *shown, _metric(row.value), row.state]
+
+
+def _metric(value: float | None) -> str:
+    return '' if value is None else f'{value:.4f}'
 
 
 def _number(value: FieldValue | None) -> str:

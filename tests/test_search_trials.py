@@ -266,7 +266,7 @@ def test_the_command_of_the_best_of_real_runs_works_as_printed(
     assert [row.state for row in rows] == ['finished'] * 3
     best = found(root).best
     assert best is not None and best.value is not None and best.parameters == {'rate': 1e-2}
-    assert f'Best accuracy: {best.value:.4g}, trial-001 (rate 0.01)' in shown
+    assert f'Best accuracy: {best.value:.4f}, trial-001 (rate 0.01)' in shown
     (line,) = (line for line in shown.splitlines() if line.startswith('  python -m'))
     assert line in (root / 'report.md').read_text().replace('python -m', '  python -m')
     _, _, module, *words = shlex.split(line)
@@ -276,7 +276,7 @@ def test_the_command_of_the_best_of_real_runs_works_as_printed(
     # All is finished: the same command, and --report, show the same.
     capsys.readouterr()
     assert search.main(arguments) == 0
-    assert f'Best accuracy: {best.value:.4g}' in capsys.readouterr().out
+    assert f'Best accuracy: {best.value:.4f}' in capsys.readouterr().out
     assert search.main([f'--report={root}']) == 0
-    assert f'Best accuracy: {best.value:.4g}' in capsys.readouterr().out
+    assert f'Best accuracy: {best.value:.4f}' in capsys.readouterr().out
     assert len(record.metric_lines(root, 'trial-001/classification')) > 0
