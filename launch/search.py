@@ -39,6 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     """Checks the search, runs it, and shows what it has found."""
     flags = _parser().parse_args(arguments)
     if flags.report:
+        others = ('workdir', 'override', 'trials', 'dry_run')
+        given = next((name for name in others if getattr(flags, name)), None)
+        if given:
+            raise UserError(f'--{given} is for --study; --report=DIR shows what is there.')
         _check_optuna()
         _report(flags.report)
         return 0
@@ -109,10 +113,7 @@ def _num_trials(search: Search, given: int | None) -> int:
 
 def _check_optuna() -> None:
     if importlib.util.find_spec('optuna') is None:
-        raise UserError(
-            'launch.search needs Optuna, which is not installed; run pip install '
-            "'albert_jax[search]'."
-        )
+        raise UserError("launch.search needs Optuna; run pip install -e '.[search]' first.")
 
 
 def _report(root: Path) -> None:

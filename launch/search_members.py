@@ -86,7 +86,7 @@ class Trials:
             self._check_run(self._run(settings, has_inputs, _shown(parameters)), metrics_of)
 
     def _check_run(self, run: FinetuneRun, metrics_of: dict[TaskSettings, list[str]]) -> None:
-        from albert_jax.tasks.registry import metric_names  # imports JAX
+        from albert_jax.tasks.registry import make_task, metric_names  # imports JAX
 
         if run.task not in metrics_of:
             metrics_of[run.task] = metric_names(run.task)
@@ -95,6 +95,14 @@ class Trials:
             raise UserError(
                 f'--study={self.argument}: no run writes the metric {metric!r}; one of '
                 f'{run.task.name} writes {", ".join(names)}.'
+            )
+        task = make_task(run.task)
+        is_wrong_way = task.is_lower_better != self.search.is_lower_better
+        if metric == task.best_metric and is_wrong_way:
+            better = 'lower' if task.is_lower_better else 'higher'
+            raise UserError(
+                f'--study={self.argument}: is_lower_better is {self.search.is_lower_better}, but a '
+                f'{better} {metric} is better.'
             )
         if run.seeds > 1 and self.search.pruner != 'none':
             raise UserError(

@@ -195,7 +195,9 @@ def read_parameters(root: Path) -> dict[int, dict[str, FieldValue]]:
     Raises:
       UserError: if the journal is damaged.
     """
-    if not (root / JOURNAL_FILE).exists():
+    path = root / JOURNAL_FILE
+    # A search may have been killed before it had written anything.
+    if not path.exists() or not path.stat().st_size:
         return {}
     trials = _open(root, None).get_trials(deepcopy=False)
     return {trial.number: trial.params for trial in trials if trial.state != TrialState.WAITING}

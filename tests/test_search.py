@@ -139,6 +139,7 @@ def write_study(folder: Path, **changes: str) -> str:
         ({'fields': "lambda p: p['batch']"}, [], "rate=1e-05: line 4: KeyError: 'batch'"),
         ({'fields': 'lambda p: [1]'}, [], 'fields gives list, not a mapping'),
         ({'space': "{'rate': Floats(2, 1)}"}, [], 'goes from 2 to 1, which is below'),
+        ({'is_lower_better': 'True'}, [], 'is_lower_better is True, but a higher accuracy is'),
         ({'sampler': "'grid'"}, [], 'rate is Floats; a grid has Choices only'),
         ({'pruner': "'median'"}, ['--override', 'seeds=3'], 'a run with seeds=3 has no metrics of'),
         ({}, ['--override', 'optimizer.learning_rate=1'], 'the trials of this search differ in'),
@@ -170,9 +171,16 @@ def test_without_optuna_it_is_one_sentence(tmp_path, monkeypatch):
         [f'--study={STUDY}:mrpc', f'--workdir={tmp_path}/s', *FILES],
         [f'--report={tmp_path}'],
     ):
-        with pytest.raises(UserError, match=r"pip install 'albert_jax\[search\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '.\[search\]'"):
             search.main(arguments)
     assert not (tmp_path / 's').exists()
+
+
+def test_what_is_for_a_study_is_not_for_its_report(tmp_path):
+    with pytest.raises(UserError, match='--trials is for --study; --report=DIR shows what is'):
+        search.main([f'--report={tmp_path}', '--trials=4'])
+    with pytest.raises(UserError, match='--study needs --workdir=DIR'):
+        search.main([f'--study={STUDY}'])
 
 
 def test_a_study_that_is_not_there_or_no_search_is_refused(tmp_path):

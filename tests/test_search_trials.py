@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from albert_jax import finetune
+from albert_jax.cli.errors import UserError
 from configs.changes import FieldValue
 from configs.search_space import Choices, Floats, Search
 from launch import record, search, search_report
@@ -102,6 +103,21 @@ def test_the_seed_decides_the_trials_and_a_pause_does_not(tmp_path):
     assert best is not None and best.value == max(r.value for r in found(tmp_path / 'a').rows[1:])
     # The sampler has learnt where the best is.
     assert best.value > 0.9
+
+
+def test_a_damaged_journal_is_one_sentence_and_an_empty_one_no_trial(tmp_path):
+    from launch.search_study import read_parameters
+
+    assert run(tmp_path, 1) == 0
+    journal = tmp_path / 'trials.journal'
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(''.join([*lines[:2], '{"op_co\n', *lines[2:]]))
+    with pytest.raises(UserError, match='trials.journal is damaged .*; choose another --workdir'):
+        read_parameters(tmp_path)
+    with pytest.raises(UserError, match='is damaged'):
+        run(tmp_path, 2)
+    journal.write_text('')
+    assert read_parameters(tmp_path) == {}
 
 
 _RUN = """
