@@ -25,7 +25,7 @@ endif
 
 STAMP = .venv/installed-tpu-$(TPU)$(if $(filter 1,$(GPU)),-gpu-1)
 
-.PHONY: help install demo test test-slow lint bench clean
+.PHONY: help install demo docs test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.txt pyproject.toml
@@ -66,13 +66,24 @@ install: $(STAMP)  ## the exact versions of requirements.txt into .venv
 	.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot>=0.14'
 	@touch $@
 
+# The extra alone, without the package.
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/requirements.txt
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-docs/requirements.txt
+	@touch $@
+
+docs: .venv-docs/installed  ## the documents and the reference of the code as a site, site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+	@echo 'Open site/index.html.'
+
 demo: $(STAMP)  ## prepare, train and try a small ALBERT
 	$(BIN)/python -m albert_jax.demo
 
 test: $(STAMP)  ## the tests
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
-test-slow: .venv/reference .venv-beam/installed .venv-onnx/installed .venv-skypilot/installed  ## the tests that take minutes or need an extra
+test-slow: .venv/reference .venv-beam/installed .venv-docs/installed .venv-onnx/installed .venv-skypilot/installed  ## the tests that take minutes or need an extra
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 	.venv-beam/bin/python -m pytest -m slow tests/test_beam.py -W ignore
 	.venv-onnx/bin/python -m pytest -m slow tests/test_export.py -k onnx -W ignore
@@ -88,4 +99,4 @@ bench: .venv/reference  ## the benchmarks of data and compute
 	$(BIN)/python -m benchmarks.compute
 
 clean:  ## remove the environments and the demo
-	rm -rf .venv .venv-beam .venv-onnx .venv-skypilot demo .pytest_cache
+	rm -rf .venv .venv-beam .venv-docs .venv-onnx .venv-skypilot demo site .pytest_cache

@@ -39,6 +39,10 @@ def __getattr__(name: str) -> _typing.Any:
         from albert_jax.cli.libtpu import silence_without_chips
 
         silence_without_chips()
+    if name == 'load':
+        from albert_jax.cli.compiled import keep_programs
+
+        keep_programs()
     return getattr(_importlib.import_module(_HOMES[name]), name)
 
 

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from albert_jax.cli import command
 from albert_jax.cli.paths import local_path
 
-_DESCRIPTION = 'Draw held-out masked-LM loss and accuracy by step, for one or more runs, as a PNG.'
+_DESCRIPTION = """\
+Draw held-out masked-LM loss and accuracy by step, for one or more runs, beside those of a unigram
+model, which knows how often each piece is and nothing else, as a PNG.
+"""
 _EPILOG = """\
 example:
   python -m albert_jax.curve --output=curve.png demo/run
@@ -22,7 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     from albert_jax.training import learning_curve
 
     runs = {str(workdir): learning_curve.read_metrics(workdir) for workdir in flags.workdir}
-    learning_curve.draw(runs, flags.output)
+    levels = learning_curve.read_unigram(flags.workdir)
+    learning_curve.draw(runs, flags.output, levels=levels)
     print(f'Wrote {flags.output}.')
     return 0
 

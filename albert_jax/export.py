@@ -7,7 +7,8 @@ from albert_jax.cli.paths import expand, local_path
 
 _DESCRIPTION = """\
 Write a model, fine-tuned or pretrained, for machines without this package: any batch, any length
-up to its positions (eight pieces at least: pad shorter texts), every head.
+up to its positions (eight pieces at least: pad shorter texts), every head. Of a model from text to
+text it is the whole decoding, as its training's evaluation had it, in stablehlo alone.
 """
 _EPILOG = """\
 formats:

@@ -7,6 +7,7 @@ from pathlib import Path
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import expand
+from albert_jax.cli.phase import phase
 from albert_jax.data.preparation_settings import (
     PreparationSettings,
     add_flags,
@@ -58,9 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     tokenizer = Tokenizer.from_file(flags.vocabulary)
     settings = vocabulary_normalization.settings_for(Path(flags.vocabulary), tokenizer, settings)
     model = tokenizer.model
-    manifest = beam_preparation.prepare(
-        sources, flags.output, model, settings, flags.scratch, options
-    )
+    with phase('The pipeline runs; a runner elsewhere shows on its own page how far it is …'):
+        manifest = beam_preparation.prepare(
+            sources, flags.output, model, settings, flags.scratch, options
+        )
     preparation_job.show(manifest, flags.output, tokenizer.vocab_size)
     return 0
 

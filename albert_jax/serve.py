@@ -1,7 +1,6 @@
 """Answers over HTTP: `python -m albert_jax.serve --help`."""
 
 import functools
-import os
 from collections.abc import Sequence
 
 from albert_jax.cli import command
@@ -16,11 +15,13 @@ Serve trained models over HTTP, with a page at / to try them. Needs the extra 's
   POST /v1/predict     the head's own answer: labels with probabilities, spans, tags, scores
   POST /v1/fill-mask   the likeliest pieces for every [MASK]
   POST /v1/embed       a vector for each text
+  POST /v1/generate    a text for each source, of a model from text to text
   POST /v1/inspect     attention, and the contribution of each word to the answer
   GET  /v1/models      what there is to ask
   GET  /healthz /readyz /metrics /openapi.json
 
-Every shape is compiled before /readyz says ready, and nothing afterwards."""
+It answers when the first shapes are compiled, and compiles the others behind that; /readyz says how
+many programs there are. They are kept: the second start takes seconds."""
 _EPILOG = """\
 examples:
   python -m albert_jax.serve --checkpoint=runs/sst2
@@ -45,9 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     settings = ServiceSettings.from_flags(flags)
     api_key = settings.read_api_key()
     memory.keep_freed()
-    # Programs that were compiled once are there at the next start.
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(command.cache() / 'compiled'))
-    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     try:
         from albert_jax.service import startup
     except ImportError as error:

@@ -1,6 +1,6 @@
 """Draws finished sweeps beside the paper: learning curves, and our numbers against the published.
 
-    python -m benchmarks.ablations --output=docs/ablations.png \
+    python -m benchmarks.ablations --output=docs/images/ablations.png \
         runs/sentence_loss runs/sharing runs/embedding runs/depth
 
 A row for each folder of launch.sweep: training loss of masked-LM by step, our held-out accuracy of
@@ -16,6 +16,8 @@ from albert_jax.cli.paths import local_path
 from launch import results
 
 _OURS = ('MLM', 'SOP')
+# The same in both pictures of a row.
+_COLOURS = {'MLM': 'C0', 'SOP': 'C1', 'Avg': 'C2'}
 
 
 def main() -> None:
@@ -82,7 +84,10 @@ def _values(
         left = 0.15 * (number - (len(columns) - 1) / 2)
         places = [place + left for place in range(len(names))]
         means, spreads = ([value[k] for value in values] for k in (0, 1))
-        axis.errorbar(places, means, spreads, fmt='o', markersize=4, capsize=3, label=title)
+        axis.errorbar(
+            places, means, spreads, fmt='o', markersize=4, capsize=3, label=title,
+            color=_COLOURS.get(title),
+        )  # fmt: skip
     axis.set_xticks(range(len(names)), names)
     axis.set_title(f'{where}, per cent', fontsize=9)
     axis.tick_params(axis='x', labelsize=8, rotation=30 if len(names) > 5 else 0)

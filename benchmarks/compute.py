@@ -35,10 +35,10 @@ from albert_jax.pretraining import job
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import objectives
+from albert_jax.training.metrics_file import read_lines
 from albert_jax.training.optimizer import make_optimizer
 from albert_jax.training.sharding import make_mesh, put_batch, replicated
 from albert_jax.training.step import init_state, make_train_step
-from albert_jax.training.telemetry import read_lines
 from configs.pretrain import get_config
 
 _NUM_TURNS = 4

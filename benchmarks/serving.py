@@ -105,7 +105,8 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
         try:
             connection = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
             connection.request('GET', '/readyz')
-            if connection.getresponse().status == 200:
+            reply = connection.getresponse()
+            if reply.status == 200 and b'compiling' not in reply.read():
                 return
         except OSError:
             pass

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.phase import phase
 from albert_jax.interop.native import expected_shapes
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.flops import train_flops
@@ -20,6 +21,7 @@ from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training.optimizer import update_flops
 from configs.changes import Sweep
+from launch import speed
 from launch.plan import Uses
 from launch.record import FINISHED, read_record
 from launch.stages import PRETRAIN, Member
@@ -42,6 +44,7 @@ def show(
     root: Path,
     topology: str | None,
     price: float | None,
+    is_here: bool = False,
 ) -> None:
     """Prints the members, how many stages of each are finished, and what their pretraining costs.
 
@@ -51,12 +54,14 @@ def show(
       root: its folder.
       topology: a TPU slice, for hours and chip-hours at the bound; None for arithmetic alone.
       price: money for one chip-hour; None for no cost.
+      is_here: they are trained on this machine, so its time is estimated where no slice is named.
 
     Raises:
       UserError: if there is no such slice, or a batch does not divide over it.
     """
     where = topologies.parse(topology) if topology else None
-    costs = {member.change.name: _cost(member, where) for member in members}
+    with phase('Counting what each member takes …'):
+        costs = {member.change.name: _cost(member, where) for member in members}
     table = _empty_table(sweep.title, where, price)
     for member in members:
         done = sum(read_record(root, stage.key).state == FINISHED for stage in member.stages)
@@ -73,6 +78,10 @@ def show(
             if cost and read_record(root, f'{name}/{PRETRAIN}').state != FINISHED
         ]
         _print_total(left, where, price)
+        run = next(member.run for member in members if member.run is not None)
+        if is_here and where is None and left:
+            flops = {name: cost.flops for name, cost in costs.items() if cost}
+            _print_time_here(root, flops, sum(cost.flops for cost in left), run)
 
 
 def num_params(members: Sequence[Member]) -> dict[str, int]:
@@ -146,13 +155,16 @@ def _cost(member: Member, where: Slice | None) -> _Cost | None:
 
 
 def _empty_table(title: str, where: Slice | None, price: float | None) -> Table:
-    names = ['member', 'parameters', 'steps', 'batch × length', 'FLOP']
+    # Short, so that all of it fits into 80 columns.
+    names = ['member', 'size', 'steps', 'batch ×\nlength', 'FLOP']
     if where:
-        names += ['hours', 'chip-hours'] + (['cost'] if price is not None else [])
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    for name in [*names, 'finished']:
+        names += ['hours', 'chip-\nhours'] + (['cost'] if price is not None else [])
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in [*names, 'done']:
         is_name = name == 'member'
-        table.add_column(name, justify='left' if is_name else 'right', no_wrap=is_name)
+        table.add_column(
+            name, justify='left' if is_name else 'right', no_wrap=not is_name, overflow='fold'
+        )
     return table
 
 
@@ -174,6 +186,17 @@ def _cells(
         cells += [f'{cost.hours:,.1f}', f'{chip_hours:,.0f}']
         cells += [f'{chip_hours * price:,.0f}'] if price is not None else []
     return cells
+
+
+def _print_time_here(
+    root: Path, flops: Mapping[str, float], flops_left: float, run: PretrainRun
+) -> None:
+    """What the pretrainings that are not finished take on this machine."""
+    per_second, source = speed.flops_per_second(root, flops, run)
+    print(
+        f'On this machine about {speed.duration(flops_left / per_second)} ({source}), one member '
+        f'after the other; fine-tunings not counted.'
+    )
 
 
 def _print_total(left: Sequence[_Cost], where: Slice | None, price: float | None) -> None:

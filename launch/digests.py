@@ -45,6 +45,7 @@ _NEW_FINETUNE_FIELDS = (
     ('', 'decoder'),
     ('', 'decoding'),
     ('task', 'generate_every'),
+    ('task', 'label_names'),
     ('task', 'label_smoothing'),
     ('task', 'max_target_length'),
     ('task', 'num_generated'),

@@ -1,9 +1,9 @@
 """Runs the stages of a sweep as processes of this machine."""
 
-import os
+import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -33,6 +33,7 @@ from launch.record import (
     last_line,
     log_tail,
     read_record,
+    results_of,
     settings_of,
     write_record,
 )  # fmt: skip
@@ -43,7 +44,6 @@ _POLL_SECONDS = 0.2
 _LINE_SECONDS = 60.0
 # Saved and ended as it was told, or at once where there was nothing to save.
 _ENDED_BY_SIGTERM = (128 + signal.SIGTERM, -signal.SIGTERM)
-_CACHE = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
 
 
 class Feed(Protocol):
@@ -81,7 +81,7 @@ class LocalRunner:
       root: folder of the sweep.
       members: of the sweep.
       num_jobs: processes at a time.
-      only: the one member that this is for, where others run elsewhere.
+      only: the members that this is for, where others run elsewhere.
       feed: of further members.
     """
 
@@ -90,12 +90,12 @@ class LocalRunner:
         root: Path,
         members: Sequence[Member],
         num_jobs: int,
-        only: str = '',
+        only: Sequence[str] = (),
         feed: Feed | None = None,
     ) -> None:
         self._root = root
-        # Machines that share the folder each have a member of their own.
-        self._lock_file = root / (f'{only}.lock' if only else 'sweep.lock')
+        # Machines that share the folder have members of their own.
+        self._lock_files = [root / f'{name}.lock' for name in sorted(set(only)) or ['sweep']]
         self._num_jobs = num_jobs
         self._members = members
         self._feed = feed
@@ -104,13 +104,12 @@ class LocalRunner:
         self._hopeless: set[str] = set()
         self._states: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
+        self._reached: dict[str, Mapping[str, object]] = {}
         self._running: dict[str, StageProcess] = {}
         self._signal: int | None = None
         self._num_signals = 0
         # Whether all that runs was told to save and end.
         self._is_ending = False
-        # Seeds, and fine-tunings of models of one shape, are the same programs.
-        self._env = {'JAX_COMPILATION_CACHE_DIR': str(root / 'compiled'), **_CACHE, **os.environ}
         self._console = Console()
         self._last_line = time.monotonic()
 
@@ -131,7 +130,10 @@ class LocalRunner:
         for member in self._members:
             self._add(member)
         self._check_needs()
-        with sweep_lock(self._lock_file), stop_signals(self._on_signal):
+        with contextlib.ExitStack() as locks:
+            for lock_file in self._lock_files:
+                locks.enter_context(sweep_lock(lock_file))
+            locks.enter_context(stop_signals(self._on_signal))
             write_plan()
             for member in self._feed.begin() if self._feed else ():
                 self._add(member)
@@ -152,7 +154,7 @@ class LocalRunner:
                     live.stop()
                 self._end_all()
         if not self._feed:
-            self._console.print(self.table())
+            self._console.print(self.table(has_results=True))
         return self._report()
 
     def _add(self, member: Member) -> None:
@@ -236,7 +238,7 @@ class LocalRunner:
     def _start(self, stage: Stage) -> None:
         seconds = self._seconds[stage.key]
         write_record(self._root, stage, Record(RUNNING, settings_of(stage), None, seconds))
-        self._running[stage.key] = start_process(self._root, stage, self._env, seconds)
+        self._running[stage.key] = start_process(self._root, stage, seconds)
         self._states[stage.key] = RUNNING
         self._say(f'{stage.key}: started')
 
@@ -294,16 +296,20 @@ class LocalRunner:
                 flush=True,
             )
 
-    def table(self) -> Table:
-        """Every member with its stages and their progress; with a feed, those that run."""
+    def table(self, has_results: bool = False) -> Table:
+        """Every member with its stages and their progress; with a feed, those that run.
+
+        Args:
+          has_results: whether to show what each stage has reached that is finished.
+        """
         members: dict[str, list[StageProgress]] = {}
         for key, stage in self._stages.items():
             members.setdefault(stage.member, []).append(self._progress(key))
         progress = [MemberProgress(*member) for member in members.items()]
         if not self._feed:
-            return progress_table(progress)
+            return progress_table(progress, has_results)
         # The last of many members are those that run, and a terminal shows the first lines.
-        return progress_table(progress, self._feed.num_to_come, is_short=True)
+        return progress_table(progress, has_results, self._feed.num_to_come, is_short=True)
 
     def _progress(self, key: str) -> StageProgress:
         stage, process, state = self._stages[key], self._running.get(key), self._states[key]
@@ -318,9 +324,15 @@ class LocalRunner:
             state=state,
             seconds=self._seconds[key] if process is None else process.total_seconds,
             step=f'{step}/{stage.num_steps}' if line and stage.num_steps else '',
-            metrics=format_metrics(line),
+            metrics=format_metrics(self._results(key) if state == FINISHED else line),
             eta=eta,
         )
+
+    def _results(self, key: str) -> Mapping[str, object]:
+        """What a finished stage has reached, read once."""
+        if key not in self._reached:
+            self._reached[key] = results_of(self._root, key)
+        return self._reached[key]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -51,15 +51,12 @@ class StageProcess:
             os.killpg(self.popen.pid, signal_number)
 
 
-def start_process(
-    root: Path, stage: Stage, env: Mapping[str, str], seconds_before: float
-) -> StageProcess:
+def start_process(root: Path, stage: Stage, seconds_before: float) -> StageProcess:
     """Starts a stage, with its output appended to the log in its folder.
 
     Args:
       root: folder of the sweep; that of the stage is there already.
       stage: to start.
-      env: environment variables of the process.
       seconds_before: of the processes that worked on the stage before.
     """
     log = (root / stage.key / LOG_FILE).open('ab')
@@ -71,7 +68,6 @@ def start_process(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=env,
             # Ctrl-C is for the sweep, which passes it on once.
             start_new_session=True,
             # No thread of ours holds a lock that the child would wait for.

@@ -152,6 +152,20 @@ def last_line(root: Path, key: str) -> dict[str, Any]:
     return {}
 
 
+def results_of(root: Path, key: str) -> dict[str, Any]:
+    """What a finished stage has reached: its results.json, or its last evaluation."""
+    try:
+        content = json.loads((root / key / 'results.json').read_text())
+    except (OSError, ValueError):
+        content = None
+    if isinstance(content, dict):
+        # Over several seeds of one fine-tuning, the median.
+        return {n: x.get('median') if isinstance(x, dict) else x for n, x in content.items()}
+    lines = metric_lines(root, key)
+    held_out = [line for line in lines if line.get('split') == 'validation']
+    return (held_out or lines or [{}])[-1]
+
+
 def metric_lines(root: Path, key: str) -> list[dict[str, Any]]:
     """The metrics that a stage has written so far, by step."""
     path = root / key / METRICS_FILE

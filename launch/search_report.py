@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -110,7 +111,7 @@ def show(root: Path, found: Found) -> None:
       UserError: if they cannot be written.
     """
     console = Console()
-    table = Table(title=found.identity['title'])
+    table = Table(title=found.identity['title'], box=box.SIMPLE_HEAD, pad_edge=False)
     for name in _header(found):
         table.add_column(name, justify='left' if name in ('', 'state') else 'right')
     for row in found.rows:

@@ -21,6 +21,9 @@ from launch.digests import finetune_digest_before, pretrain_digest_before, run_d
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
 _FINETUNE = 'finetune'
 _FINETUNE_FILE = 'configs/finetune.py'
+_FINETUNE_MODULE = 'albert_jax.finetune'
+# Fields that name a file or a folder.
+_INPUTS = ('data.path', 'data.train', 'data.validation', 'data.test', 'data.vocabulary')
 
 RunT = TypeVar('RunT', PretrainRun, FinetuneRun)
 
@@ -237,7 +240,7 @@ def _fine_tuning(sweep: Sweep, change: Change, task: str, own: Mapping[str, str]
     config = f'{_FINETUNE_FILE}:{task}'
     run = _read_run(FinetuneRun, task, config, settings)
     return Stage(
-        change.name, task, 'albert_jax.finetune', config, settings, needs,
+        change.name, task, _FINETUNE_MODULE, config, settings, needs,
         run.loop.num_steps, run_digest(run), finetune_digest_before(run),
     )  # fmt: skip
 
@@ -260,26 +263,43 @@ def _corpus_fingerprint(run: PretrainRun) -> dict[str, str]:
     return {'fingerprint': dataset.read_manifest(Path(path))['fingerprint']}
 
 
-def check_inputs(members: Sequence[Member]) -> None:
-    """Refuses corpora and folders of tasks that are not there, before the first stage starts.
-
-    Raises:
-      UserError: naming the member and the field.
-    """
+def missing_inputs(members: Sequence[Member]) -> list[str]:
+    """A sentence for each corpus and file of a task that is not there, and who needs it."""
+    needed_by: dict[str, list[str]] = {}
     for member in members:
         for stage in member.stages:
-            for name, value in stage.settings.items():
-                if name not in ('data.path', 'data.train', 'data.validation'):
-                    continue
-                path = expand(str(value))
+            for name in _INPUTS:
+                path = expand(str(stage.settings.get(name) or ''))
                 if path and not (Path(path).exists() or path.startswith('tfds:')):
-                    raise UserError(f'{stage.key}: {name} is {path}, which is not there.')
-        if member.run is not None and not dataset.is_prepared(Path(member.run.data.path)):
-            raise UserError(
-                f'{member.change.name}: pretrain.data.path is {member.run.data.path!r}, '
-                f'which holds no prepared corpus; give one with --override '
-                f'pretrain.data.path=DIR.'
+                    what = f'{stage.name}.{name} is {path}, which is not there.'
+                    needed_by.setdefault(what, []).append(member.change.name)
+        corpus = Path(member.run.data.path) if member.run and member.run.data.path else None
+        if member.run and not (corpus and (not corpus.exists() or dataset.is_prepared(corpus))):
+            what = (
+                f'pretrain.data.path is {member.run.data.path!r}, which holds no prepared corpus; '
+                f'give one with --override pretrain.data.path=DIR.'
             )
+            needed_by.setdefault(what, []).append(member.change.name)
+    return _by_need(needed_by)
+
+
+def unnamed_inputs(members: Sequence[Member]) -> list[str]:
+    """A sentence for each task for which no files are named, so that its stages will fail."""
+    needed_by: dict[str, list[str]] = {}
+    for member in members:
+        for stage in member.stages:
+            is_named = stage.settings.get('data.path') or stage.settings.get('data.train')
+            if stage.module == _FINETUNE_MODULE and not is_named:
+                what = (
+                    f'nothing is named to fine-tune {stage.name} on, so that will fail; give its '
+                    f'files with --override {stage.name}.data.path=DIR.'
+                )
+                needed_by.setdefault(what, []).append(member.change.name)
+    return _by_need(needed_by)
+
+
+def _by_need(needed_by: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f'{", ".join(names)}: {what}' for what, names in needed_by.items()]
 
 
 def shell_line(arguments: Sequence[str]) -> str:

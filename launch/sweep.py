@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from albert_jax.cli import command, next_steps
-from albert_jax.cli.errors import UserError
+from albert_jax.cli.errors import UserError, raise_all
+from albert_jax.cli.notes import note
 from albert_jax.cli.paths import expand
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Sweep, seeds
@@ -68,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         '--runner', choices=RUNNERS, default='local', help='where members run (local)'
     )
     parser.add_argument('--seeds', type=int, help='run every member with so many')
-    parser.add_argument('--only', default='', metavar='MEMBER', help='run that one alone')
+    parser.add_argument(
+        '--only', action='append', default=[], metavar='MEMBER',
+        help='run that one alone; may be given again for more of them',
+    )  # fmt: skip
     parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
     parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
@@ -91,9 +95,14 @@ def run(flags: argparse.Namespace) -> int:
       UserError: if the sweep, an override or a flag is wrong, or a runner refuses it.
     """
     sweep, members = _read(flags)
-    selected = [member for member in members if flags.only in ('', member.change.name)]
-    if not selected:
-        raise UserError(f'--only={flags.only}: there is no such member in this sweep.')
+    names = [member.change.name for member in members]
+    for name in flags.only:
+        if name not in names:
+            raise UserError(
+                f'--only={name}: there is no such member in this sweep; there are '
+                f'{", ".join(names)}.'
+            )
+    selected = [member for member in members if not flags.only or member.change.name in flags.only]
     if flags.runner != 'local' and any(member.change.after for member in members):
         raise UserError(
             'Members of this sweep start from one another, so they run one after the other on one '
@@ -104,15 +113,21 @@ def run(flags: argparse.Namespace) -> int:
     root = Path(flags.workdir)
     if flags.runner == 'local':
         record.check_same(root, members)
-    cost.show(sweep, members, root, flags.topology, flags.price)
+    is_here = flags.runner == 'local'
+    cost.show(sweep, members, root, flags.topology, flags.price, is_here)
     if flags.runner == 'skypilot':
         return skypilot.run_members(selected, flags)
     if flags.runner == 'tpu_vm':
         return fleet.run_members(selected, flags)
     if flags.dry_run:
         _print_commands(selected, flags.workdir)
+        # They may be made before the sweep is started, so they are no mistake yet.
+        for missing in stages.missing_inputs(selected) + stages.unnamed_inputs(selected):
+            note(missing)
         return 0
-    stages.check_inputs(selected)
+    raise_all([UserError(missing) for missing in stages.missing_inputs(selected)])
+    for unnamed in stages.unnamed_inputs(selected):
+        note(unnamed)
     content = plan.make_plan(
         flags.sweep, sweep, members, cost.num_params(members), cost.pretraining_flops(members),
         cost.uses(members), cost.num_tokens(members),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import runpy
 import sys
 from unittest import mock
@@ -49,3 +50,17 @@ def refused(module: str, *arguments: str) -> str:
     result = run(module, *arguments)
     assert result.returncode == 2, result.stdout + result.stderr
     return result.stderr
+
+
+def commands_in(document: str) -> list[str]:
+    """The commands of a Markdown file, each on one line, but those with variables of a shell.
+
+    Args:
+      document: its path in the repository.
+    """
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r'```(?:bash|sh)\n(.*?)```', text, re.DOTALL)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    # Of a pipe the last.
+    commands = [re.sub(r'^(?:echo|printf) .* \| ', '', line.strip()) for line in lines]
+    return [c for c in commands if c and not c.startswith('#') and '$' not in c]

@@ -32,6 +32,7 @@ def write_checkpoints(folder: Path, vocabulary: bytes) -> None:
     encoder = {name: params[name] for name in ('embeddings', 'encoder', 'pooler')}
     classifier = encoder | {'head': tiny.random_tree(head)}
     tiny.write(Pretrained(CONFIG, classifier, tokenizer, tiny.CLASSES), folder / 'mood')
+    (folder / 'mood' / 'results.json').write_text('{"step": 3, "accuracy": 0.9127}')
     tiny.write(Pretrained(CONFIG, params, tokenizer), folder / 'base')
 
 
@@ -76,11 +77,13 @@ class Server:
         return reply.status, json.loads(text) if is_json else text.decode()
 
     def is_ready(self):
+        """Whether all programs are compiled."""
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return self.ask('/readyz')[0] == 200
+            status, content = self.ask('/readyz')
         except OSError:
             return False
+        return status == 200 and content['status'] == 'ready'
 
     def figure(self, name):
         lines = self.ask('/metrics')[1].splitlines()

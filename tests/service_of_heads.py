@@ -1,8 +1,11 @@
 """A service of a model of every kind of head, in this process, with few shapes to compile."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from albert_jax.service.middleware import Middleware
 from albert_jax.service.service import Limits, Service
 from albert_jax.tasks.registry import TASKS
 from tests import tiny
+from tests.running_service import free_port
 
 CONFIG = tiny.config(num_hidden_layers=1)
 # By name: kind and labels, and fields of the task.
@@ -34,16 +38,25 @@ HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     'unanswerable': (Head('conditional_question_answering', ()), {'name': 'squad2'}),
 }
 PRETRAINED = 'base'
+WRITER = 'writer'
 LENGTH = 32
 
 
-def write_models(folder: Path, vocabulary: bytes) -> None:
-    """A checkpoint for each head, and a pretrained one, with random weights."""
+def write_models(folder: Path, vocabulary: bytes, names: Sequence[str] = tuple(HEADS)) -> None:
+    """A checkpoint for each head, a pretrained one and one with a decoder, of random weights.
+
+    Args:
+      folder: that they are written to.
+      vocabulary: of all.
+      names: of the heads.
+    """
     tokenizer = Tokenizer(vocabulary)
     params = tiny.random_params(CONFIG)
     tiny.write(Pretrained(CONFIG, params, tokenizer), folder / PRETRAINED)
+    task = {'name': 'generation', 'max_length': LENGTH, 'max_target_length': 16}
+    tiny.write(tiny.text_to_text(vocabulary, task=task), folder / WRITER)
     encoder = {name: params[name] for name in ('embeddings', 'encoder', 'pooler')}
-    for name, (head, task) in HEADS.items():
+    for name, (head, task) in ((name, HEADS[name]) for name in names):
         assert task['name'] in TASKS
         weights = tiny.random_tree(head.init(CONFIG, jax.random.key(1)))
         model = Pretrained(
@@ -53,7 +66,7 @@ def write_models(folder: Path, vocabulary: bytes) -> None:
         tiny.write(model, folder / name)
 
 
-def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS)) -> Middleware:
+def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS, WRITER)) -> Middleware:
     """The application of all models, ready; each compiles one shape when it is first asked."""
     paths = [str(folder / name) for name in names]
     served = models.load(paths, Device(), 1024, LENGTH, lambda *_: None)
@@ -63,8 +76,26 @@ def make_service(folder: Path, names: Sequence[str] = (PRETRAINED, *HEADS)) -> M
             ability.lengths = (LENGTH,)  # pyright: ignore
             model.batchers[name].sizes = model.batchers[name].sizes[:1]
     service = Service(Limits(seconds=120), Metrics())
-    service.models, service.is_ready = served, True
+    service.models = served
     return make_app(service, lambda: None, lambda: None)
+
+
+@contextlib.contextmanager
+def listening(app: Middleware) -> Iterator[int]:
+    """Serves an application in a thread; gives the port."""
+    import uvicorn
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level='error'))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Client:

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from albert_jax.cli.command import read_config
-from tests.commands import refused, run
+from albert_jax.training import learning_curve
+from tests.commands import commands_in, refused, run
 from tests.conftest import ROOT
 
 COMMANDS = (
@@ -23,7 +24,7 @@ COMMANDS = (
 def trained(text_file, tmp_path_factory):
     """The run of the README's walk through one's own text: as written, on a small text."""
     folder = tmp_path_factory.mktemp('walk')
-    for command in walk('prepare', 'pretrain'):
+    for command in walk('runs/mine', 'prepare', 'pretrain'):
         command = command.replace('runs/mine', f'{folder}/mine')
         command = command.replace('jsonl:mine/*.jsonl', f'jsonl:{text_file}')
         command = command.replace('vocab_size=8000', 'vocab_size=1000')
@@ -125,6 +126,10 @@ def test_curve_draws_a_picture(trained, tmp_path):
     result = curve(f'--output={tmp_path}/curve.png', str(trained))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'curve.png').read_bytes().startswith(b'\x89PNG')
+    # The line of the unigram model is that of the run's held-out text.
+    assert 'note:' not in result.stderr
+    (level,) = learning_curve.read_unigram([trained]).items()
+    assert level[0] == 'unigram model' and level[1]['mlm_loss'] > 1 > level[1]['mlm_accuracy'] > 0
     result = curve('--output=x.png', str(tmp_path))
     assert result.returncode == 2
     assert 'is not a run' in result.stderr and 'Traceback' not in result.stderr
@@ -242,38 +247,6 @@ def test_fill_mask_refuses_too_long_a_text(trained):
     assert 'the model has 128 positions: shorten it' in error
 
 
-# The README.
-
-
-def readme_commands() -> list[str]:
-    text = (ROOT / 'README.md').read_text()
-    blocks = re.findall(r'```(?:bash|sh)\n(.*?)```', text, re.DOTALL)
-    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
-
-
-def test_every_command_of_the_readme_is_real():
-    """Targets of make exist, modules import, their flags and configs are known."""
-    makefile = (ROOT / 'Makefile').read_text()
-    num_checked = 0
-    for command in readme_commands():
-        words = command.split()
-        if words[0] == 'make':
-            assert re.search(rf'^{words[1]}:', makefile, re.MULTILINE), command
-            num_checked += 1
-        elif words[:2] == ['python', '-m'] and words[2].startswith('launch.'):
-            check_launch(words[2], command)
-            num_checked += 1
-        elif words[:2] == ['python', '-m'] and words[2].startswith('albert_jax.'):
-            known = run(words[2], '--help').stdout
-            for flag in re.findall(r'(--[a-z_]+)[= ]', command):
-                assert flag in known, command
-            for name in re.findall(r'--config=(\S+)', command):
-                read_config(name, re.findall(r'--config\.\S+', command))
-            num_checked += 1
-    assert num_checked >= 6
-
-
 DRIVER = 'NVRM version: NVIDIA UNIX {}x86_64 Kernel Module{}  {}.65.06  Tue May 1 1:2:3 UTC 2026\n'
 
 
@@ -313,23 +286,6 @@ def test_make_sees_the_gpu(device, driver, flags, is_installed, said, tmp_path):
     assert not said or (done.stderr.count('\n') == 1 and not done.stdout)
 
 
-def check_launch(module: str, command: str) -> None:
-    """What a command would do, without a cloud."""
-    words = shlex.split(command)[3:]
-    if module == 'launch.report':
-        return
-    dry = [] if '--dry_run' in words else ['--dry_run']
-    if module == 'launch.tpu_vm':
-        place = words.index('--') if '--' in words else len(words)
-        words[place:place] = dry
-    else:
-        words += dry
-    result = run(module, *words)
-    assert result.returncode == 0, command + result.stderr
-    shown = 'gcloud compute tpus' if module == 'launch.tpu_vm' else 'python -m albert_jax.'
-    assert shown in result.stdout
-
-
 def test_a_config_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [path for path in sys.path if path not in ('', str(ROOT))])
@@ -348,26 +304,42 @@ def test_a_config_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
     assert 'error: teacher is empty' in lines[0] and 'error: data.path is empty' in lines[1]
 
 
-def walk(*names: str) -> list[str]:
-    """Those of the README's commands on one's own text."""
-    commands = [c for c in readme_commands() if 'runs/mine' in c]
-    assert [c.split()[2].split('.')[1] for c in commands] == [
-        'prepare', 'pretrain', 'fill_mask', 'curve', 'convert', 'explain',
-    ]  # fmt: skip
+def walk(folder: str, *names: str) -> list[str]:
+    """Those of the README's commands on one's own text that write to or read a folder."""
+    commands = [c for c in commands_in('README.md') if folder in c]
+    assert set(names) <= {c.split()[2].split('.')[1] for c in commands}
     return [c for c in commands if c.split()[2].split('.')[1] in names]
 
 
-def test_the_readmes_commands_run_one_after_the_other(trained, tmp_path):
+def test_the_readmes_commands_run_one_after_the_other(trained):
     """After the first two, whose run this is."""
-    for command in walk('fill_mask', 'curve', 'convert', 'explain'):
-        command = command.replace('runs/mine-', f'{tmp_path}/mine-')
-        command = command.replace('runs/mine', str(trained))
-        _, _, module, *arguments = shlex.split(command)
+    for command in walk('runs/mine', 'fill_mask', 'curve'):
+        _, _, module, *arguments = shlex.split(command.replace('runs/mine', str(trained)))
         result = run(module, *arguments)
         assert result.returncode == 0, command + result.stderr
-    assert (tmp_path / 'mine-hf' / 'config.json').exists()
-    for picture in ('curve.png', 'explained.png'):
-        assert (trained / picture).read_bytes().startswith(b'\x89PNG')
+    assert (trained / 'curve.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_readmes_classifier(trained, tmp_path):
+    """From its table to its answers, its page of explanations and Hugging Face's format."""
+    (table,) = re.findall(r'```csv\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    head, *rows = table.splitlines()
+    # Which of them are held out is a hash of the text.
+    texts = [f'{number} {row}' for number in range(20) for row in rows]
+    (tmp_path / 'texts.csv').write_text('\n'.join([head, *texts]) + '\n')
+    (tmp_path / 'new.txt').write_text('It works.\n')
+    for command in walk('runs/labels', 'finetune', 'predict', 'explain', 'convert'):
+        command = command.replace('runs/', f'{tmp_path}/').replace('albert-base-v2', str(trained))
+        for name in ('texts.csv', 'new.txt'):
+            command = command.replace(f'={name}', f'={tmp_path}/{name}')
+        _, _, module, *arguments = shlex.split(command.replace('=300', '=4'))
+        small = ('--config.loop.batch_size=8', '--config.loop.num_devices=1')
+        result = run(module, *arguments, *(small if module == 'albert_jax.finetune' else ()))
+        assert result.returncode == 0, command + result.stderr
+        if module == 'albert_jax.predict':
+            assert '"prediction": ' in result.stdout
+    assert (tmp_path / 'labels/explained.html').read_text().startswith('<!doctype html>')
+    assert (tmp_path / 'labels-hf/config.json').exists()
 
 
 def test_the_readmes_python_example_runs(trained):

@@ -101,7 +101,9 @@ def test_prediction_for_cuda_has_the_kernel():
         ('input_ids', 'attention_mask', 'token_type_ids'), jax.ShapeDtypeStruct((8, 128), jnp.int32)
     )
     with target.compiling_for('gpu'):
-        lowered = predictor._predict_batch.trace(shapes, batch).lower(lowering_platforms=('cuda',))
+        lowered = predictor._predict_batch.function.trace(shapes, batch).lower(
+            lowering_platforms=('cuda',)
+        )
     assert FORWARD in lowered.as_text()
 
 

@@ -152,7 +152,7 @@ def searched(model, num_beams, limits, alpha):
     def run(params, limits, alpha):
         memory = model.encode(params, *arrays)
         step = functools.partial(decoding._step, model, SPECIAL, params, memory)
-        cache = model.init_cache(len(arrays[0]), num_beams, LIMIT)
+        cache = model.init_cache(memory, num_beams, LIMIT)
         return beam_search.search(step, START, END, PAD, cache, limits, alpha)
 
     return decoding.Generated(*run(params, jnp.asarray(limits), jnp.float32(alpha)))

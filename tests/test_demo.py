@@ -1,5 +1,6 @@
 """`make demo` with a small model, and the recorded run that it shows beside its own."""
 
+import json
 import math
 
 import jax
@@ -13,7 +14,7 @@ from albert_jax.pretraining import job
 from albert_jax.pretraining.recorded import RecordedRun
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import learning_curve
-from albert_jax.training.telemetry import read_lines
+from albert_jax.training.metrics_file import read_lines
 from benchmarks import record_run
 from tests.conftest import ROOT
 
@@ -104,6 +105,22 @@ def test_the_picture_has_both_curves_by_sequence_and_the_unigram_model(tmp_path)
     assert accuracy.yaxis.get_major_formatter()(0.25).endswith('%')
 
 
+def test_runs_on_the_same_text_share_the_line_of_the_unigram_model(tmp_path, capsys):
+    runs = [tmp_path / name for name in ('a', 'b', 'c')]
+    for run, loss in zip(runs[:2], (5.5, 5.5), strict=True):
+        run.mkdir()
+        (run / 'unigram.json').write_text(json.dumps({'mlm_loss': loss, 'mlm_accuracy': 0.1}))
+    same = {'mlm_loss': 5.5, 'mlm_accuracy': 0.1}
+    assert learning_curve.read_unigram(runs) == {'unigram model': same}
+    assert f'note: {runs[2]} has no unigram.json' in capsys.readouterr().err
+    (runs[1] / 'unigram.json').write_text('{"mlm_loss": 4.5, "mlm_accuracy": 0.1}')
+    assert learning_curve.read_unigram(runs[:2]) == {
+        f'unigram model, {runs[0]}': same, f'unigram model, {runs[1]}': same | {'mlm_loss': 4.5},
+    }  # fmt: skip
+    (runs[1] / 'unigram.json').write_text('{')
+    assert learning_curve.read_unigram(runs[1:2]) == {}
+
+
 def test_the_recorded_run_is_the_papers_recipe():
     """Its settings are what its command gives today; else it is to be recorded again."""
     recorded = RecordedRun.read(RECORDED)
@@ -158,7 +175,7 @@ def test_a_run_is_recorded_and_read(corpus_directory, tmp_path):
     read = RecordedRun.read(tmp_path / 'new' / 'small.json')
     assert read.evaluations == [metrics]
     assert read.run.to_dict() | {'data': None} == prepared.run.to_dict() | {'data': None}
-    assert read.unigram['mlm_loss'] == prepared.unigram()[0]
+    assert read.unigram['mlm_loss'] == prepared.unigram['mlm_loss']
     assert read.corpus_fingerprint == prepared.corpus.fingerprint
     assert str(corpus_directory) not in (tmp_path / 'new' / 'small.json').read_text()
 

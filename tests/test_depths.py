@@ -1,6 +1,7 @@
 """What lies between sharing everything and nothing: loops, prelude, coda, weights of each depth."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -9,9 +10,9 @@ import pytest
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import conversion, source
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, expected_shapes
 from albert_jax.model.albert import PretrainingModel, init_params
-from albert_jax.model.config import AlbertConfig
+from albert_jax.model.config import SIZES, AlbertConfig
 from albert_jax.model.decoder import Seq2SeqModel
 from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.flops import train_flops
@@ -20,6 +21,7 @@ from albert_jax.model.paths import flatten
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.training.optimizer import _muon_or_adamw, decays, is_stacked, update_flops
 from tests import tiny
+from tests.conftest import ROOT
 from tests.test_model import inputs, run
 
 SMALL = tiny.config(vocab_size=50, num_hidden_layers=4, max_position_embeddings=12)
@@ -124,6 +126,25 @@ def test_flops_by_hand():
     inner = small(**tiny.RELAXED).ffn_size
     by_hand = 3 * 2 * 3 * 4 * (4 * 16 * 16 + 3 * 16 * inner)
     assert update_flops(OptimizerSettings(name='lamb'), shapes) == by_hand
+
+
+def test_numbers_of_parameters_are_those_of_the_table():
+    base = SIZES['albert_base']
+    changes = (
+        {}, {'num_loops': 6}, {'num_loops': 3},
+        {'num_hidden_layers': 10, 'num_prelude_layers': 1, 'num_coda_layers': 1},
+        {'depth_adapter_rank': 8}, {'depth_norms': True}, {'depth_embedding': True},
+        {'sharing': 'none'},
+    )  # fmt: skip
+    found = [
+        sum(map(math.prod, expected_shapes(dataclasses.replace(base, **change)).values()))
+        for change in changes
+    ]
+    row = f'| base | {" | ".join(f"{number:,}" for number in found)} |'
+    assert row in (ROOT / 'docs' / 'REFERENCE.md').read_text()
+    # By hand: twelve depths of two products, of rank 8, for each of a layer's kernels.
+    assert found[4] - found[0] == 12 * 8 * (4 * (768 + 768) + 2 * (768 + 3072))
+    assert found[6] - found[0] == 12 * 768
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,8 @@ def test_seeds_from_scratch_draw_encoders_of_their_own(checkpoint, mood_files, t
 def test_names_of_a_models_outputs(finetuned, mood_files, tmp_path, capsys):
     data = mood_files / 'dev.tsv'
     with pytest.raises(
-        UserError, match='has the labels no, yes, but those of the task sst2 are 0, 1'
+        UserError,
+        match=r'the labels no, yes, but those of the task sst2 are 0 \(negative\), 1 \(positive\)',
     ):
         evaluate.main([f'--checkpoint={finetuned}', f'--data={data}', '--task=sst2'])
     with pytest.raises(UserError, match='has 2 output.s., which do not fit the task stsb'):

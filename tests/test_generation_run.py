@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax import convert, distill, evaluate, explain, export, fill_mask, finetune, predict
+from albert_jax import convert, distill, evaluate, fill_mask, finetune, predict
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import native
+from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.generation_objective import smoothed_cross_entropy
+from albert_jax.tasks.prepared import _check_evaluations
+from configs.finetune import get_config
 from tests import tiny
 from tests.tiny import NEGATIVE, POSITIVE
 
@@ -147,10 +150,6 @@ def test_a_model_without_a_decoder_writes_no_texts(checkpoint, files):
 def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directory, tmp_path):
     refusal = 'goes from text to text, and .* is not there for such models'
     with pytest.raises(UserError, match=refusal):
-        explain.main([f'--checkpoint={run}', f'--output={tmp_path}/a.html', 'A text.'])
-    with pytest.raises(UserError, match=refusal):
-        export.main([str(run), str(tmp_path / 'out'), '--format=stablehlo'])
-    with pytest.raises(UserError, match=refusal):
         fill_mask.main([f'--checkpoint={run}', 'A [MASK].'])
     with pytest.raises(UserError, match=refusal):
         evaluate.main([f'--checkpoint={run}', f'--data={corpus_directory}'])
@@ -162,6 +161,18 @@ def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directo
     student[0] = '--config=configs/distill.py:classification+small'
     with pytest.raises(UserError, match=f'teacher=.*{refusal}'):
         distill.main([*student, f'--config.teacher={run}', f'--config.data.path={files}'])
+
+
+def test_texts_less_often_than_the_run_is_long_are_those_of_its_end():
+    config = get_config('translation')
+    config.init_from, config.data.path = 'model', 'pairs'
+    config.optimizer.warmup_steps = 10
+    config.loop.update(num_steps=420, eval_every=140, checkpoint_every=140)
+    assert config.task.generate_every == 1000
+    _check_evaluations(FinetuneRun.from_dict(config.to_dict()))
+    config.loop.num_steps = 1400
+    with pytest.raises(UserError, match='generate_every is 1000; it must be a multiple of'):
+        _check_evaluations(FinetuneRun.from_dict(config.to_dict()))
 
 
 @pytest.mark.parametrize(

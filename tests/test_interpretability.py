@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from albert_jax import explain
 from albert_jax.cli.errors import UserError
 from albert_jax.data.added_tokens import AddedToken
 from albert_jax.data.tokenizer import Tokenizer
+from albert_jax.interpretability.answer import answer_of
 from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
@@ -176,6 +178,43 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
             explain.main([*flags, *more, TEXT])
 
 
+def test_the_answer_and_how_sure_it_is_come_first(model, classifier):
+    encoded = encode(classifier, TEXT)
+    both = logits(classifier, encoded.input_ids, encoded.token_type_ids).astype(float)
+    chances = np.exp(both) / np.exp(both).sum()
+    answer = Inspector(classifier).answer(encoded)
+    assert answer is not None and answer.kind == 'class'
+    assert answer.text == ('bad', 'good')[int(both.argmax())]
+    assert dict(answer.candidates) == pytest.approx(
+        {'bad': chances[0], 'good': chances[1]}, abs=1e-5
+    )
+    # Of a pretrained model there is one where there is a [MASK].
+    assert Inspector(model).answer(encode(model, TEXT)) is None
+    answer = Inspector(model).answer(encode(model, 'The [MASK] raises.'))
+    best = Inspector(model).masked_output(encode(model, 'The [MASK] raises.'))
+    assert answer is not None and answer.kind == 'mask'
+    assert answer.text == best.name and len(answer.candidates) == 5
+
+
+@pytest.mark.parametrize(
+    ('head', 'outputs', 'sentence'),
+    [
+        (Head('sequence_classification', ('negative', 'positive')), [0.0, np.log(3)],
+         'Answer: positive, probability 75.0% (negative 25.0%)'),
+        (Head('sequence_classification', ('score',)), [-2.34567], 'Answer: -2.346'),
+        (Head('multi_label_classification', ('a', 'b', 'c')), [0.0, np.log(3), np.log(4)],
+         'Answer: c, b (c 80.0%, b 75.0%, a 50.0%)'),
+        (Head('sequence_classification', tuple('abcdef')), [0.0] * 6,
+         'Answer: a, probability 16.7% (b 16.7%, c 16.7%, d 16.7%, e 16.7%, …)'),
+        (Head('multi_label_classification', ('a', 'b')), [-np.log(4), -np.log(3)],
+         'Answer: no label (b 25.0%, a 20.0%)'),
+    ],
+)  # fmt: skip
+def test_an_answer_in_a_sentence(head, outputs, sentence, model):
+    model = dataclasses.replace(model, head=head)
+    assert answer_of(model, np.array(outputs, np.float32)).sentence == sentence
+
+
 def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
     tiny.write(model, tmp_path / 'm')
     text = 'The [MASK] </script><b> raises.'
@@ -185,5 +224,10 @@ def test_the_command_writes_a_page_and_a_picture(model, tmp_path, capsys):
     page = (tmp_path / 'x.html').read_text()
     assert '</script><b>' not in page and '&lt;/script&gt;&lt;b&gt;' in page
     assert 'integrated gradients' in page and '"rollout"' in page
+    assert page.index('For the first [MASK]: ') < page.index('What speaks for ')
+    # All that is drawn has one scale and a legend, which the page of the service shares.
+    assert 'const charts' in page and '.legend' in page and '__' not in page
     assert (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
-    assert 'contribution' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.index('Answer for the first [MASK]: ') < told.index('for (+) or against (-)')
+    assert re.search(r', probability \d+\.\d% \(', told)

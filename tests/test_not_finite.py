@@ -17,9 +17,10 @@ from albert_jax.tasks import metrics
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.output import json_lines
 from albert_jax.training import learning_curve
+from albert_jax.training.metrics_file import read_lines
 from albert_jax.training.not_finite import nothing_learnt, too_many_in_a_row
 from albert_jax.training.patience import History
-from albert_jax.training.telemetry import Telemetry, Work, read_lines
+from albert_jax.training.telemetry import Telemetry, Work
 from launch import record, results
 from tests import tiny
 from tests.conftest import ROOT

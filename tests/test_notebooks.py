@@ -1,11 +1,61 @@
-"""Every notebook, its cells run one after the other."""
+"""Every notebook: what is saved with it, and its cells run one after the other."""
+
+import json
+import tomllib
 
 import jax
 import pytest
 
 from albert_jax import prepare
+from benchmarks import notebooks
 from tests import tiny
-from tests.conftest import notebook_cells
+from tests.conftest import ROOT, notebook_cells
+
+COLAB = 'https://colab.research.google.com'
+
+
+def colab_link(project: dict, name: str) -> str:
+    """Of a notebook: straight to it, once pyproject.toml has the address of the repository."""
+    repository = project.get('urls', {}).get('Repository')
+    if repository is None:
+        return f'({COLAB})'
+    place = repository.removeprefix('https://github.com/')
+    return f'({COLAB}/github/{place}/blob/main/notebooks/{name}.ipynb)'
+
+
+@pytest.mark.parametrize('name', notebooks.ORDER)
+def test_what_is_saved_is_of_these_cells(name):
+    """`python -m benchmarks.notebooks` makes it so after a change of the cells."""
+    text = (ROOT / f'notebooks/{name}.ipynb').read_text()
+    content = json.loads(text)
+    cells = [cell for cell in content['cells'] if cell['cell_type'] == 'code']
+    assert content['nbformat'] == 4 and len(content['cells']) <= 14
+    assert content['metadata'][notebooks.EXECUTED] == notebooks.digest(content)
+    assert [cell['execution_count'] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell['outputs']]
+    assert outputs and not any(output['output_type'] == 'error' for output in outputs)
+    # Neither this machine's folders nor a notebook that is heavy to load.
+    assert str(ROOT) not in text and '/home/' not in text and len(text) < 1_000_000
+    first = ''.join(content['cells'][0]['source'])
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    assert colab_link(project, name) in first and '!git clone ' in first
+
+
+def test_there_is_no_other_notebook():
+    found = {path.stem for path in (ROOT / 'notebooks').glob('*.ipynb')}
+    assert found == set(notebooks.ORDER)
+
+
+def test_the_link_to_colab_names_the_repository():
+    project = {'urls': {'Repository': 'https://github.com/somebody/albert_jax'}}
+    link = colab_link(project, 'inside')
+    assert link == f'({COLAB}/github/somebody/albert_jax/blob/main/notebooks/inside.ipynb)'
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    """The first cell goes there; afterwards the tests are where they were."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture
@@ -42,8 +92,9 @@ def test_pretrain(corpus_directory, tmp_path, monkeypatch, capsys):
     (tmp_path / 'configs/small.py').write_text(SMALL_PRETRAINING)
     monkeypatch.setenv('NOTEBOOK_FOLDER', str(tmp_path))
     monkeypatch.setenv('NOTEBOOK_CONFIG', f'{tmp_path}/configs/small.py:tiny+modern')
+    monkeypatch.setenv('NOTEBOOK_STEPS', '4')
     monkeypatch.setattr(pyplot, 'show', lambda: None)
-    cells = notebook_cells('pretrain.ipynb', has_outputs=True)
+    cells = notebook_cells('pretrain.ipynb')
     names: dict = {}
     # For optax's Muon.
     with jax.numpy_dtype_promotion('standard'):
@@ -83,4 +134,30 @@ def test_inside(small_model, monkeypatch):
         exec(cell, names)
     assert names['moved'].gap <= 1e-2
     assert len(names['angles']) == names['layers'] == 2
+    pyplot.close('all')
+
+
+@pytest.mark.slow
+def test_translate(tmp_path, monkeypatch):
+    """A few steps show that every cell runs."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, 'show', lambda: None)
+    monkeypatch.setenv('NOTEBOOK_FOLDER', str(tmp_path / 'notebook'))
+    monkeypatch.setenv('NOTEBOOK_STEPS', '6')
+    names: dict = {}
+    for cell in notebook_cells('translate.ipynb'):
+        exec(cell, names)
+    assert len(names['found']) == 5 and names['scores']['step'] == 6
+    why, pairs = names['why'], names['pairs']
+    assert why.source_words[:3] == ('In', 'the', 'park') and len(why.source_words) == 10
+    assert why.scores.shape == (len(why.target_words), 10)
+    # The grammar of the notebook: gender, case, and the verb in the second place.
+    assert any('einen' in german for _, german in pairs)
+    for english, german in pairs[:200]:
+        first = german.split()[0]
+        assert (first in ('Ein', 'Eine')) == (english.split()[0] in ('A', 'An')), german
     pyplot.close('all')

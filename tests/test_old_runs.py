@@ -16,7 +16,7 @@ from albert_jax.interop import old_names
 from albert_jax.interop.checksums import digest_of_all
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.prepared import prepare
-from albert_jax.training.telemetry import read_lines
+from albert_jax.training.metrics_file import read_lines
 from configs.finetune import get_config as finetuning_config
 from configs.pretrain import get_config as pretraining_config
 from tests import tiny

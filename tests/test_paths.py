@@ -48,7 +48,7 @@ NOT_PATH_FIELDS = {
     'loop.best_metric', 'task.name', 'task.text', 'task.text_pair', 'task.label', 'task.labels',
     'distillation.hidden_layers', '--host', 'model.kernel_initializer', 'model.norm_placement',
     'model.position_encoding', 'decoder.decoder_sharing', 'decoder.cross_attention', 'task.source',
-    'task.target',
+    'task.target', 'task.label_names',
 }  # fmt: skip
 
 
@@ -163,11 +163,15 @@ def test_a_config_and_a_sweep_are_found_in_the_home_folder(home):
     overrides = stages.read_overrides(['pretrain.data.path=~/corpus'])
     members = stages.make_members(sweep, overrides)
     assert {member.run.data.path for member in members if member.run} == {f'{home}/corpus'}
-    with pytest.raises(UserError, match=f'data.path is {home}/corpus, which is not there'):
-        stages.check_inputs(members)
+    names = ', '.join(member.change.name for member in members)
+    assert stages.missing_inputs(members) == [
+        f'{names}: pretrain.data.path is {home}/corpus, which is not there.'
+    ]
     (home / 'corpus').mkdir()
-    with pytest.raises(UserError, match=f'is .{home}/corpus., which holds no prepared corpus'):
-        stages.check_inputs(members)
+    (told,) = stages.missing_inputs(members)
+    assert f"pretrain.data.path is '{home}/corpus', which holds no prepared corpus" in told
+    (told,) = stages.unnamed_inputs(members)
+    assert told.startswith(f'{names}: nothing is named to fine-tune sst2 on')
 
 
 def test_a_model_is_loaded_from_the_home_folder(vocabulary, home):

@@ -2,9 +2,10 @@
 
 import pytest
 
+from albert_jax.cli.errors import UserError
 from albert_jax.data.added_tokens import AddedToken
 from albert_jax.data.hub_tokenizer import HubTokenizer
-from albert_jax.data.piece_text import piece_text
+from albert_jax.data.piece_text import find_piece, piece_text
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.pretraining.fill_mask import Candidate, show
 
@@ -24,6 +25,11 @@ def test_a_piece_of_sentencepiece_is_shown_as_written(piece, text):
     tokenizer = HubTokenizer(backend.to_str())
     assert piece_text(tokenizer, vocabulary.index(piece)) == text
     assert piece_text(tokenizer, len(vocabulary)) == 'added'
+    # What is shown is found again; so is the piece as the vocabulary has it.
+    assert find_piece(tokenizer, text) == vocabulary.index(piece)
+    assert find_piece(tokenizer, piece) == vocabulary.index(piece)
+    with pytest.raises(UserError, match="'theing' is no piece of the vocabulary; give one that fi"):
+        find_piece(tokenizer, 'theing')
 
 
 def test_a_piece_of_wordpiece_stays_as_it_is():

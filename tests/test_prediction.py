@@ -37,7 +37,9 @@ def test_on_eight_tpu_chips_the_attention_kernel_is_lowered_too():
         ('input_ids', 'attention_mask', 'token_type_ids'), jax.ShapeDtypeStruct((8, 128), jnp.int32)
     )
     with attention.compiling_for('tpu'):
-        lowered = predictor._predict_batch.trace(shapes, batch).lower(lowering_platforms=('tpu',))
+        lowered = predictor._predict_batch.function.trace(shapes, batch).lower(
+            lowering_platforms=('tpu',)
+        )
     assert 'tpu_custom_call' in lowered.as_text()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import albert_jax
-from albert_jax.training.telemetry import read_lines
+from albert_jax.training.metrics_file import read_lines
 from tests.conftest import ROOT, xla_flags
 
 NUM_STEPS = 40

@@ -143,6 +143,49 @@ def test_help_of_a_section(command, capsys):
         main(['--help=lop'])
 
 
+@pytest.mark.parametrize(
+    ('command', 'arguments', 'shown', 'hidden'),
+    [
+        # The size's values are the config's, before and behind what asks for them.
+        ('pretrain', '--help=model --config=configs/pretrain.py:large',
+         ['hidden_size=1024', 'num_hidden_layers=24', 'embedding_initializer_range=None'],
+         ["the size's", 'loop.']),
+        ('pretrain', '--config=configs/pretrain.py:mini --config.loop.seed=7 --help=loop',
+         ['num_steps=600', 'seed=7', 'and on this command line'], ['num_steps=125000']),
+        ('plan', '--config=configs/pretrain.py:mini --help', ['usage:', 'loop.num_steps=600'], []),
+        ('finetune', '--config=configs/finetune.py:sst2 --help=task.max_length',
+         ["name='sst2'", 'max_length=512'], []),
+        ('finetune', '--config=configs/finetune.py:sst2 --help=model --config.model.size=bert_base',
+         ["size='bert_base'", 'hidden_size=768'], ["the size's"]),
+        ('finetune', '--help=model --config=configs/finetune.py:sst2',
+         ['size=None', "hidden_size=the size's"], []),
+        ('distill', '--config=configs/distill.py:sst2+small --help=loop', ['num_steps=20935'], []),
+        ('distill', '--config=configs/distill.py:mini --help', ['num_steps=600'], ['config.task.']),
+        ('pretrain', '--help=model', ['hidden_size=768'], []),
+    ],
+)  # fmt: skip
+def test_help_shows_the_values_of_the_config(command, arguments, shown, hidden, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f'albert_jax.{command}').main(arguments.split())
+    told = capsys.readouterr()
+    assert ended.value.code == 0 and not told.err
+    assert all(text in told.out for text in shown), told.out
+    assert not any(text in told.out for text in hidden), told.out
+
+
+def test_help_of_a_config_that_is_wrong(capsys):
+    from albert_jax.pretrain import main
+
+    with pytest.raises(SystemExit):
+        main([f'--config={TINY}', '--config.model.hiden_size=3', '--help=model'])
+    told = capsys.readouterr()
+    assert 'hidden_size=' in told.out and told.err.startswith('note: --config.model.hiden_size is')
+    with pytest.raises(UserError, match="there is no config 'nope'"):
+        main(['--config=configs/pretrain.py:nope', '--help=model'])
+    with pytest.raises(UserError, match='--help=lop: there is no such section'):
+        main([f'--config={TINY}', '--help=lop'])
+
+
 def test_the_command_checks_its_inputs_before_jax_is_there(tmp_path):
     (tmp_path / 'file').touch()
     code = (

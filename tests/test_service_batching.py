@@ -1,11 +1,14 @@
 """Batches of what waits: which requests go together, and what one that fails does."""
 
 import asyncio
+import itertools
 import threading
 import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from albert_jax.service.batching import (
     SIZES,
@@ -39,7 +42,37 @@ from albert_jax.service.batching import (
 )
 def test_a_batch_makes_the_most_of_what_waits(waiting, sizes, taken, size):
     rows, found = choose(waiting, sizes)
-    assert (sorted(rows), found) == (taken, size)
+    length = max(waiting[place] for place in taken)
+    assert (sorted(rows), found) == (taken, (length, size))
+
+
+@pytest.mark.parametrize(
+    ('waiting', 'compiled', 'taken', 'shape'),
+    [
+        # What is there must be long enough; else as if it were all there was.
+        ([16], {(64, 1)}, [0], (64, 1)),
+        ([16], {(16, 1), (64, 1)}, [0], (16, 1)),
+        ([32] * 3, {(64, 1), (16, 4)}, [0], (64, 1)),
+        ([32] * 3, {(64, 1), (64, 4)}, [0, 1, 2], (64, 4)),
+        ([16, 64, 64], {(64, 1), (16, 1), (64, 2)}, [0], (16, 1)),
+    ],
+)
+def test_what_is_not_compiled_yet_is_not_chosen(waiting, compiled, taken, shape):
+    rows, found = choose(waiting, SIZES, compiled)
+    assert (sorted(rows), found) == (taken, shape)
+
+
+@given(
+    st.lists(st.sampled_from([16, 32, 64]), min_size=1, max_size=40),
+    st.sets(st.tuples(st.sampled_from([16, 32, 64]), st.sampled_from(SIZES))),
+)
+def test_what_waits_longest_goes_in_a_shape_that_is_there(waiting, compiled):
+    compiled |= {(64, 1)}
+    rows, shape = choose(waiting, SIZES, compiled)
+    assert shape in compiled and rows[0] == 0 and len(rows) <= shape[1]
+    assert all(waiting[place] <= shape[0] for place in rows) and len(set(rows)) == len(rows)
+    every = set(itertools.product([16, 32, 64], SIZES))
+    assert choose(waiting, SIZES, every) == choose(waiting, SIZES)
 
 
 def row(value, length=4):
@@ -135,6 +168,27 @@ def test_what_waits_goes_together():
     assert [int(x['y']) for x in found[9]] == [80, 168]
     # A batch costs more than these rows do, so all go in one.
     assert shapes == [(16, 8)] and sum(rows for rows, _ in seen) == 11
+
+
+def test_rows_are_padded_to_the_shape_that_is_there():
+    shapes = []
+
+    def run(batch):
+        shapes.append(batch['x'].shape)
+        return {'y': batch['x'].sum(1)}
+
+    async def story():
+        made, _ = batcher(run, compiled=set())
+        assert not made.is_ready
+        made.add_compiled((16, 1))
+        assert made.is_ready
+        found = await made([row(1), row(2, 8)])
+        made.add_compiled((8, 2))
+        return [*found, *await made([row(3), row(4, 8)])]
+
+    found = asyncio.run(story())
+    assert [int(x['y']) for x in found] == [4, 16, 12, 32]
+    assert shapes == [(1, 16), (1, 16), (2, 8)]
 
 
 def test_a_batch_that_fails_fails_for_its_own_rows_alone():

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import hypothesis
@@ -11,8 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.running_service import free_port
-from tests.service_of_heads import HEADS, PRETRAINED, Client, make_service, write_models
+from tests.service_of_heads import (
+    HEADS,
+    PRETRAINED,
+    WRITER,
+    Client,
+    listening,
+    make_service,
+    write_models,
+)
 
 MODELS = (PRETRAINED, *HEADS)
 # What is left of them after normalisation is nothing, less than it seems, or very much.
@@ -66,7 +71,9 @@ BODIES = [
     b'{"input": ' * 20_000, b'{"input": ' + b'9' * 5000 + b'}', b'{"input": "a", "input": "b"}',
     b'{"input": {"\\ud83d": "a"}}', b'{"\\ud83d": "a"}', b'{"input": "a", "model": "\\ud83d"}',
     b'{"input": "a", "top": 1e400}', b'{"input": "a", "top": 9e99}', b'{"input": "a\x00"}',
-    b'{"input": "[MASK]", "top": true}', b'{"input": [[["a"]]]}', b'{"input": {}}',
+    b'{"input": "[MASK]", "top": true}', b'{"input": "a", "max_new_tokens": 1e400}',
+    b'{"input": "a", "max_new_tokens": 2.5}', b'{"input": "a", "max_new_tokens": true}',
+    b'{"input": [[["a"]]]}', b'{"input": {}}',
     b'{"input": {"options": ["a", 1]}}', b'{"text": "a", "text_pair": "\\udc00"}',
     b'{"input": {"id": "\\ud83d", "question": "a", "passage": "b"}}',
 ]  # fmt: skip
@@ -151,19 +158,28 @@ def test_what_is_beside_a_mask_is_no_matter(text, client):
         assert len(content['output']) == text.count('[MASK]')
 
 
+@hypothesis.settings(max_examples=25)
+@given(texts | st.lists(texts, max_size=3), st.integers(-1, 17) | st.none())
+@example(['a', '', '\u200b'], 3)
+@example('x' * 3000, None)
+def test_any_text_is_a_source_or_refused(client, given_input, limit):
+    body = {'input': given_input, 'max_new_tokens': limit}
+    check(client.post('generate', body), given_input)
+
+
 @given(st.sampled_from(MODELS), texts | st.lists(texts, max_size=3))
 def test_any_text_has_a_vector_or_is_refused(client, model, given_input):
     check(client.post('embed', {'model': model, 'input': given_input}), given_input)
 
 
-@pytest.mark.parametrize('model', [PRETRAINED, 'single', 'tagging'])
+@pytest.mark.parametrize('model', [PRETRAINED, 'single', 'tagging', WRITER])
 def test_any_text_is_looked_into_or_refused(model, client):
     for text in (*TEXTS, *BESIDE_MASKS, *HALVES):
         check(client.post('inspect', {'model': model, 'text': text}))
         check(client.post('inspect', {'model': model, 'text': 'a', 'text_pair': text}))
 
 
-@pytest.mark.parametrize('ability', ['predict', 'fill-mask', 'embed', 'inspect'])
+@pytest.mark.parametrize('ability', ['predict', 'fill-mask', 'embed', 'generate', 'inspect'])
 def test_any_body_is_answered_or_refused(ability, client):
     for body in BODIES:
         check(client.post(ability, body))
@@ -174,22 +190,13 @@ def test_any_body_is_answered_or_refused(ability, client):
 
 
 @pytest.mark.slow  # needs schemathesis
-@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('model', (*MODELS, WRITER))
 def test_the_document_keeps_its_word_for_every_head(model, folder, tmp_path):
     """Requests made from the OpenAPI document, to a service of one model, so that it is asked."""
-    import uvicorn
-
     program = Path(sys.executable).parent / 'schemathesis'
     if not program.exists():
         pytest.skip('schemathesis is not here')
-    port = free_port()
-    app = make_service(folder, [model])
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level='error'))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.05)
+    with listening(make_service(folder, [model])) as port:
         checks = 'not_a_server_error,status_code_conformance,content_type_conformance'
         found = subprocess.run(
             [
@@ -198,7 +205,4 @@ def test_the_document_keeps_its_word_for_every_head(model, folder, tmp_path):
             ],
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900,
         )  # fmt: skip
-    finally:
-        server.should_exit = True
-        thread.join()
     assert found.returncode == 0, found.stdout[-5000:]

@@ -16,7 +16,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.interop.source import load
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.pretraining.fill_mask import fill_mask
-from albert_jax.service.startup import compile_progress
+from albert_jax.service.startup import compile_progress, page_url
 from albert_jax.tasks.answering import Answerer
 from tests import tiny
 from tests.running_service import CONFIG, TEXTS, Server, eventually, free_port
@@ -109,13 +109,13 @@ MISTAKES = [
     ('/v1/predict', b'[' * 20_000, 400, 'not JSON'),
     ('/v1/predict', b'[]', 422, 'must be a JSON object'),
     ('/v1/predict', b'{}', 422, 'input is missing'),
-    ('/v1/predict', {'input': 3}, 422, 'input is not as it must be'),
-    ('/v1/predict', {'input': [None]}, 422, 'input is not as it must be'),
-    ('/v1/predict', {'input': 'a', 'mode': 'b'}, 422, 'nobody knows; this takes input, model'),
-    ('/v1/predict', {'input': 'a', 'model': 'x'}, 404, 'no such model; there are mood, base'),
-    ('/v1/predict', {'input': 'a', 'model': 'base'}, 404, 'No model here can do predict'),
+    ('/v1/predict', {'input': 3}, 422, 'input must be a text, or an object of texts and numb'),
+    ('/v1/predict', {'input': ['a', None]}, 422, 'input 1 must be a text, or an object of'),
+    ('/v1/predict', {'input': 'a', 'mode': 'b'}, 422, "There is no field 'mode'; this takes in"),
+    ('/v1/predict', {'input': 'a', 'model': 'x'}, 404, "model is 'x'; there is no such m"),
+    ('/v1/predict', {'input': 'a', 'model': 'base'}, 404, 'base has /v1/embed, /v1/fill-m'),
     ('/v1/predict', {'input': {'words': 'a'}}, 422, 'lacks text'),
-    ('/v1/predict', b'{"input": {"x": ' + b'[' * 600 + b']' * 600 + b'}}', 422, 'not as it must'),
+    ('/v1/predict', b'{"input": {"x": ' + b'[' * 600 + b']' * 600 + b'}}', 422, 'input must be'),
     ('/v1/predict/', {'input': 'a'}, 404, 'nothing at this path'),
     ('/v1/predict', {'input': ['a'] * 65}, 413, 'at most 64'),
     ('/v1/predict', {'input': 'a' * 20_001}, 413, 'at most 20000'),
@@ -123,9 +123,9 @@ MISTAKES = [
     ('/v1/predict', b'{"input": "\\ud800"}', 422, 'surrogate'),
     ('/v1/fill-mask', {'input': 'no mask'}, 422, '0 [MASK]s'),
     ('/v1/fill-mask', {'input': '[MASK]' * 9}, 422, '9 [MASK]s'),
-    ('/v1/fill-mask', {'input': '[MASK]', 'top': 0}, 422, 'top is not as it must be'),
-    ('/v1/embed', {'input': 'a'}, 422, 'set model to one of mood, base'),
-    ('/v1/embed', {'input': 'a', 'normalize': 'yes'}, 422, 'normalize is not as it must be'),
+    ('/v1/fill-mask', {'input': '[MASK]', 'top': 0}, 422, 'top must be a whole number from 1'),
+    ('/v1/embed', {'input': 'a'}, 422, 'model is missing: several can answer, so set it to one'),
+    ('/v1/embed', {'input': 'a', 'normalize': 'yes'}, 422, 'normalize must be true or false'),
     ('/v1/embed', {'input': 'word ' * 99, 'model': 'base'}, 422, 'shorten it'),
     ('/v1/nothing', {'input': 'a'}, 404, 'nothing at this path'),
     ('/v1/predict', None, 405, 'another method'),
@@ -165,8 +165,11 @@ def test_who_is_slow_or_gone_holds_nobody_up(server):
 
 
 def test_the_page_and_the_document_need_no_network(server):
-    status, page = server.ask('/')
-    assert status == 200 and 'http' not in page and '__NONCE__' not in page
+    for path in ('/', '/docs'):
+        status, page = server.ask(path)
+        # The name of SVG's elements is no address.
+        links = page.replace('http://www.w3.org/2000/svg', '')
+        assert status == 200 and 'http' not in links and '__' not in page
     status, document = server.ask('/openapi.json')
     assert set(document['paths']) == {
         '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/inspect', '/v1/models', '/healthz',
@@ -177,6 +180,40 @@ def test_the_page_and_the_document_need_no_network(server):
     described = server.ask('/v1/models')[1]['models']
     assert [x['name'] for x in described] == ['mood', 'base']
     assert described[0]['abilities'] == ['embed', 'predict'] and described[0]['layers'] == 2
+    # Which model, how large, and what it reached.
+    sizes = {'architecture': 'ALBERT', 'hidden_size': 16, 'max_length': 32, 'vocabulary': 1000}
+    assert sizes.items() <= described[0].items() and described[0]['parameters'] > 10_000
+    assert [x['evaluation'] for x in described] == [{'accuracy': 0.9127}, {}]
+    assert 'Ready on http://127.0.0.1:' in server.log.read_text()
+
+
+def test_what_is_cut_or_empty_is_told(server):
+    long = 'the value ' * 30
+    status, content = server.ask('/v1/predict', {'input': ['a value', long, '\u200b']})
+    assert status == 200 and len(content['output']) == 3
+    assert content['notes'] == [
+        'input 1 was cut to the 32 pieces that the model reads at most.',
+        'input 2 has no text, so the answer says nothing.',
+    ]
+    alone = server.ask('/v1/predict', {'input': long})[1]
+    assert alone['notes'] == ['The input was cut to the 32 pieces that the model reads at most.']
+    assert 'notes' not in server.ask('/v1/predict', {'input': 'a value'})[1]
+    content = server.ask('/v1/embed', {'input': ['', 'a'], 'model': 'base'})[1]
+    assert content['notes'] == ['input 0 has no text, so the answer says nothing.']
+    (candidates,) = server.ask('/v1/fill-mask', {'input': 'a [MASK].'})[1]['output']
+    assert all(x['text'] and '▁' not in x['text'] for x in candidates)
+
+
+@pytest.mark.parametrize(
+    ('host', 'url'),
+    [
+        ('127.0.0.1', 'http://127.0.0.1:80'),
+        ('0.0.0.0', 'http://127.0.0.1:80'),
+        ('::', 'http://[::1]:80'),
+    ],
+)
+def test_the_address_of_the_page_can_be_opened(host, url):
+    assert page_url(host, 80) == url
 
 
 def test_the_log_holds_no_texts(server):
@@ -235,7 +272,7 @@ def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
         for _ in range(4):
             made.advance(1, 8)
     assert capsys.readouterr().out.splitlines() == [
-        'compiled 2 of 8 shapes, ETA 33 s', 'compiled 4 of 8 shapes, ETA 22 s',
+        'compiled 2 of 8 programs, ETA 33 s', 'compiled 4 of 8 programs, ETA 22 s',
     ]  # fmt: skip
 
 

@@ -126,7 +126,8 @@ def test_unknown_scales_and_files_are_refused():
         read_sweep('configs/sweeps/depth.py:huge')
 
 
-def test_the_cost_comes_from_plan(capsys):
+def test_the_cost_comes_from_plan(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     arguments = ['--sweep=configs/sweeps/sentence_loss.py', '--workdir=nowhere', '--dry_run']
     assert sweep.main([*arguments, '--topology=v5e:4x4', '--price=2']) == 0
     shown = capsys.readouterr().out
@@ -138,6 +139,9 @@ def test_the_cost_comes_from_plan(capsys):
     hours = 3 * paper.bound_seconds * 125_000 / 3600
     assert f'{hours:,.1f} hours, {16 * hours:,.0f} chip-hours, {32 * hours:,.0f} at 2' in shown
     assert shown.count('python -m albert_jax.') == 3 * 7
+    # No head and no number is cut at 80 columns.
+    heads = ['member', 'size', 'steps', 'length', 'FLOP', 'hours', 'hours', 'cost', 'done']
+    assert heads in [line.split() for line in shown.splitlines()] and '…' not in shown
     with pytest.raises(UserError, match='none: .* multiple of 16'):
         sweep.main([*arguments, '--topology=v5e:4x4', '--override=pretrain.loop.batch_size=9'])
 
@@ -150,9 +154,16 @@ def started(root: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_all_run_once_and_a_second_time_nothing(tmp_path):
+def test_all_run_once_and_a_second_time_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     (tmp_path / 'how.json').write_text('{}')
     assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
+    # The table at the end has what each has reached, and whole heads.
+    shown = capsys.readouterr().out
+    assert shown.count('sst2: accuracy 0.5') == 2 and 'pretrain: accuracy 0.5' in shown
+    (head,) = (line for line in shown.splitlines() if 'member' in line)
+    assert head.split() == ['member', 'done', 'state', 'results', 'time']
+    assert '…' not in shown and max(map(len, shown.splitlines())) <= 80
     assert sorted(started(tmp_path)) == ['a/pretrain', 'a/sst2', 'b/pretrain', 'b/sst2']
     assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
     assert len(started(tmp_path)) == 4
@@ -176,10 +187,10 @@ def test_one_alone_that_starts_from_another(tmp_path):
     (tmp_path / 'how.json').write_text('{}')
     deeper = Member(Change('b', after='a'), (stage('b', 'pretrain', 'a/pretrain'),), None)
     with pytest.raises(UserError, match='b starts from a, which is not finished .* --only=a first'):
-        LocalRunner(tmp_path, [deeper], 1, 'b').run()
+        LocalRunner(tmp_path, [deeper], 1, ['b']).run()
     assert started(tmp_path) == []
-    LocalRunner(tmp_path, members('a'), 1, 'a').run()
-    assert LocalRunner(tmp_path, [deeper], 1, 'b').run() == 0
+    LocalRunner(tmp_path, members('a'), 1, ['a']).run()
+    assert LocalRunner(tmp_path, [deeper], 1, ['b']).run() == 0
     assert started(tmp_path)[-1] == 'b/pretrain'
 
 

@@ -162,6 +162,8 @@ def check_the_notebook_reads_it(swept, monkeypatch, capsys):
     package.get_ipython, package.version_info = lambda: None, (9, 0)
     monkeypatch.setitem(sys.modules, 'IPython', package)
     monkeypatch.setitem(sys.modules, 'IPython.display', display)
+    # The notebook's first cell goes there.
+    monkeypatch.chdir(ROOT)
     monkeypatch.setenv('NOTEBOOK_SWEEP', str(swept[0]))
     from matplotlib import pyplot
 

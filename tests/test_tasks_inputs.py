@@ -185,12 +185,12 @@ def test_the_last_net_is_the_tokenizer(tokenizer):
 
 
 def test_names_that_a_task_does_not_have_are_answered_with_those_that_it_has():
-    head = Head('sequence_classification', ('negative', 'positive'))
-    with pytest.raises(UserError, match=r'--labels=0,1, or take --task=classification') as told:
+    head = Head('sequence_classification', ('bad', 'good'))
+    with pytest.raises(UserError, match=r'--labels=negative,positive, or take --task=cl') as told:
         tiny.task('sst2').use_head(head, 'runs/x with --labels')
-    assert 'runs/x with --labels has the labels negative, positive, but those' in str(told.value)
+    assert 'runs/x with --labels has the labels bad, good, but those' in str(told.value)
     # Both ways that it names work.
-    tiny.task('sst2').use_head(Head('sequence_classification', ('1', '0')), 'x')
+    tiny.task('sst2').use_head(Head('sequence_classification', ('positive', 'negative')), 'x')
     own = tiny.task('classification')
     own.use_head(head, 'x')
     assert own.labels == head.labels

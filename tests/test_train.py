@@ -19,10 +19,10 @@ from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import loop as training_loop
 from albert_jax.training import telemetry
+from albert_jax.training.metrics_file import read_lines
 from albert_jax.training.optimizer import schedule
 from albert_jax.training.patience import History
 from albert_jax.training.step import TrainStep
-from albert_jax.training.telemetry import read_lines
 from configs.pretrain import get_config
 from tests import tiny
 

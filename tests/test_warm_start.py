@@ -51,6 +51,16 @@ def start(vocabulary, tmp_path_factory):
             {'is_gated': True, 'intermediate_size': 64},
             r'encoder/layer/ffn/gate/bias has the shape \(24,\), this run needs \(40,\)',
         ),
+        (
+            {'num_hidden_layers': 4, 'num_hidden_groups': 2},
+            {'num_hidden_layers': 4, 'num_loops': 2},
+            'has 1 layers that it goes through in turn, the model of this run 2',
+        ),
+        (
+            {'depth_norms': True},
+            {},
+            r'has the shape \(2, 16\), this run needs \(16,\)',
+        ),
     ],
 )
 def test_weights_of_another_recipe_are_refused(there, here, message, start):

@@ -13,6 +13,8 @@ from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel, init_params
 from albert_jax.model.config import AlbertConfig
+from albert_jax.model.decoder import init_seq2seq
+from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.heads import HEADS, Head
 from albert_jax.pretraining import job as pretraining
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
@@ -90,6 +92,30 @@ def pretrained(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
 def random_model(config: AlbertConfig, vocabulary: bytes) -> Pretrained:
     """As `pretrained`, of random_params: nothing is compiled for it."""
     return Pretrained(config, dict(random_params(config)), Tokenizer(vocabulary))
+
+
+def text_to_text(
+    vocabulary: bytes, fields: Mapping[str, Any] | None = None, **sections: Any
+) -> Pretrained:
+    """A model with a decoder, of random weights.
+
+    What it writes depends on the source and on the place in the text, and some texts end. Of
+    'returns an index of the list' it makes 'operations'.
+
+    Args:
+      vocabulary: of both texts.
+      fields: of the model, in place of `wider_config`'s.
+      sections: of the config of its run, in place of the task's and the defaults.
+    """
+    of_model, decoder = wider_config(**fields or {}), DecoderConfig()
+    shapes = jax.eval_shape(lambda: init_seq2seq(of_model, decoder, jax.random.key(0)))
+    params = unbiased(random_tree(shapes), 1.5)
+    tokenizer = Tokenizer(vocabulary)
+    if 'position' in params['embeddings']:
+        params['embeddings']['position']['embedding'] *= 2
+    params['mlm']['bias'] = params['mlm']['bias'].at[tokenizer.sep_id].add(2.5)
+    task = {'name': 'generation', 'max_length': 16, 'max_target_length': 16}
+    return Pretrained(of_model, params, tokenizer, run={'task': task} | sections, decoder=decoder)
 
 
 def write(model: Pretrained, folder: Path) -> Path:

@@ -3,18 +3,19 @@
 import argparse
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from albert_jax.cli import config_file
+from albert_jax.cli.compiled import keep_programs
+from albert_jax.cli.config_help import ConfigParser
 from albert_jax.cli.errors import UserError, first_line, raise_all
 from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
-from albert_jax.cli.settings import Field, Settings, all_fields
+from albert_jax.cli.phase import tell_of_imports
+from albert_jax.cli.settings import Settings
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -23,6 +24,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.ERROR)
     silence_without_chips()
+    keep_programs()
+    tell_of_imports()
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -52,12 +55,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (is_of_jax and 'RESOURCE_EXHAUSTED' in str(error))
 
 
-def cache() -> Path:
-    """Where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'albert_jax'
-
-
 def parser(
     module: str, description: str, epilog: str, *runs: type[Settings]
 ) -> argparse.ArgumentParser:
@@ -69,54 +66,14 @@ def parser(
       epilog: examples.
       runs: what its config may describe, whose fields are listed at the end.
     """
-    if runs:
-        epilog = f'{epilog}\n{_list_of_fields(_fields(runs))}'
-    made = argparse.ArgumentParser(
-        prog=f'python -m {module}',
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=not runs,
-    )
-    if runs:
-        made.add_argument(
-            '-h', '--help', action=_Help, nargs='?', metavar='SECTION', fields=_fields(runs),
-            help='show this and all fields of the config, or those of a section alone',
-        )  # fmt: skip
-    return made
-
-
-class _Help(argparse.Action):
-    """Shows the whole help, or the fields of one section."""
-
-    def __init__(
-        self, option_strings: Sequence[str], dest: str, fields: Sequence[Field], **rest: Any
-    ) -> None:
-        super().__init__(option_strings, dest, **rest)
-        self._fields = fields
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        del namespace, option_string
-        if values is None:
-            parser.print_help()
-            parser.exit()
-        sections = dict.fromkeys(field.address.rpartition('.')[0] for field in self._fields)
-        # A field of a section, and the flag of either, ask for the section.
-        name = str(values).removeprefix('--').removeprefix('config.').partition('=')[0]
-        section = name if name in sections else name.rpartition('.')[0]
-        if not section or section not in sections:
-            names = ', '.join(filter(None, sections))
-            raise UserError(f'--help={values}: there is no such section; there are {names}.')
-        chosen = [field for field in self._fields if field.address.rpartition('.')[0] == section]
-        print(_list_of_fields(chosen), end='')
-        parser.exit()
+    shown: dict[str, Any] = {
+        'prog': f'python -m {module}',
+        'description': description,
+        'epilog': epilog,
+        'formatter_class': argparse.RawDescriptionHelpFormatter,
+        'allow_abbrev': False,
+    }
+    return ConfigParser(runs, **shown) if runs else argparse.ArgumentParser(**shown)
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -127,28 +84,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workdir', required=True, type=local_path, help='where checkpoints and metrics go'
     )
-
-
-def _fields(runs: Sequence[type[Settings]]) -> list[Field]:
-    """The fields of some kinds of runs, each once."""
-    return list({field.address: field for run in runs for field in all_fields(run)}.values())
-
-
-def _list_of_fields(fields: Sequence[Field]) -> str:
-    """Every field that --config.FIELD=VALUE can set, a line or two each."""
-    lines = ['fields of the config, with their defaults (the named config may have others):']
-    for field in fields:
-        is_of_size = field.default is None and field.address.startswith('model.')
-        default = "the size's" if is_of_size else repr(field.default)
-        bounds = f'; {field.bounds}' if field.bounds else ''
-        lines += [
-            f'  --config.{field.address}={default}',
-            *textwrap.wrap(
-                f'{field.doc} ({field.kind}{bounds})', 98, initial_indent=' ' * 6,
-                subsequent_indent=' ' * 6,
-            ),
-        ]  # fmt: skip
-    return '\n'.join(lines) + '\n'
 
 
 def read_config(argument: str, overrides: Sequence[str]) -> dict[str, Any]:

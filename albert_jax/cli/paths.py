@@ -1,5 +1,6 @@
 """Paths as people write them: a leading ~ is a home folder, in every option of every command."""
 
+import os
 from pathlib import Path
 
 
@@ -28,3 +29,13 @@ def expand_after(separator: str, text: str) -> str:
     if not found or not path.startswith('~') or '/' in name:
         return expand(text)
     return f'{name}{separator}{expand(path)}'
+
+
+def user_cache() -> Path:
+    """Where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache.
+
+    Raises:
+      RuntimeError: if the user has no home directory.
+    """
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'albert_jax'

@@ -120,6 +120,13 @@ class Settings:
         """All fields, for JSON."""
         return dataclasses.asdict(self)
 
+    def effective(self) -> dict[str, Any]:
+        """The fields by their names, with what those that are left open stand for.
+
+        Subclasses override it.
+        """
+        return {field.name: getattr(self, field.name) for field in declared(type(self))}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Settings from a mapping of field names; fields left out keep their defaults.

@@ -90,8 +90,11 @@ def prepare_task(run: DistillRun, student: FinetuneRun) -> PreparedTask:
             f'train the small model with python -m albert_jax.finetune.'
         )
     teacher = read_teacher(run.teacher)
-    assert teacher.tokenizer is not None
     prepared = prepare(student, teacher.tokenizer)
+    if teacher.head is not None:
+        # A teacher of an earlier version may have the labels of the files.
+        teacher = dataclasses.replace(teacher, head=prepared.task.named(teacher.head))
+    assert teacher.tokenizer is not None
     distillation = distillation_on_task(
         run.teacher,
         teacher,

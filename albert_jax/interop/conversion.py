@@ -12,6 +12,7 @@ from rich.table import Table
 from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import check_is_free, new_directory
+from albert_jax.cli.phase import phase
 from albert_jax.interop import huggingface, native
 from albert_jax.interop.native import OPTIONAL_PARTS, Pretrained
 from albert_jax.model.paths import num_params
@@ -30,7 +31,7 @@ def convert(model: Pretrained, destination: Path, to: str) -> tuple[str, ...]:
             'The model goes from text to text with an ALBERT as decoder, which transformers does '
             'not have: only --to=albert_jax can hold it.'
         )
-    with output_directory(destination) as folder:
+    with phase(f'Writing {destination} …'), output_directory(destination) as folder:
         if to == 'huggingface':
             return huggingface.write(model, folder)
         native.write(model, folder)

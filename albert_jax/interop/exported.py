@@ -7,9 +7,11 @@ from typing import Any
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import check_is_free, new_directory
+from albert_jax.cli.phase import phase
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import model_card, portable, source
-from albert_jax.interop.native import Pretrained, check_no_decoder
+from albert_jax.interop.native import Pretrained
+from albert_jax.interop.writing import writing_of
 
 _MIN_LENGTH = 8
 _SPECIAL = ('pad_id', 'cls_id', 'sep_id', 'mask_id', 'unk_id')
@@ -28,9 +30,13 @@ def export(checkpoint: str, output: Path, form: str) -> None:
     """
     check_is_free(output)
     model = source.read(checkpoint)
-    check_no_decoder(model, checkpoint, 'an export')
+    if model.decoder is not None and form != 'stablehlo':
+        raise UserError(
+            f'{checkpoint} goes from text to text, which --format={form} cannot hold: its decoding '
+            f'is a loop; give --format=stablehlo.'
+        )
     try:
-        with new_directory(output) as folder:
+        with phase(f'Tracing the model and writing {output} …'), new_directory(output) as folder:
             _write(model, checkpoint, form, folder)
     except OSError as error:
         raise UserError(f'{output} cannot be written: {reason(error)}.') from error
@@ -67,16 +73,22 @@ def _signature(model: Pretrained, function: portable.Portable) -> dict[str, Any]
     tokenizer = model.tokenizer
     normalization = getattr(tokenizer, 'normalization', None)
     shape = list(function.axes)
+    # What a model with a decoder writes, and how.
+    writing = model.decoder and writing_of(model)
+    decoder = writing and {
+        'max_new_tokens': writing.max_new_tokens,
+        'decoding': writing.settings.to_dict(),
+    }
     return {
         'inputs': {name: {'type': 'int32', 'shape': shape} for name in function.inputs},
         'head': model.head and model.head.kind,
         'labels': list(model.head.labels) if model.head else [],
         'activation': model.head and model.head.activation,
-        'max_length': model.config.max_position_embeddings,
+        'max_length': function.max_length,
         'min_length': _MIN_LENGTH,
         'special': {name: int(getattr(tokenizer, name)) for name in _SPECIAL} if tokenizer else {},
         'normalization': normalization and dataclasses.asdict(normalization),
         'added_tokens': [
             dataclasses.asdict(token) for token in getattr(tokenizer, 'added_tokens', ())
         ],
-    }
+    } | (decoder or {})

@@ -7,7 +7,9 @@ from typing import Any
 
 from albert_jax.cli.errors import UserError
 from albert_jax.data.predicate import INPUT_OF_ROLES, NO_ROLE, encode_predicate
+from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.native import Pretrained
+from albert_jax.interop.writing import writing_of
 
 _TEXT = 'A text of a few words, to try the model with.'
 _EXAMPLES = {
@@ -73,7 +75,8 @@ def _example(model: Pretrained, form: str, signature: dict[str, Any]) -> list[st
             '# Four options, here the same',
             'inputs = {name: np.repeat(array[:, None], 4, 1) for name, array in inputs.items()}',
         ]
-    return [*lines, *_EXAMPLES[form].splitlines(), *_answer(signature)]
+    answer = _answer(signature) if model.decoder is None else _text(model)
+    return [*lines, *_EXAMPLES[form].splitlines(), *answer]
 
 
 def _answer(signature: dict[str, Any]) -> list[str]:
@@ -86,6 +89,46 @@ def _answer(signature: dict[str, Any]) -> list[str]:
         f'labels = {signature["labels"]}',
         'print({label: round(float(p), 3) for label, p in zip(labels, probabilities)})',
     ]
+
+
+def _text(model: Pretrained) -> list[str]:
+    """Lines that print the text that a model with a decoder writes."""
+    assert model.tokenizer is not None
+    lines = [
+        "token_ids = np.asarray(outputs['token_ids'])[0, 0]  # of the best text",
+        f'ends = np.isin(token_ids, [{model.tokenizer.sep_id}, {model.tokenizer.pad_id}])',
+        'written = token_ids[: ends.argmax() if ends.any() else None].tolist()',
+    ]
+    if not isinstance(model.tokenizer, Tokenizer):
+        return [
+            *lines,
+            'import tokenizers',
+            "print(tokenizers.Tokenizer.from_file('tokenizer.json').decode(written))",
+        ]
+    if model.tokenizer.added_tokens:
+        return [*lines, 'print(written)']
+    return [
+        *lines,
+        'import sentencepiece',
+        "processor = sentencepiece.SentencePieceProcessor(model_file='vocabulary.model')",
+        'print(processor.decode(written))',
+    ]
+
+
+def _way_to_write(model: Pretrained) -> str:
+    """How a model with a decoder writes, in a few words."""
+    writing = writing_of(model)
+    settings = writing.settings
+    way = 'greedy'
+    if settings.temperature:
+        way = (
+            f'samples at temperature {settings.temperature} with a fixed seed: the same input has '
+            f'the same text'
+        )
+    elif settings.num_beams > 1:
+        way = f'beam search with {settings.num_beams} beams, penalty {settings.length_penalty}'
+    count = settings.num_return_sequences
+    return f'at most {writing.max_new_tokens} pieces, {way}; {count} for each source'
 
 
 _UNCHECKED = {'onnx': 'ONNX Runtime does not check it: longer ones give not-a-number.'}
@@ -112,14 +155,18 @@ def render(
     """
     config = model.config
     kind = model.head.kind.replace('_', ' ') if model.head else 'pretraining heads'
+    if model.decoder is not None:
+        kind = 'none: a decoder, from text to text'
     rows = [
         ('made from', f'`{Path(origin).name}`, step {model.step}'),
         ('head', kind),
         ('layers × width', f'{config.num_hidden_layers} × {config.hidden_size}, sharing '
                            f'{config.sharing}'),
         ('vocabulary', f'{config.vocab_size} pieces'),
-        ('longest text', f'{config.max_position_embeddings} pieces'),
+        ('longest text', f'{signature["max_length"]} pieces'),
     ]  # fmt: skip
+    if model.decoder is not None:
+        rows.append(('writes', _way_to_write(model)))
     if signature['activation']:
         rows.append(('probabilities', _PROBABILITIES[signature['activation']]))
     if NO_ROLE in signature['labels']:
@@ -148,19 +195,30 @@ def render(
     lines.append(
         f'Texts of {shortest} to {longest} pieces, with [CLS] and [SEP]; pad shorter ones. '
         f'{_UNCHECKED.get(form, "Other lengths are refused.")} Outputs are float32, positions '
-        f'int32. `signature.json` has shapes, labels and special pieces.'
+        f'and pieces int32. `signature.json` has shapes, labels and special pieces.'
     )
     return '\n'.join(lines) + '\n'
 
 
-def _evaluation(origin: str) -> list[str]:
-    path = Path(origin) / 'results.json'
+def read_results(origin: Path) -> dict[str, Any] | None:
+    """What the evaluation of a fine-tuning reached; None where its folder has no such file.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    path = origin / 'results.json'
     if not path.exists():
-        return ['Not known: there is no results.json beside the checkpoint.']
+        return None
     try:
-        results = dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} is damaged ({error}); evaluate the model again.') from error
+
+
+def _evaluation(origin: str) -> list[str]:
+    results = read_results(Path(origin))
+    if results is None:
+        return ['Not known: there is no results.json beside the checkpoint.']
     lines = ['On the validation file of its fine-tuning:', '', '| metric | value |', '|---|---|']
     for name, value in results.items():
         if name != 'step' and isinstance(value, int | float):

@@ -32,6 +32,7 @@ _ABSENT = {
     'optimizer.muon_weight_decay': 0.0,
     'optimizer.num_decay_steps': 0,
     'task.generate_every': 0,
+    'task.label_names': '',
     'task.label_smoothing': 0.1,
     'task.max_target_length': 128,
     'task.num_generated': 256,

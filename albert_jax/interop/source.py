@@ -13,6 +13,7 @@ from pathlib import Path
 
 from albert_jax.cli.errors import UserError, first_line, reason
 from albert_jax.cli.paths import expand, local_path
+from albert_jax.cli.phase import phase
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
 from albert_jax.interop.native import Pretrained
@@ -43,7 +44,10 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     Raises:
       UserError: if it is none of these, or cannot be read whole.
     """
-    pretrained = native.complete(read(source, vocabulary))
+    pretrained = read(source, vocabulary)
+    # One from text to text has all that it needs.
+    if pretrained.decoder is None:
+        pretrained = native.complete(pretrained)
     for note in pretrained.notes:
         print(f'note: {source}: {note}', file=sys.stderr)
     return pretrained
@@ -57,7 +61,8 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     """
     try:
         words = None if vocabulary is None else local_path(str(vocabulary))
-        return _read(expand(str(source)), words)
+        with phase(f'Reading {source} …'):
+            return _read(expand(str(source)), words)
     except UserError:
         raise
     except OSError as error:

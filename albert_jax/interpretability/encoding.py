@@ -12,6 +12,9 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.predicate import NO_ROLE, encode_predicate, find_predicate
 from albert_jax.interop.native import Pretrained
 
+# Pieces that stand for no text.
+SPECIAL = ('[CLS]', '[SEP]')
+
 
 @dataclasses.dataclass(frozen=True)
 class EncodedText:
@@ -26,7 +29,7 @@ class EncodedText:
     @property
     def is_special(self) -> Bool[np.ndarray, 'length']:
         """Which pieces stand for no text: [CLS] and [SEP]."""
-        return np.array([piece in ('[CLS]', '[SEP]') for piece in self.pieces])
+        return np.array([piece in SPECIAL for piece in self.pieces])
 
 
 def encode(model: Pretrained, first: str, second: str | None = None) -> EncodedText:
@@ -87,6 +90,30 @@ def _encoded(model: Pretrained, ids: list[int], types: list[int]) -> EncodedText
     )
 
 
+def word_places(
+    pieces: Sequence[str], added_tokens: Set[str] = frozenset()
+) -> list[tuple[str, list[int]]]:
+    """Words with the places of their pieces, for SentencePiece or WordPiece.
+
+    Args:
+      pieces: of a text.
+      added_tokens: those of the pieces that are words whatever is beside them.
+    """
+    has_spaces = any(piece.startswith('▁') for piece in pieces)
+    words: list[tuple[str, list[int]]] = []
+    was_special = True
+    for place, piece in enumerate(pieces):
+        is_special = piece in added_tokens or (piece.startswith('[') and piece.endswith(']'))
+        starts = piece.startswith('▁') if has_spaces else not piece.startswith('##')
+        if starts or is_special or was_special:
+            words.append((piece.removeprefix('▁'), [place]))
+        else:
+            word, places = words[-1]
+            words[-1] = (word + piece.removeprefix('##'), [*places, place])
+        was_special = is_special
+    return [(word, places) for word, places in words if word]
+
+
 def word_scores(
     pieces: Sequence[str],
     scores: Float[np.ndarray, 'length'],
@@ -99,15 +126,8 @@ def word_scores(
       scores: of each.
       added_tokens: those of the pieces that are words whatever is beside them.
     """
-    has_spaces = any(piece.startswith('▁') for piece in pieces)
-    words: list[tuple[str, float]] = []
-    was_special = True
-    for piece, score in zip(pieces, scores.tolist(), strict=True):
-        is_special = piece in added_tokens or (piece.startswith('[') and piece.endswith(']'))
-        starts = piece.startswith('▁') if has_spaces else not piece.startswith('##')
-        if starts or is_special or was_special:
-            words.append((piece.removeprefix('▁'), score))
-        else:
-            words[-1] = (words[-1][0] + piece.removeprefix('##'), words[-1][1] + score)
-        was_special = is_special
-    return [(word, score) for word, score in words if word]
+    values = scores.tolist()
+    return [
+        (word, sum(values[place] for place in places))
+        for word, places in word_places(pieces, added_tokens)
+    ]

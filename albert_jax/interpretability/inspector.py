@@ -5,7 +5,6 @@ compared with a text of [MASK]s.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +14,15 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from albert_jax.cli.errors import UserError
-from albert_jax.interop.native import Pretrained, complete
-from albert_jax.interpretability.encoding import EncodedText
+from albert_jax.data.piece_text import find_piece, piece_text
+from albert_jax.interop.native import Pretrained
+from albert_jax.interpretability.answer import Answer, answer_of
+from albert_jax.interpretability.encoding import SPECIAL, EncodedText, word_scores
 from albert_jax.interpretability.layers import Activations
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.finetuned import FinetunedModel
+from albert_jax.model.outputs import EncoderOutput
+from albert_jax.training.programs import Programs
 
 # Attributions must add up to the difference that they explain, up to this fraction of it.
 COMPLETENESS = 1e-2
@@ -40,6 +43,33 @@ class Attribution:
     value: float
     baseline_value: float
     num_points: int
+    # What the output is measured in.
+    unit: str = 'logit'
+
+    @property
+    def words(self) -> list[tuple[str, float]]:
+        """The words of the text with the sums of their pieces' scores."""
+        encoded = self.encoded
+        words = word_scores(encoded.pieces, self.scores, encoded.added_tokens)
+        return [(word, score) for word, score in words if word not in SPECIAL]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a page shows of it."""
+        return {
+            'output': self.output,
+            'words': [{'word': word, 'score': score} for word, score in self.words],
+            'value': self.value,
+            'baseline': self.baseline_value,
+            'unit': self.unit,
+        }
+
+    @property
+    def summary(self) -> str:
+        """What the contributions add up to, as a sentence."""
+        return (
+            f'Together the words move the {self.unit} of {self.output} from '
+            f'{self.baseline_value:.3f}, with all of them masked, to {self.value:.3f}.'
+        )
 
     @property
     def gap(self) -> float:
@@ -77,45 +107,67 @@ class Inspector:
 
     def __init__(self, model: Pretrained, lengths: Sequence[int] = ()) -> None:
         self.model, self.lengths = model, tuple(sorted(lengths))
-        self._params = jax.tree.map(jnp.asarray, complete(model).params)
+        self._params = jax.device_put(model.params)
         self._albert = PretrainingModel(model.config.plain)
         self._table = np.asarray(model.params['embeddings']['word']['embedding'])
-        self._run_layers = jax.jit(functools.partial(self._albert.apply, return_attentions=True))
-        self._run_outputs = jax.jit(self._outputs)
-        self._run_gradients = jax.jit(self._gradients)
+        identity = model.config.plain, model.head, model.tokenizer and len(model.tokenizer.pieces)
+        self._run_layers = Programs(jax.jit(self._layers), 'layers', *identity)
+        self._run_outputs = Programs(jax.jit(self._outputs), 'outputs', *identity)
+        self._run_gradients = Programs(jax.jit(self._gradients), 'gradients', *identity)
+        self._compiled_lengths: set[int] = set()
 
     @property
     def num_compiled(self) -> int:
         """How many programs have been compiled."""
-        programs: list[Any] = [self._run_layers, self._run_outputs, self._run_gradients]
-        return sum(program._cache_size() for program in programs)
+        programs = (self._run_layers, self._run_outputs, self._run_gradients)
+        return sum(program.num_compiled for program in programs)
+
+    @property
+    def programs_per_length(self) -> int:
+        """How many programs texts of a length need."""
+        head = self.model.head
+        has_outputs = (
+            'mlm' in self.model.own_params() if head is None else head.definition.is_text_classifier
+        )
+        return 3 if has_outputs else 1
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether all is compiled that the longest texts need."""
+        return bool(self.lengths) and self.lengths[-1] in self._compiled_lengths
 
     def compile(self, length: int) -> None:
-        """Compiles all that texts of a length need."""
-        ids = np.ones((1, length), np.int32)
-        encoded = EncodedText(('',) * length, ids, np.zeros_like(ids))
-        self.activations(encoded)
-        head = self.model.head
-        if 'mlm' in self.model.own_params() if head is None else head.definition.is_text_classifier:
-            self._outputs_of_text(encoded, 0)
-            self._run_gradients(
-                self._params,
-                self._padded(encoded),
-                self._difference_from_masks(encoded, length),
-                np.ones(_BATCH_SIZE, np.float32),
-                jnp.int32(0),
-                jnp.int32(0),
-            )
+        """Compiles all that texts of a length need, and computes nothing."""
+        inputs = _Inputs(*(np.ones((1, length), np.int32) for _ in _Inputs._fields))
+        self._run_layers.compile(self._params, inputs)
+        if self.programs_per_length > 1:
+            difference = np.zeros((length, self._table.shape[1]), np.float32)
+            alphas, zero = np.ones(_BATCH_SIZE, np.float32), np.int32(0)
+            self._run_outputs.compile(self._params, inputs, difference, alphas, zero)
+            self._run_gradients.compile(self._params, inputs, difference, alphas, zero, zero)
+        self._compiled_lengths.add(length)
 
     def activations(self, encoded: EncodedText) -> Activations:
         """Runs the model and keeps the attention and the hidden states of every layer."""
-        output: Any = self._run_layers({'params': self._params}, *self._padded(encoded))
+        output = self._run_layers(self._params, self._padded(encoded))
         length = len(encoded.pieces)
         return Activations(
             encoded,
             np.asarray(output.attention_probs)[:, 0, :, :length, :length],
             np.asarray(output.hidden_states)[:, 0, :length],
         )
+
+    def answer(self, encoded: EncodedText) -> Answer | None:
+        """What the model answers; None if it is no classifier and the text has no `[MASK]`."""
+        head, tokenizer = self.model.head, self.model.tokenizer
+        if head is not None:
+            is_asked, position = head.definition.is_text_classifier, None
+        else:
+            assert tokenizer is not None
+            positions = np.flatnonzero(encoded.input_ids[0] == tokenizer.mask_id)
+            is_asked = positions.size > 0 and 'mlm' in self.model.own_params()
+            position = int(positions[0]) if positions.size else None
+        return answer_of(self.model, self._outputs_of_text(encoded, position)) if is_asked else None
 
     def likeliest_output(self, encoded: EncodedText) -> Output:
         """The likeliest class of a classifier, or the likeliest piece at the first `[MASK]`.
@@ -156,16 +208,11 @@ class Inspector:
         if 'mlm' not in self.model.own_params():
             raise UserError('The model has no masked-LM head.')
         position = int(positions[0])
-        pieces = [str(known) for known in tokenizer.pieces]
         if piece is None:
             index = int(self._outputs_of_text(encoded, position).argmax())
-        elif piece in pieces or f'▁{piece}' in pieces:
-            index = pieces.index(piece if piece in pieces else f'▁{piece}')
         else:
-            raise UserError(
-                f'{piece!r} is no piece of the vocabulary; give one that fill_mask shows.'
-            )
-        return Output(pieces[index].replace('▁', ''), index, position)
+            index = find_piece(tokenizer, piece)
+        return Output(piece_text(tokenizer, index), index, position)
 
     def integrated_gradients(self, encoded: EncodedText, output: Output) -> Attribution:
         """How much each piece contributes to an output, compared with a text of [MASK]s.
@@ -180,7 +227,7 @@ class Inspector:
         """
         inputs = self._padded(encoded)
         difference = self._difference_from_masks(encoded, inputs.input_ids.shape[1])
-        position, index = jnp.int32(output.position or 0), output.index
+        position, index = np.int32(output.position or 0), output.index
         ends = np.zeros(_BATCH_SIZE, np.float32)
         ends[1] = 1
         values = np.asarray(self._run_outputs(self._params, inputs, difference, ends, position))
@@ -191,13 +238,13 @@ class Inspector:
             total = np.zeros(difference.shape, np.float64)
             for part in alphas.reshape(-1, _BATCH_SIZE):
                 gradients = self._run_gradients(
-                    self._params, inputs, difference, part, position, jnp.int32(index)
+                    self._params, inputs, difference, part, position, np.int32(index)
                 )
                 total += np.asarray(gradients, np.float64)
             scores = (total / num_points * difference.astype(np.float64)).sum(-1)
             attribution = Attribution(
                 encoded, output.name, scores[: len(encoded.pieces)], value, baseline_value,
-                num_points,
+                num_points, self._unit(output),
             )  # fmt: skip
             if attribution.gap <= COMPLETENESS:
                 return attribution
@@ -208,6 +255,11 @@ class Inspector:
                     f'unexplained with {_MAX_POINTS} points; it is too small to be explained.'
                 )
 
+    def _unit(self, output: Output) -> str:
+        if output.position is not None:
+            return 'log-probability'
+        return 'logit' if self.model.head is not None and self.model.head.activation else 'value'
+
     def _outputs_of_text(
         self, encoded: EncodedText, position: int | None
     ) -> Float[np.ndarray, 'outputs']:
@@ -216,7 +268,7 @@ class Inspector:
         difference = self._difference_from_masks(encoded, inputs.input_ids.shape[1])
         alphas = np.ones(_BATCH_SIZE, np.float32)
         values = self._run_outputs(
-            self._params, inputs, difference, alphas, jnp.int32(position or 0)
+            self._params, inputs, difference, alphas, np.int32(position or 0)
         )
         return np.asarray(values)[0]
 
@@ -231,9 +283,11 @@ class Inspector:
         return difference
 
     def _padded(self, encoded: EncodedText) -> _Inputs:
-        """The text at the next of the lengths."""
+        """The text at the next of the lengths, of those that are compiled if there are any."""
         count = len(encoded.pieces)
-        length = next((x for x in self.lengths if x >= count), count)
+        lengths = [x for x in self.lengths if x >= count]
+        compiled = [x for x in lengths if x in self._compiled_lengths]
+        length = next(iter(compiled or lengths), count)
         if self.lengths and count > self.lengths[-1]:
             raise UserError(
                 f'The text has {count} pieces, of which {self.lengths[-1]} can be looked at; '
@@ -244,6 +298,14 @@ class Inspector:
             encoded.input_ids, 1, encoded.token_type_ids,
         )  # fmt: skip
         return _Inputs(ids, mask, types)
+
+    def _layers(self, params: PyTree, inputs: _Inputs) -> EncoderOutput:
+        """Attention and hidden states of every layer."""
+        encoded: Any = self._albert.apply(
+            {'params': params}, *inputs, return_attentions=True, return_hidden_states=True,
+            use_pooler=False, method=PretrainingModel.encode,
+        )  # fmt: skip
+        return encoded
 
     def _outputs(
         self,

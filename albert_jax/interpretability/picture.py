@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from albert_jax.interpretability.encoding import word_scores
+from albert_jax.interpretability.answer import NO_ANSWER, Answer
 from albert_jax.interpretability.inspector import Attribution
 from albert_jax.interpretability.layers import Activations, rollout, similarity_by_depth
 
@@ -19,12 +19,15 @@ _MAX_TITLE_CHARACTERS = 120
 _SMALLEST_LIMIT = 0.1
 
 
-def draw(activations: Activations, attribution: Attribution | None, text: str) -> 'Figure':
+def draw(
+    activations: Activations, attribution: Attribution | None, answer: Answer | None, text: str
+) -> 'Figure':
     """A figure with attention by depth, rollout, words, and how much each layer changes.
 
     Args:
       activations: of the text.
       attribution: of an output, if there is one to explain.
+      answer: of the model, if it has one.
       text: as it is shown.
     """
     import matplotlib
@@ -49,7 +52,10 @@ def draw(activations: Activations, attribution: Attribution | None, text: str) -
     else:
         _draw_words(axes[1, 1], attribution)
     _draw_similarity(axes[1, 2], activations.hidden)
-    figure.suptitle(text[:_MAX_TITLE_CHARACTERS])
+    said = NO_ANSWER if answer is None else answer.sentence
+    title = '\n'.join(part[:_MAX_TITLE_CHARACTERS] for part in (text, said))
+    # A $ is no formula.
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -58,24 +64,26 @@ def _draw_matrix(
 ) -> 'AxesImage':
     image = axis.imshow(values, vmin=0, vmax=1, cmap='Blues')
     axis.set_title(title, fontsize=10)
-    axis.set_xticks(range(len(pieces)), pieces, rotation=90, fontsize=7)
-    axis.set_yticks(range(len(pieces)), pieces, fontsize=7)
+    axis.set_xticks(range(len(pieces)), pieces, rotation=90, fontsize=7, parse_math=False)
+    axis.set_yticks(range(len(pieces)), pieces, fontsize=7, parse_math=False)
     return image
 
 
 def _draw_words(axis: 'Axes', attribution: Attribution) -> None:
-    encoded = attribution.encoded
-    words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
+    words = attribution.words
     colours = [_GREEN if score > 0 else _ORANGE for _, score in words]
     axis.barh(range(len(words)), [score for _, score in words], color=colours)
-    axis.set_yticks(range(len(words)), [word for word, _ in words], fontsize=8)
+    axis.set_yticks(range(len(words)), [word for word, _ in words], fontsize=8, parse_math=False)
     axis.invert_yaxis()
     # What is next to nothing is drawn as next to nothing.
-    limit = 1.05 * max(_SMALLEST_LIMIT, *(abs(score) for _, score in words))
-    axis.set(xlim=(-limit, limit), xlabel='contribution (nats of a logit or log-probability)')
+    limit = 1.05 * max([_SMALLEST_LIMIT, *(abs(score) for _, score in words)])
+    name = attribution.output
+    axis.set_xlim(-limit, limit)
+    label = f'against (−) or for (+) {name}, in its {attribution.unit}'
+    axis.set_xlabel(label, parse_math=False)
     value, baseline = attribution.value, attribution.baseline_value
-    title = f'{attribution.output!r}: {value:.2f}, {baseline:.2f} without the words'
-    axis.set_title(title, fontsize=10)
+    title = f'{name}: {value:.2f}, {baseline:.2f} without the words'
+    axis.set_title(title, fontsize=10, parse_math=False)
 
 
 def _draw_similarity(

@@ -174,10 +174,16 @@ class Seq2SeqModel:
         by_layer = jax.tree.map(lambda x: x.reshape(-1, num_inner, *x.shape[1:]), stacked)
         return Memory(by_layer, jnp.asarray(source_mask) > 0)
 
-    def init_cache(self, num_rows: int, num_beams: int, length: int) -> Cache:
-        """An empty cache for that many texts of each of the sources, of at most `length` tokens."""
+    def init_cache(self, memory: Memory, num_beams: int, length: int) -> Cache:
+        """An empty cache for that many texts of each source, of at most `length` tokens."""
         config = self.config
-        shape = num_rows, config.num_attention_heads, length, num_beams, config.head_size
+        shape = (
+            memory.mask.shape[0],
+            config.num_attention_heads,
+            length,
+            num_beams,
+            config.head_size,
+        )
         num_blocks = self.decoder.num_layers(config) * config.inner_group_num
         empty = jnp.zeros(shape, config.compute_dtype)
         return (KeyValues(empty, empty),) * num_blocks
@@ -320,7 +326,8 @@ def _init_cross_attention(
         dataclasses.replace(config, kernel_initializer='fan_in'),
         decoder.num_cross_attentions(config),
     )
-    variables = module.init(key, jnp.zeros((1, 1, config.hidden_size)), method=_touch)
+    hidden = jnp.zeros((1, 1, config.hidden_size), config.compute_dtype)
+    variables = module.init(key, hidden, method=_touch)
     return dict(variables['params'])
 
 

@@ -184,7 +184,7 @@ def decode(
     """
     memory = model.encode(params, source_ids, source_mask)
     step = functools.partial(_step, model, special, params, memory)
-    cache = model.init_cache(len(source_ids), static.num_rows, static.cache_length)
+    cache = model.init_cache(memory, static.num_rows, static.cache_length)
     if static.num_rows > 1 and not static.is_sampled:
         token_ids, scores, is_finished = beam_search.search(
             step, special.start, special.end, special.pad, cache, limits, dynamic.length_penalty
@@ -218,7 +218,10 @@ def _step(
     """`model.decode_step`, with −∞ for the pieces that must not be written."""
     logits, cache = model.decode_step(params, memory, token_ids, position, mask, cache)
     if special.forbidden:
-        logits = logits.at[..., np.asarray(special.forbidden)].set(-jnp.inf)
+        # Not by setting them one by one, which copies all logits: this is part of adding the bias.
+        is_forbidden = np.zeros(logits.shape[-1], bool)
+        is_forbidden[list(special.forbidden)] = True
+        logits = jnp.where(is_forbidden[None, None], -jnp.inf, logits)
     return logits, cache
 
 
@@ -244,7 +247,7 @@ def _write(
     dynamic: DynamicSettings,
 ) -> tuple[Array, Array, Array]:
     """Greedy texts or samples, with scores, and whether they have their ends."""
-    shape = len(limits), static.num_rows
+    shape = limits.shape[0], static.num_rows
     key = jax.random.key(dynamic.seed)
     own = jnp.eye(static.num_rows, dtype=bool)[None, :, None, :]
 

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.phase import phase
 from albert_jax.data.batch import batch_shapes
 from albert_jax.model import attention
 from albert_jax.model.albert import init_params
@@ -212,7 +213,8 @@ def _compile_once(run: PretrainRun, where: Slice, num_microbatches: int) -> Comp
         lowered = lower_step(run, where.devices(), num_microbatches)
     started = time.monotonic()
     try:
-        compiled = lowered.compile()
+        with phase(f'Compiling the step for {where.name}; a minute or more for a large model …'):
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise

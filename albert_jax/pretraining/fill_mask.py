@@ -14,6 +14,7 @@ from rich.table import Table
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
+from albert_jax.cli.phase import phase
 from albert_jax.data.piece_text import piece_text
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import PretrainingModel
@@ -59,9 +60,10 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
     input_ids = np.array([ids], np.int32)
     positions = np.flatnonzero(input_ids[0] == tokenizer.mask_id)[None].astype(np.int32)
     num_pieces = tokenizer.vocab_size
-    probabilities, pieces = _likeliest(
-        config, num_pieces, min(top, num_pieces), model.params, input_ids, positions
-    )
+    with phase('Compiling for texts of this length …'):
+        probabilities, pieces = _likeliest(
+            config, num_pieces, min(top, num_pieces), model.params, input_ids, positions
+        )
     return [
         [
             Candidate(tokenizer.pieces[index], float(probability), piece_text(tokenizer, index))

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
+from albert_jax.cli.phase import phase
 from albert_jax.cli.report import print_metrics
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.dataset import PreparedCorpus
@@ -100,7 +101,8 @@ def report(model: Pretrained, directory: str, batch_size: int, output: Path | No
     Raises:
       UserError: if the model does not fit the corpus, or the file cannot be written.
     """
-    metrics = evaluate(model, PreparedCorpus(directory), batch_size)
+    with phase(f'Evaluating on the held-out text of {directory}, once for each way to mask it …'):
+        metrics = evaluate(model, PreparedCorpus(directory), batch_size)
     print(f'{directory}: the held-out text')
     print_metrics(metrics)
     if output:

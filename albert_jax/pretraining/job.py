@@ -13,6 +13,8 @@ from rich.table import Table
 
 from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_output import to_json
+from albert_jax.cli.phase import phase
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.batch import HostBatch
 from albert_jax.data.dataset import PreparedCorpus
@@ -31,9 +33,11 @@ from albert_jax.runs.pretraining import PretrainingSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import distributed, objectives
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
+from albert_jax.training.learning_curve import UNIGRAM_FILE
 from albert_jax.training.loop import train
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.optimizer import make_optimizer, schedule, update_flops
-from albert_jax.training.telemetry import METRICS_FILE, Work, read_lines
+from albert_jax.training.telemetry import Work
 
 # Fields of the loop that decide what is computed, logged or called best.
 RESUME_FIELDS = (
@@ -95,11 +99,13 @@ class Prepared:
         there = self.batches.held_out.num_eval_batches
         return min(self.run.loop.num_eval_batches or there, there)
 
-    def unigram(self) -> tuple[float, float]:
-        """Loss in nats and accuracy of a unigram model on the same held-out pieces."""
-        return unigram_baseline(
+    @functools.cached_property
+    def unigram(self) -> dict[str, float]:
+        """`mlm_loss` and `mlm_accuracy` of a unigram model on the same held-out pieces."""
+        loss, accuracy = unigram_baseline(
             self.batches.held_out, self.corpus.token_counts, self.num_eval_batches
         )
+        return {'mlm_loss': loss, 'mlm_accuracy': accuracy}
 
 
 def prepare(run: PretrainRun) -> Prepared:
@@ -178,7 +184,7 @@ def record(prepared: Prepared, config: str, workdir: Path) -> RecordedRun:
         settings={name: value for name, value in prepared.run.to_dict().items() if name != 'data'},
         corpus_fingerprint=prepared.corpus.fingerprint,
         flops=training_flops(prepared),
-        unigram=dict(zip(('mlm_loss', 'mlm_accuracy'), prepared.unigram(), strict=True)),
+        unigram=prepared.unigram,
         evaluations=_evaluations(workdir),
     )
 
@@ -292,11 +298,13 @@ def _report(
         print(f'Stopped by a signal; step {outcome.step} of {num_steps} is saved in {workdir}.')
         print('Start the same command again to resume.')
         return
+    (workdir / UNIGRAM_FILE).write_text(to_json(prepared.unigram) + '\n')
     if outcome.metrics is None:
         print(f'{workdir} has all its {outcome.step} steps; there was nothing left to do.')
     else:
         print(f'Trained {outcome.step} steps.')
-    table = _results_table(prepared, last_evaluation(workdir), compared_with)
+    with phase('Measuring the unigram model on the same held-out text …'):
+        table = _results_table(prepared, last_evaluation(workdir), compared_with)
     Console().print(table)
     if num_profiled:
         print(
@@ -313,8 +321,7 @@ def _results_table(
     """Loss and accuracy; beside other runs also what each training took."""
     runs = {'this model': (training_flops(prepared), metrics)}
     runs |= {name: (run.flops, run.evaluations[-1]) for name, run in compared_with.items()}
-    loss, accuracy = prepared.unigram()
-    runs['unigram model'] = (0.0, {'mlm_loss': loss, 'mlm_accuracy': accuracy})
+    runs['unigram model'] = (0.0, prepared.unigram)
     table = Table(title='Masked pieces of the held-out text')
     for name in ('', 'training FLOPs', 'loss (nats)', 'accuracy'):
         if compared_with or name != 'training FLOPs':

@@ -63,6 +63,13 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
         for name in _SAME
         if getattr(start.config, name) != getattr(model, name)
     ]
+    in_turn = [config.in_groups.inner_group_num for config in (start.config, model)]
+    if not differing and in_turn[0] != in_turn[1]:
+        # Groups of as many layers, one after the other, have arrays of the same shapes.
+        differing = [
+            f'{in_turn[0]} layers that it goes through in turn, the model of this run {in_turn[1]} '
+            f'(model.num_loops, model.inner_group_num)'
+        ]
     if differing:
         raise UserError(f'init_from={init_from} has {", and ".join(differing)}.')
     params = {part: tree for part, tree in start.params.items() if part != 'head'}

@@ -21,6 +21,11 @@ class _Sized(Settings):
         del given['size']
         return {name: value for name, value in given.items() if value is not None}
 
+    def effective(self) -> dict[str, Any]:
+        """As of every section; of a named size, its values."""
+        size = SIZES[self.size].to_dict() if self.size in SIZES else {}
+        return super().effective() | size | self.changes()
+
     def resolve(self, base: AlbertConfig | None = None) -> AlbertConfig:
         """The model: `base`, or the named size, with the fields that are given.
 

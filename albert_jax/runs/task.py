@@ -1,6 +1,8 @@
 """Sections `task` and `finetuning` of a config."""
 
+import collections
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, at_least
@@ -23,6 +25,9 @@ class TaskSettings(Settings):
     text_pair: Annotated[str, "column of one's own files: the second text, if any"] = ''
     label: Annotated[str, "column of one's own files: the label or the number"] = 'label'
     labels: Annotated[str, 'the labels, with commas between; empty: the training file’s'] = ''
+    label_names: Annotated[
+        str, 'what the labels are called in answers, in the order of `labels`; empty: as they are'
+    ] = ''
     stride: Annotated[int, Positive, 'questions: tokens between the starts of two windows'] = 128
     max_query_length: Annotated[int, Positive, 'questions: tokens of the question'] = 64
     max_answer_length: Annotated[int, Positive, 'questions: tokens of an answer'] = 30
@@ -50,6 +55,22 @@ class TaskSettings(Settings):
     num_generated: Annotated[
         int, Positive, 'seq2seq: held-out pairs for which they generate texts'
     ] = 256
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The names in `label_names`; none if it is empty."""
+        names = self.label_names.split(',') if self.label_names.strip() else []
+        return tuple(name.strip() for name in names)
+
+    def conflicts(self) -> Iterator[str]:
+        """Names that are empty, or there twice."""
+        counts = collections.Counter(self.named)
+        if not all(self.named):
+            yield f'task.label_names is {self.label_names!r}, which has an empty name.'
+        elif repeated := [name for name, count in counts.items() if count > 1]:
+            yield (
+                f'task.label_names names {repeated[0]!r} twice; each class has a name of its own.'
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

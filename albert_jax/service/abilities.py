@@ -11,15 +11,19 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data.piece_text import piece_texts
 from albert_jax.interop.native import Pretrained, complete
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.service.batching import Arrays, Row, pad_to
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.features import Features
 from albert_jax.tasks.prediction import Predictor
+from albert_jax.training.programs import Programs
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 _MORE_LENGTHS = (24, 40, 56)
+_EMPTY = 'has no text, so the answer says nothing'
 MOST_MASKS = 8
 MOST_PIECES = 20
 # A name and an array for each output.
@@ -38,6 +42,8 @@ class Encoded(NamedTuple):
 
     rows: list[Row]
     answers: Callable[[Sequence[Arrays]], list[Any]]
+    # What a person should know of some of the texts, by their numbers.
+    notes: Mapping[int, str] = {}
 
 
 @runtime_checkable
@@ -64,6 +70,10 @@ class Ability(Protocol):
 
     def example(self, length: int) -> Row:
         """Any row of a length, to compile for."""
+        ...
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles what `start` needs for a batch of these shapes, and computes nothing."""
         ...
 
 
@@ -104,7 +114,25 @@ class Predict:
             predictions = task.predictions(examples, features, merged, answerer.head)
             return [{k: v for k, v in answer.items() if k != 'id'} for answer in predictions]
 
-        return Encoded(rows, answers)
+        return Encoded(rows, answers, self._notes(examples, features))
+
+    def _notes(self, examples: Sequence[Any], features: Features) -> dict[int, str]:
+        """Which of the examples were cut or have no text."""
+        if not (features.num_cut or features.num_without_text):
+            return {}
+        answerer, notes = self._answerer, {}
+        for number, example in enumerate(examples):
+            alone = features
+            if len(examples) > 1:
+                alone = answerer.task.encode([example], answerer.tokenizer, answerer.head, False)
+            if alone.num_cut:
+                notes[number] = (
+                    f'was cut to the {answerer.task.settings.max_length} pieces that the model '
+                    f'reads at most'
+                )
+            elif alone.num_without_text:
+                notes[number] = _EMPTY
+        return notes
 
     def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """The head's outputs."""
@@ -114,25 +142,43 @@ class Predict:
         """Any row of a length."""
         return pad_to(self.encode([self._answerer.task.sample]).rows[0], length)
 
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._predictor.compile(self._answerer.params, batch)
+
 
 class _Mapped:
-    """A function of parameters and a batch, its rows split over the devices."""
+    """A function of parameters and a batch, its rows split over the devices.
+
+    Args:
+      function: that is mapped.
+      params: its first argument.
+      mesh: the devices.
+      identity: as of Programs.
+    """
 
     def __init__(
-        self, function: Callable[[Any, Any], dict[str, jax.Array]], params: PyTree, mesh: Mesh
+        self,
+        function: Callable[[Any, Any], dict[str, jax.Array]],
+        params: PyTree,
+        mesh: Mesh,
+        identity: tuple[Any, ...],
     ) -> None:
         self._mesh, self._params = mesh, jax.device_put(params, replicated(mesh))
         mapped = jax.shard_map(
             function, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
         )
-        self._function: Any = jax.jit(mapped, out_shardings=replicated(mesh))
+        self._programs = Programs(jax.jit(mapped, out_shardings=replicated(mesh)), *identity)
 
     @property
     def num_compiled(self) -> int:
-        return self._function._cache_size()
+        return self._programs.num_compiled
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        self._programs.compile(self._params, put_batch(self._mesh, batch))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
-        return self._function(self._params, put_batch(self._mesh, batch))
+        return self._programs(self._params, put_batch(self._mesh, batch))
 
 
 class _OfPretrained:
@@ -208,9 +254,11 @@ class FillMask(_OfPretrained):
         super().__init__(model, max_length)
         config, tokenizer = model.config, model.tokenizer
         assert tokenizer is not None
+        self._piece_texts = piece_texts(tokenizer)
         num_pieces = min(MOST_PIECES, len(tokenizer.pieces))
-        fill = functools.partial(_fill, PretrainingModel(config), len(tokenizer.pieces), num_pieces)
-        self._fill = _Mapped(fill, complete(model).params, mesh)
+        sizes = len(tokenizer.pieces), num_pieces
+        fill = functools.partial(_fill, PretrainingModel(config), *sizes)
+        self._fill = _Mapped(fill, complete(model).params, mesh, ('fill', config, *sizes))
 
     @property
     def num_compiled(self) -> int:
@@ -225,6 +273,7 @@ class FillMask(_OfPretrained):
         """
         tokenizer = self._model.tokenizer
         assert tokenizer is not None
+        texts = self._piece_texts
         rows, counts = [], []
         for number, value in enumerate(given):
             pieces = tokenizer.encode_with_masks(self._text(value, number))
@@ -243,7 +292,11 @@ class FillMask(_OfPretrained):
             return [
                 [
                     [
-                        {'piece': str(tokenizer.pieces[piece]), 'probability': float(chance)}
+                        {
+                            'piece': str(tokenizer.pieces[piece]),
+                            'text': texts[piece],
+                            'probability': float(chance),
+                        }
                         for piece, chance in zip(pieces, chances, strict=True)
                     ]
                     for pieces, chances in zip(
@@ -264,6 +317,10 @@ class FillMask(_OfPretrained):
         positions = np.zeros((1, MOST_MASKS), np.int32)
         return self._row([1] * length, 0, masked_positions=positions)
 
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._fill.compile(batch)
+
 
 class Embed(_OfPretrained):
     """A vector for a text: the mean of its pieces' last layer, or that of [CLS]."""
@@ -272,7 +329,7 @@ class Embed(_OfPretrained):
         super().__init__(model, max_length)
         embed = functools.partial(_embed, PretrainingModel(model.config))
         params = {name: model.params[name] for name in ('embeddings', 'encoder')}
-        self._embed = _Mapped(embed, params, mesh)
+        self._embed = _Mapped(embed, params, mesh, ('embed', model.config))
 
     @property
     def num_compiled(self) -> int:
@@ -288,11 +345,12 @@ class Embed(_OfPretrained):
         tokenizer = self._model.tokenizer
         assert tokenizer is not None
         texts = [self._text(value, number) for number, value in enumerate(given)]
+        all_ids = tokenizer.encode(texts)
         rows = [
             self._row([tokenizer.cls_id, *ids, tokenizer.sep_id], number)
-            for number, ids in enumerate(tokenizer.encode(texts))
+            for number, ids in enumerate(all_ids)
         ]
-        return Encoded(rows, list)
+        return Encoded(rows, list, {n: _EMPTY for n, ids in enumerate(all_ids) if not ids})
 
     def start(self, batch: Mapping[str, np.ndarray]) -> DeviceArrays:
         """Both kinds of vectors."""
@@ -301,3 +359,7 @@ class Embed(_OfPretrained):
     def example(self, length: int) -> Row:
         """Any row of a length."""
         return self._row([1] * length, 0)
+
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles for a batch of these shapes."""
+        self._embed.compile(batch)

@@ -45,7 +45,7 @@ def make_app(
         description='Answers of trained ALBERT and BERT models.',
         version='1',
         lifespan=lifespan,
-        # They would load scripts from the network.
+        # They would load scripts from the network; Routes has a page of its own at /docs.
         docs_url=None,
         redoc_url=None,
         # They would point to whatever host a client names.

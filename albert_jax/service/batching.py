@@ -3,9 +3,10 @@
 import asyncio
 import collections
 import dataclasses
+import itertools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,8 @@ _MAX_CONSIDERED = 256
 _NUM_AT_ONCE = 2
 
 Arrays = Mapping[str, np.ndarray]
+# (length, size) of a batch.
+Shape = tuple[int, int]
 # (batch) → outputs with a row for each of the batch's, which may still be under way.
 Start = Callable[[dict[str, np.ndarray]], Mapping[str, Any]]
 
@@ -44,8 +47,10 @@ class Row:
     length: int
 
 
-def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Which rows to compute next, and in a batch of which size.
+def choose(
+    waiting: Sequence[int], sizes: Sequence[int], compiled: Set[Shape] | None = None
+) -> tuple[list[int], Shape]:
+    """Which rows to compute next, and in a batch of which shape.
 
     The first, because it has waited longest, and of the others those with which all that waits
     costs least: this batch, and what is left behind at its own length in batches of a usual size.
@@ -54,23 +59,37 @@ def choose(waiting: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], int
     Args:
       waiting: lengths of the rows that wait, in the order of their arrival.
       sizes: that a batch may have, ascending.
+      compiled: the shapes that there are, of which one must be long enough for every row; None for
+        each of the sizes at each length.
 
     Returns:
-      Indices into `waiting`, the first being 0, and the size.
+      Indices into `waiting`, the first being 0, and the shape.
     """
-    best: tuple[float, list[int], int] = (math.inf, [0], sizes[0])
-    for length in sorted({each for each in waiting if each >= waiting[0]}):
+    best: tuple[float, list[int], Shape] = (math.inf, [0], (waiting[0], sizes[0]))
+    lengths = {each for each in waiting if each >= waiting[0]}
+    for length, of_length in itertools.groupby(_shapes(lengths, sizes, compiled), lambda x: x[0]):
         others = [place for place in range(1, len(waiting)) if waiting[place] <= length]
         # The longest first, and among those whoever waits longest.
         others.sort(key=lambda place: -waiting[place])
-        for size in sizes:
-            taken = [0, *others[: size - 1]]
+        for shape in of_length:
+            taken = [0, *others[: shape[1] - 1]]
             chosen = set(taken)
             left = [each for place, each in enumerate(waiting) if place not in chosen]
-            cost = size * length + _BATCH_COST + _cost_of(left, sizes[0])
+            cost = math.prod(shape) + _BATCH_COST + _cost_of(left, sizes[0])
             if cost <= best[0]:
-                best = (cost, taken, size)
+                best = (cost, taken, shape)
     return best[1], best[2]
+
+
+def _shapes(lengths: Set[int], sizes: Sequence[int], compiled: Set[Shape] | None) -> list[Shape]:
+    """The shapes that are worth a thought, ascending: of each size the shortest for each length."""
+    if compiled is None:
+        return sorted(itertools.product(lengths, sizes))
+    found = set()
+    for length, size in itertools.product(lengths, sizes):
+        enough = [shape for shape in compiled if shape[1] == size and shape[0] >= length]
+        found |= {min(enough)} if enough else set()
+    return sorted(found)
 
 
 def _cost_of(left: Sequence[int], least: int) -> float:
@@ -81,12 +100,17 @@ def _cost_of(left: Sequence[int], least: int) -> float:
     return max(sum(left), least * max(left)) + num_batches * _BATCH_COST
 
 
-def collate(rows: Sequence[Row], size: int) -> dict[str, np.ndarray]:
-    """A batch of some rows at the length of the longest, filled up to a size with the first.
+def collate(rows: Sequence[Row], size: int, length: int = 0) -> dict[str, np.ndarray]:
+    """A batch of some rows, filled up to a size with the first.
 
     What is added to a shorter row is 0, which no answer depends on.
+
+    Args:
+      rows: at least one.
+      size: of the batch.
+      length: of the batch; 0 for that of the longest row.
     """
-    length = max(row.length for row in rows)
+    length = length or max(row.length for row in rows)
     filled = [*rows, *[rows[0]] * (size - len(rows))]
     batch = {}
     for name, first in rows[0].arrays.items():
@@ -125,13 +149,14 @@ class Device:
         self._executor = ThreadPoolExecutor(_NUM_AT_ONCE, 'device')
         self._order = threading.Lock()
 
-    async def __call__(self, start: Start, rows: Sequence[Row], size: int) -> Arrays:
+    async def __call__(self, start: Start, rows: Sequence[Row], shape: Shape) -> Arrays:
         """The outputs of some rows as one batch."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._compute, start, rows, size)
+        return await loop.run_in_executor(self._executor, self._compute, start, rows, shape)
 
-    def _compute(self, start: Start, rows: Sequence[Row], size: int) -> Arrays:
-        batch = collate(rows, size)
+    def _compute(self, start: Start, rows: Sequence[Row], shape: Shape) -> Arrays:
+        length, size = shape
+        batch = collate(rows, size, length)
         # All chips must be given the programs in the same order, or two would wait for each other.
         with self._order:
             outputs = start(batch)
@@ -149,6 +174,7 @@ class Batcher:
       max_waiting: rows; above it `Busy` is raised.
       observe: told of every batch: rows, and its size.
       sizes: of batches.
+      compiled: the shapes that there are; more may come. None for all.
     """
 
     def __init__(
@@ -158,9 +184,11 @@ class Batcher:
         max_waiting: int,
         observe: Callable[[int, int], None],
         sizes: Sequence[int] = SIZES,
+        compiled: Set[Shape] | None = None,
     ) -> None:
         self._start, self._device, self._observe = start, device, observe
         self._max_waiting, self.sizes = max_waiting, tuple(sizes)
+        self.compiled = compiled
         self._waiting: collections.deque[tuple[Row, asyncio.Future[Arrays]]] = collections.deque()
         self._workers: list[asyncio.Task[None]] = []
 
@@ -168,6 +196,16 @@ class Batcher:
     def num_waiting(self) -> int:
         """Rows that no batch has taken yet."""
         return len(self._waiting)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a shape for every row."""
+        return self.compiled is None or bool(self.compiled)
+
+    def add_compiled(self, shape: Shape) -> None:
+        """Says that there is one more shape, from any thread; the first must be the longest."""
+        # A set of its own: the event loop may be going through the one before.
+        self.compiled = {*(self.compiled or ()), shape}
 
     async def __call__(self, rows: Sequence[Row]) -> list[Arrays]:
         """The outputs of some rows, in their order. A caller that gives up leaves the queue.
@@ -198,13 +236,13 @@ class Batcher:
         # Those that arrive in the same turn of the loop go together.
         await asyncio.sleep(0)
         while batch := self._take():
-            taken, size = batch
+            taken, shape = batch
             if self._waiting:
                 self._spawn_worker()
             rows = [row for row, _ in taken]
             try:
-                outputs = await self._device(self._start, rows, size)
-                self._observe(len(rows), size)
+                outputs = await self._device(self._start, rows, shape)
+                self._observe(len(rows), shape[1])
                 for number, (_, future) in enumerate(taken):
                     if not future.done():
                         future.set_result({name: x[number] for name, x in outputs.items()})
@@ -213,14 +251,14 @@ class Batcher:
                     if not future.done():
                         future.set_exception(error)
 
-    def _take(self) -> tuple[list[tuple[Row, asyncio.Future[Arrays]]], int] | None:
-        """The rows of the next batch and its size; None where nothing waits."""
+    def _take(self) -> tuple[list[tuple[Row, asyncio.Future[Arrays]]], Shape] | None:
+        """The rows of the next batch and its shape; None where nothing waits."""
         waiting = [x for x in self._waiting if not x[1].done()]
         self._waiting = collections.deque(waiting)
         if not waiting:
             return None
         considered = [row.length for row, _ in waiting[:_MAX_CONSIDERED]]
-        indices, size = choose(considered, self.sizes)
+        indices, shape = choose(considered, self.sizes, self.compiled)
         chosen = set(indices)
         self._waiting = collections.deque(x for n, x in enumerate(waiting) if n not in chosen)
-        return [waiting[index] for index in indices], size
+        return [waiting[index] for index in indices], shape

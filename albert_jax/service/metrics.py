@@ -32,10 +32,13 @@ class Metrics:
             'albert_rows_waiting', 'Rows that no batch has taken yet.', registry=self.registry
         )
         self.compiled = Gauge(
-            'albert_compiled_programs', 'Programs compiled; it stands still once the service is '
-            'ready.', registry=self.registry,
+            'albert_compiled_programs', 'Programs compiled; it stands still once it is '
+            'albert_programs.', registry=self.registry,
         )  # fmt: skip
-        self.is_ready = Gauge('albert_ready', '1 once all is compiled.', registry=self.registry)
+        self.programs = Gauge(
+            'albert_programs', 'Programs that there will be.', registry=self.registry
+        )
+        self.is_ready = Gauge('albert_ready', '1 once every model answers.', registry=self.registry)
 
     def batch(self, model: str, ability: str, rows: int, size: int) -> None:
         """Counts a batch."""

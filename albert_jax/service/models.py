@@ -1,30 +1,48 @@
 """The checkpoints that a service has loaded, what each can do, and their programs compiled."""
 
-import base64
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import source
-from albert_jax.interop.native import Pretrained, check_no_decoder
-from albert_jax.interpretability.encoding import encode, word_scores
+from albert_jax.interop.native import Pretrained
+from albert_jax.interpretability.encoding import encode
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout
+from albert_jax.interpretability.pair_inspector import PairInspector
 from albert_jax.model.rounding import round_kernels
 from albert_jax.service.abilities import Ability, Embed, FillMask, Predict
 from albert_jax.service.batching import SIZES, Batcher, Device, collate
+from albert_jax.service.description import describe_model
+from albert_jax.service.generation import Generate, inspect_pair
+from albert_jax.service.packing import packed
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
 _MAX_INSPECTED = 64
+
+
+class Compilation(NamedTuple):
+    """Something to compile.
+
+    Args:
+      name: the model, the ability and the shape.
+      order: what comes first: the first shape of each ability, then what short texts need.
+      num_programs: that there are afterwards.
+      run: compiles.
+    """
+
+    name: str
+    order: tuple[int, int, int]
+    num_programs: int
+    run: Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +52,20 @@ class Served:
     Args:
       name: what requests call it.
       model: its weights, vocabulary and head.
-      abilities: by name: predict, fill-mask, embed.
+      abilities: by name: predict, fill-mask, embed, generate.
       batchers: of each.
-      inspector: attention and attributions.
+      inspector: attention and attributions; of two texts where there is a decoder.
       fields: that an example of its task has; empty where it is a text.
+      description: kind, size and evaluation.
     """
 
     name: str
     model: Pretrained
     abilities: dict[str, Ability]
     batchers: dict[str, Batcher]
-    inspector: Inspector
+    inspector: Inspector | PairInspector
     fields: tuple[str, ...]
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_compiled(self) -> int:
@@ -53,56 +73,79 @@ class Served:
         counted = sum(ability.num_compiled for ability in self.abilities.values())
         return counted + self.inspector.num_compiled
 
+    def can(self, ability: str) -> bool:
+        """Whether it has an ability; every model can be inspected."""
+        return ability in self.abilities or ability == 'inspect'
+
     def describe(self) -> dict[str, Any]:
         """What a client has to know."""
-        head, config = self.model.head, self.model.config
+        head, generate = self.model.head, self.abilities.get('generate')
+        lengths = next(iter(self.abilities.values())).lengths
+        if 'predict' in self.abilities:
+            lengths = self.abilities['predict'].lengths
         return {
             'name': self.name,
             'abilities': sorted(self.abilities),
             'head': head and head.kind,
             'labels': list(head.labels) if head else [],
             'fields': list(self.fields),
-            'layers': config.num_hidden_layers,
-            'heads': config.num_attention_heads,
+            'max_length': lengths[-1],
+            'max_new_tokens': generate.max_new_tokens if isinstance(generate, Generate) else None,
+            **self.description,
         }
 
-    def shapes(self) -> list[tuple[str, Callable[[], None]]]:
-        """All that there is to compile: for each shape its name, and what compiles it."""
+    def compilations(self) -> list[Compilation]:
+        """All that there is to compile, in any order.
+
+        The first of an ability is its longest shape, in which every text fits.
+        """
         of_abilities = [
-            (
+            Compilation(
                 f'{self.name}: {name}, {size} × {length}',
-                functools.partial(self._compile, ability, length, size),
+                (int((length, size) != (ability.lengths[-1], sizes[0])), size, length),
+                1,
+                functools.partial(self._compile, name, length, size),
             )
             for name, ability in self.abilities.items()
+            for sizes in [self.batchers[name].sizes]
             for length in ability.lengths
-            for size in self.batchers[name].sizes
+            for size in sizes
         ]
         of_inspector = [
-            (f'{self.name}: inspect, {length}', functools.partial(self.inspector.compile, length))
+            Compilation(
+                f'{self.name}: inspect, {length}',
+                # After the abilities.
+                (int(length != self.inspector.lengths[-1]), SIZES[-1], length),
+                self.inspector.programs_per_length,
+                functools.partial(self.inspector.compile, length),
+            )
             for length in self.inspector.lengths
         ]
         return of_abilities + of_inspector
 
-    @staticmethod
-    def _compile(ability: Ability, length: int, size: int) -> None:
-        jax.device_get(ability.start(collate([ability.example(length)], size)))
+    def _compile(self, name: str, length: int, size: int) -> None:
+        ability = self.abilities[name]
+        ability.compile(collate([ability.example(length)], size))
+        self.batchers[name].add_compiled((length, size))
 
     def inspect(self, first: str, second: str | None) -> dict[str, Any]:
         """Attention of every depth and head, and what each word contributes to an answer, if any.
 
         Args:
           first: a text, with [MASK] where a pretrained model is to be explained.
-          second: of a pair.
+          second: of a pair; of a model from text to text its target.
 
         Raises:
-          UserError: if it is too long.
+          UserError: if it is too long, or a target is missing.
         """
+        if isinstance(self.inspector, PairInspector):
+            return inspect_pair(self.inspector, first, second)
         encoded = encode(self.model, first, second)
         attention = self.inspector.activations(encoded).attention
         content: dict[str, Any] = {
             'pieces': list(encoded.pieces),
-            'attention': _packed(attention),
-            'rollout': _packed(rollout(attention)),
+            'attention': packed(attention),
+            'rollout': packed(rollout(attention)),
             'moved': None,
         }
         try:
@@ -111,27 +154,13 @@ class Served:
         except UserError:
             # Nothing to explain, or too small a difference: no reason to show no attention.
             return content
-        words = word_scores(encoded.pieces, attribution.scores, encoded.added_tokens)
-        return content | {
-            'moved': {
-                'output': output.name,
-                'words': [{'word': word, 'score': score} for word, score in words],
-                'value': attribution.value,
-                'baseline': attribution.baseline_value,
-            }
-        }
+        return content | {'moved': attribution.to_json()}
 
 
 def rounded(model: Pretrained) -> Pretrained:
     """The model with its kernels in the compute dtype, to which all products round them anyway."""
     params = round_kernels(model.params, model.config.compute_dtype)
     return dataclasses.replace(model, params=params)
-
-
-def _packed(weights: np.ndarray) -> dict[str, Any]:
-    """Numbers from 0 to 1 as bytes, 0 to 255; a page wants a picture, and not digits."""
-    content = np.round(weights * 255).astype(np.uint8)
-    return {'shape': list(content.shape), 'bytes': base64.b64encode(content.tobytes()).decode()}
 
 
 def load(
@@ -176,7 +205,6 @@ def _load(
     observe: Callable[[str, str, int, int], None],
 ) -> Served:
     original = source.read(path)
-    check_no_decoder(original, path, 'the service')
     if original.tokenizer is None:
         raise UserError(f'{path} has no vocabulary.')
     mesh = make_mesh()
@@ -184,25 +212,25 @@ def _load(
     model = rounded(original)
     model = dataclasses.replace(model, params=jax.device_put(model.params, replicated(mesh)))
     sizes = tuple(sorted({-(-size // mesh.size) * mesh.size for size in SIZES}))
-    abilities: dict[str, Ability] = {'embed': Embed(model, mesh, max_length)}
+    abilities: dict[str, Ability] = {}
     fields: tuple[str, ...] = ()
-    if model.head is not None:
-        answerer = Answerer(model, max_length=max_length)
-        abilities['predict'], fields = Predict(answerer), answerer.fields
-    elif 'mlm' in model.params:
-        abilities['fill-mask'] = FillMask(model, mesh, max_length)
+    if model.decoder is not None:
+        abilities['generate'] = Generate(Answerer(model, max_length=max_length))
+        longest = model.config.max_position_embeddings
+        inspector = PairInspector(original, bucket_lengths(min(_MAX_INSPECTED, longest)))
+    else:
+        abilities['embed'] = embed = Embed(model, mesh, max_length)
+        inspector = Inspector(original, bucket_lengths(min(_MAX_INSPECTED, embed.lengths[-1])))
+        if model.head is not None:
+            answerer = Answerer(model, max_length=max_length)
+            abilities['predict'], fields = Predict(answerer), answerer.fields
+        elif 'mlm' in model.params:
+            abilities['fill-mask'] = FillMask(model, mesh, max_length)
     batchers = {
         key: Batcher(
             ability.start, device, max_waiting, functools.partial(observe, name, key), sizes
         )
         for key, ability in abilities.items()
     }
-
-    return Served(
-        name,
-        original,
-        abilities,
-        batchers,
-        Inspector(original, bucket_lengths(min(_MAX_INSPECTED, abilities['embed'].lengths[-1]))),
-        fields,
-    )
+    described = describe_model(original, path)
+    return Served(name, original, abilities, batchers, inspector, fields, described)

@@ -7,20 +7,32 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+# Characters of a name of the client's in a message.
+_MAX_NAME = 40
+# What fields other than `input` take.
+_MUST_BE = {
+    'model': 'a text',
+    'top': 'a whole number from 1 to 20',
+    'pooling': "'mean' or 'cls'",
+    'normalize': 'true or false',
+    'text': 'a text',
+    'text_pair': 'a text',
+}
 # An example of a task with several fields.
 Item = dict[str, str | int | float | list[str]]
 
 
-def _checked(given: Any, kinds: type | tuple[type, ...]) -> Any:
+def _checked(given: Any, kinds: type | tuple[type, ...], wanted: str) -> Any:
     """The same, if every item is of these kinds and so is all that is in it.
 
     Stops at the first mistake. Pydantic would go on, and make several errors of every item: half a
     million of them within the limit of a body take it ten seconds.
     """
-    for item in given if isinstance(given, list) else [given]:
+    for number, item in enumerate(given if isinstance(given, list) else [given]):
         parts: Iterable[Any] = item.values() if isinstance(item, dict) else ()
         if not isinstance(item, kinds) or not all(map(_is_part, parts)):
-            raise PydanticCustomError('input', 'input is not as it must be')
+            place = f'input {number}' if isinstance(given, list) else 'input'
+            raise PydanticCustomError('input', '{said}', {'said': f'{place} must be {wanted}'})
     return given
 
 
@@ -31,11 +43,11 @@ def _is_part(value: Any) -> bool:
 
 
 def _checked_items(given: Any) -> Any:
-    return _checked(given, (str, dict))
+    return _checked(given, (str, dict), 'a text, or an object of texts and numbers')
 
 
 def _checked_texts(given: Any) -> Any:
-    return _checked(given, str)
+    return _checked(given, str, 'a text')
 
 
 class _Strict(BaseModel):
@@ -46,8 +58,9 @@ class _Strict(BaseModel):
     def _check_names(cls, content: Any) -> Any:
         """Stops at the first unknown field, too."""
         if isinstance(content, dict) and any(name not in cls.model_fields for name in content):
-            names = ', '.join(cls.model_fields)
-            raise PydanticCustomError('extra_forbidden', 'unknown', {'names': names})
+            name = next(name for name in content if name not in cls.model_fields)
+            said = f'there is no field {clipped(name)}; this takes {", ".join(cls.model_fields)}'
+            raise PydanticCustomError('extra_forbidden', '{said}', {'said': said})
         return content
 
 
@@ -88,8 +101,29 @@ class EmbedRequest(_Strict):
     model: str | None = _MODEL
 
 
+class GenerateRequest(_Strict):
+    """One source or several, for a model from text to text."""
+
+    input: Annotated[
+        str | list[str], BeforeValidator(_checked_texts), Field(examples=['Two dogs play.'])
+    ]
+    max_new_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            strict=True,
+            description="Where a text is cut; the model's own limit, which /v1/models tells, if "
+            'left out.',
+        ),
+    ] = None
+    model: str | None = _MODEL
+
+
 class InspectRequest(_Strict):
-    """A text, or a pair, to show attention and attributions for."""
+    """A text, or a pair, to show attention and attributions for.
+
+    For a model from text to text, a source and the text that the model wrote for it.
+    """
 
     text: Annotated[str, Field(examples=['A dull, loud film.'])]
     text_pair: str | None = None
@@ -101,6 +135,9 @@ class Answer(BaseModel):
 
     model: str
     output: Any
+    notes: list[str] | None = Field(
+        default=None, description='Which inputs were cut, or have no text; only if some were.'
+    )
 
 
 class Refusal(BaseModel):
@@ -132,8 +169,13 @@ def error_response(error: RequestValidationError) -> tuple[int, str]:
     field = fields[0] if fields else 'the body'
     if first['type'] == 'missing' and fields:
         return 422, f'{field} is missing.'
-    if first['type'] == 'extra_forbidden':
-        return 422, f'There is a field that nobody knows; this takes {first["ctx"]["names"]}.'
+    if said := first.get('ctx', {}).get('said'):
+        return 422, f'{said[:1].upper()}{said[1:]}.' if not fields else f'{said}.'
     if not fields:
         return 422, 'The body must be a JSON object, sent as application/json.'
-    return 422, f'{field} is not as it must be; see /openapi.json.'
+    return 422, f'{field} must be {_MUST_BE.get(field, "as /openapi.json says")}.'
+
+
+def clipped(name: str) -> str:
+    """A name of the client's as messages have it: in quotes, and not too long."""
+    return repr(name if len(name) <= _MAX_NAME else f'{name[:_MAX_NAME]}…')

@@ -4,17 +4,17 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.service.abilities import Ability, Encoded
-from albert_jax.service.batching import Busy
+from albert_jax.service.batching import Batcher, Busy
 from albert_jax.service.metrics import Metrics
-from albert_jax.service.models import Served
-from albert_jax.service.schema import InspectRequest
+from albert_jax.service.models import Compilation, Served
+from albert_jax.service.schema import InspectRequest, clipped
 
 _Answer = TypeVar('_Answer')
 
@@ -43,6 +43,15 @@ class Limits:
     seconds: float = 30.0
 
 
+class Answers(NamedTuple):
+    """What a model answers for some texts."""
+
+    model: str
+    outputs: list[Any]
+    # As of Encoded.
+    notes: Mapping[int, str]
+
+
 class Service:
     """The models behind the routes.
 
@@ -54,27 +63,43 @@ class Service:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.limits, self.metrics = limits, metrics
         self.models: Mapping[str, Served] = {}
-        self.is_ready = False
+        # How many programs there will be.
+        self.num_programs = 0
+        # The models whose inspection is not compiled yet.
+        self._without_inspection: set[str] = set()
         # Attributions take many passes; they wait for each other and hold up nobody else.
         self._inspecting = asyncio.Lock()
         self._inspector: Executor = ThreadPoolExecutor(1, 'inspect')
         self._encoders: Executor = ThreadPoolExecutor(2, 'encode')
         self._num_encoding = 0
 
-    def compile(self, models: Mapping[str, Served], report: Callable[[str, int], None]) -> None:
-        """Takes the models and compiles everything, then is ready.
+    def compile(self, models: Mapping[str, Served], report: Callable[[Compilation], None]) -> None:
+        """Takes the models and compiles everything, first what lets every ability answer.
 
         Args:
           models: by name.
-          report: called after every shape with its name and how many there are in all.
+          report: called after each.
         """
+        wanted = [x for served in models.values() for x in served.compilations()]
+        self.num_programs = sum(compilation.num_programs for compilation in wanted)
+        self._without_inspection = set(models)
+        for batcher in _batchers(models):
+            batcher.compiled = frozenset()
         self.models = models
-        shapes = [shape for served in models.values() for shape in served.shapes()]
-        for shape, compile_shape in shapes:
-            compile_shape()
-            report(shape, len(shapes))
-        self.is_ready = True
-        self.metrics.is_ready.set(1)
+        for compilation in sorted(wanted, key=lambda x: x.order):
+            compilation.run()
+            self._without_inspection -= {
+                name for name, served in models.items() if served.inspector.is_compiled
+            }
+            self.metrics.is_ready.set(self.is_ready)
+            report(compilation)
+        for batcher in _batchers(models):
+            batcher.compiled = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every ability of every model answers, though shapes may still be compiled."""
+        return bool(self.models) and all(batcher.is_ready for batcher in _batchers(self.models))
 
     @property
     def num_compiled(self) -> int:
@@ -84,8 +109,7 @@ class Service:
     @property
     def num_waiting(self) -> int:
         """Rows that no batch has taken yet, of all models."""
-        batchers = [b for served in self.models.values() for b in served.batchers.values()]
-        return sum(batcher.num_waiting for batcher in batchers)
+        return sum(batcher.num_waiting for batcher in _batchers(self.models))
 
     def choose_model(self, name: str | None, ability: str) -> Served:
         """The model of a request.
@@ -93,31 +117,42 @@ class Service:
         Raises:
           HTTPException: if the service is not ready, or no model or several would do.
         """
-        if not self.is_ready:
-            raise HTTPException(503, 'The models are still being compiled.', {'Retry-After': '5'})
+        if not self.models:
+            raise _not_compiled()
         if name is not None and name not in self.models:
-            raise HTTPException(404, f'There is no such model; there are {_listed(self.models)}.')
-        able = [
-            key
-            for key, served in self.models.items()
-            if ability in served.abilities and name in (None, key)
-        ]
+            raise HTTPException(
+                404,
+                f'model is {clipped(name)}; there is no such model, there are '
+                f'{_listed(self.models)}.',
+            )
+        asked = {key: served for key, served in self.models.items() if name in (None, key)}
+        able = [key for key, served in asked.items() if served.can(ability)]
         if not able:
-            raise HTTPException(404, f'No model here can do {ability}; see /v1/models.')
+            # What each does, by the names of the paths.
+            others = '; '.join(
+                f'{key} has {_listed(f"/v1/{other}" for other in sorted(served.abilities))}'
+                for key, served in asked.items()
+            )
+            whose = 'No model here' if name is None else f'model is {clipped(name)}, which'
+            verb = 'has' if name is None else 'does not have'
+            raise HTTPException(404, f'{whose} {verb} /v1/{ability}: {others}.')
         if len(able) > 1:
-            raise HTTPException(422, f'Several models can; set model to one of {_listed(able)}.')
-        return self.models[able[0]]
+            raise HTTPException(
+                422,
+                f'model is missing: several can answer, so set it to one of {_listed(able)}.',
+            )
+        served = self.models[able[0]]
+        if ability in served.batchers and not served.batchers[ability].is_ready:
+            raise _not_compiled()
+        return served
 
-    async def ask(self, name: str | None, ability: str, given: Any) -> tuple[str, list[Any]]:
+    async def ask(self, name: str | None, ability: str, given: Any) -> Answers:
         """The answers of a model for one text or several.
 
         Args:
           name: of the model; None where only one can answer.
           ability: of the model.
           given: one text or example, or a list of them.
-
-        Returns:
-          The name of the model, and an answer for each text.
 
         Raises:
           HTTPException: with the status that a mistake has.
@@ -126,10 +161,10 @@ class Service:
         texts = given if isinstance(given, list) else [given]
         self._check(texts)
         if not texts:
-            return served.name, []
-        return served.name, await self._in_time(self._ask(served, ability, texts))
+            return Answers(served.name, [], {})
+        return await self._in_time(self._ask(served, ability, texts))
 
-    async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> list[Any]:
+    async def _ask(self, served: Served, ability: str, texts: Sequence[Any]) -> Answers:
         is_short = (
             len(texts) <= _MAX_SHORT_TEXTS
             and sum(len(part) for text in texts for part in _texts_in(text))
@@ -144,9 +179,11 @@ class Service:
             )
         outputs = await served.batchers[ability](encoded.rows)
         if is_short and len(encoded.rows) <= _MAX_SHORT_TEXTS:
-            return encoded.answers(outputs)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._encoders, encoded.answers, outputs)
+            answers = encoded.answers(outputs)
+        else:
+            loop = asyncio.get_running_loop()
+            answers = await loop.run_in_executor(self._encoders, encoded.answers, outputs)
+        return Answers(served.name, answers, encoded.notes)
 
     async def _encoded(self, ability: Ability, texts: Sequence[Any], is_short: bool) -> Encoded:
         """The rows of texts.
@@ -175,7 +212,9 @@ class Service:
         Raises:
           HTTPException: with the status that a mistake has.
         """
-        served = self.choose_model(request.model, 'embed')
+        served = self.choose_model(request.model, 'inspect')
+        if served.name in self._without_inspection:
+            raise _not_compiled('What inspects a text is')
         self._check_texts([request.text, request.text_pair or ''])
         return {'model': served.name} | await self._in_time(self._inspect(served, request))
 
@@ -221,6 +260,14 @@ class Service:
                     check_text(part, f'input {number}')
                 except UserError as error:
                     raise HTTPException(422, str(error)) from error
+
+
+def _batchers(models: Mapping[str, Served]) -> list[Batcher]:
+    return [batcher for served in models.values() for batcher in served.batchers.values()]
+
+
+def _not_compiled(what: str = 'The models are') -> HTTPException:
+    return HTTPException(503, f'{what} still being compiled; try again.', {'Retry-After': '5'})
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from rich.progress import MofNCompleteColumn
@@ -13,9 +14,10 @@ from albert_jax.cli.errors import UserError, first_line
 from albert_jax.cli.progress import Progress
 from albert_jax.service import app, metrics, models, server
 from albert_jax.service.batching import Device
-from albert_jax.service.models import Served
+from albert_jax.service.models import Compilation, Served
 from albert_jax.service.service import Limits, Service
 from albert_jax.service.settings import ServiceSettings
+from albert_jax.training.programs import keep_programs_whole
 
 
 def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> None:
@@ -39,8 +41,9 @@ def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> 
     served = models.load(
         checkpoints, Device(), settings.max_waiting, settings.max_length, counters.batch
     )
-    compilation = _Compilation(service, served, settings.verbose)
-    print(f'Listening on http://{settings.host}:{settings.port}; compiling …', flush=True)
+    keep_programs_whole()
+    compilation = _Compilation(service, served, settings)
+    print(f'Listening on {settings.host}:{settings.port}; compiling …', flush=True)
     # Nonsense that is sent by strangers is no news.
     logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
     logging.basicConfig(format='%(asctime)s %(message)s', stream=sys.stderr)
@@ -54,17 +57,21 @@ def run(checkpoints: Sequence[str], settings: ServiceSettings, api_key: str) -> 
 
 
 class _Compilation:
-    """Compiles everything in a thread of its own, while the server listens.
+    """Compiles everything in a thread of its own, while the server listens and then answers.
 
     Args:
       service: that takes the models.
       served: the models, by name.
-      is_verbose: whether to print a line for each shape.
+      settings: of the service.
     """
 
-    def __init__(self, service: Service, served: Mapping[str, Served], is_verbose: bool) -> None:
-        self._service, self._served, self._is_verbose = service, served, is_verbose
+    def __init__(
+        self, service: Service, served: Mapping[str, Served], settings: ServiceSettings
+    ) -> None:
+        self._service, self._served, self._settings = service, served, settings
         self._is_stopped = threading.Event()
+        self._is_ready = False
+        self._started = time.monotonic()
 
     def start(self) -> None:
         """Starts to compile; returns at once."""
@@ -78,7 +85,9 @@ class _Compilation:
         try:
             with compile_progress() as self._progress:
                 self._service.compile(self._served, self._report)
-            print(f'Ready with {self._service.num_compiled} programs.', flush=True)
+            seconds = time.monotonic() - self._started
+            num_programs = self._service.num_compiled
+            print(f'All {num_programs} programs are compiled, after {seconds:.0f} s.', flush=True)
         except SystemExit:
             pass
         except Exception as error:
@@ -86,12 +95,21 @@ class _Compilation:
             print(message, file=sys.stderr, flush=True)
             os._exit(2)
 
-    def _report(self, shape: str, num_shapes: int) -> None:
+    def _report(self, compilation: Compilation) -> None:
         if self._is_stopped.is_set():
             raise SystemExit
-        self._progress.advance(1, num_shapes, is_quiet=self._is_verbose)
-        if self._is_verbose:
-            self._progress.console.print(f'Compiled {shape}.', markup=False, soft_wrap=True)
+        service, progress, is_verbose = self._service, self._progress, self._settings.verbose
+        progress.advance(compilation.num_programs, service.num_programs, is_quiet=is_verbose)
+        if is_verbose:
+            progress.console.print(f'Compiled {compilation.name}.', markup=False, soft_wrap=True)
+        if service.is_ready and not self._is_ready:
+            self._is_ready = True
+            url = page_url(self._settings.host, self._settings.port)
+            line = f'Ready on {url}: open it in a browser; the API is described at {url}/docs.'
+            num_left = service.num_programs - service.num_compiled
+            if num_left > 0:
+                line += f' {num_left} more programs are being compiled; answers become quicker.'
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def compile_progress() -> Progress:
@@ -101,7 +119,13 @@ def compile_progress() -> Progress:
 
 def _progress_line(done: float, total: float, seconds: float) -> str:
     left = seconds / done * (total - done)
-    return f'compiled {done:.0f} of {total:.0f} shapes, ETA {left:.0f} s'
+    return f'compiled {done:.0f} of {total:.0f} programs, ETA {left:.0f} s'
+
+
+def page_url(host: str, port: int) -> str:
+    """Where a browser on this machine finds the service."""
+    host = {'0.0.0.0': '127.0.0.1', '::': '::1', '': '127.0.0.1'}.get(host, host)
+    return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 
 def _check_address(host: str, port: int) -> None:

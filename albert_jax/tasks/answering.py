@@ -234,7 +234,9 @@ def _task_settings(
             max_target_length=min(TaskSettings().max_target_length, longest),
         )
     if name is not None:
-        settings = dataclasses.replace(settings, name=name)
+        # The names are of the labels of the task that it was trained on.
+        names = settings.label_names if name == settings.name else ''
+        settings = dataclasses.replace(settings, name=name, label_names=names)
     if max_length:
         length = min(max_length, settings.max_length)
         settings = dataclasses.replace(settings, max_length=length)

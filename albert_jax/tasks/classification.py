@@ -15,6 +15,7 @@ from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.class_labels import is_visible, known_label
+from albert_jax.tasks.class_names import class_names, listed
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
@@ -39,6 +40,7 @@ class TextTask(Task[TextExample]):
       is_regression: the labels are numbers.
       metric_names: of METRICS; the first has to be best.
       labels: of the classes; None for those of the training file, or of the settings.
+      names: what the labels are called, where the settings do not say.
     """
 
     head_kind = 'sequence_classification'
@@ -54,6 +56,7 @@ class TextTask(Task[TextExample]):
         is_regression: bool = False,
         metric_names: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__(settings)
         self.is_regression = is_regression
@@ -64,6 +67,8 @@ class TextTask(Task[TextExample]):
         if len(set(given)) < len(given):
             raise UserError(f'task.labels is {settings.labels!r}, which names a class twice.')
         self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
+        # By label; empty where the labels are the names.
+        self.names = {} if is_regression else class_names(settings, self.labels, names)
 
     def columns(self, path: Path, is_labelled: bool) -> Columns:
         """Columns of a file."""
@@ -160,11 +165,18 @@ class TextTask(Task[TextExample]):
             return self._known_label(value, row.where, self.labels, 'there are')
         return value
 
-    @staticmethod
-    def _known_label(value: str, where: str, known: Sequence[str], who: str) -> str:
+    def _name(self, label: str) -> str:
+        """What the head calls a class."""
+        return self.names.get(label, label)
+
+    def _known_label(self, value: str, where: str, known: Sequence[str], who: str) -> str:
         label = known_label(value, known)
         if label is None:
-            raise UserError(f'{where}: the label {value!r} is unknown; {who} {", ".join(known)}.')
+            label = next((label for label in known if self._name(label) == value), None)
+        if label is None:
+            raise UserError(
+                f'{where}: the label {value!r} is unknown; {who} {listed(known, self.names)}.'
+            )
         return label
 
     def labels_of(self, example: TextExample) -> tuple[str, ...]:
@@ -185,7 +197,7 @@ class TextTask(Task[TextExample]):
                 f'{examples[0].where.rpartition(",")[0]}: the labels are {list(labels)}; '
                 f'classification needs two or more.'
             )
-        return Head(self.head_kind, labels)
+        return Head(self.head_kind, tuple(map(self._name, labels)))
 
     def suits(self, head: Head) -> bool:
         """A regression wants one output, a classification more."""
@@ -212,13 +224,21 @@ class TextTask(Task[TextExample]):
             )
         if self.labels is None:
             self.labels = head.labels
-        if set(head.labels) != set(self.labels):
+        # A model of an earlier version has the labels of the files.
+        named = tuple(map(self._name, self.labels))
+        if set(head.labels) not in (set(self.labels), set(named)):
             raise UserError(
                 f'{origin} has the labels {", ".join(head.labels)}, but those of the task {name} '
-                f'are {", ".join(self.labels)}: give these in the order of the outputs, as in '
-                f'--labels={",".join(self.labels)}, or take --task=classification, which has any '
+                f'are {listed(self.labels, self.names)}: give these in the order of the outputs, '
+                f'as in --labels={",".join(named)}, or take --task=classification, which has any '
                 f'labels.'
             )
+
+    def named(self, head: Head) -> Head:
+        """The head with the names of the classes for the labels of the files."""
+        if set(head.labels) != set(self.labels or ()):
+            return head
+        return Head(head.kind, tuple(map(self._name, head.labels)))
 
     def encode(
         self,
@@ -252,6 +272,8 @@ class TextTask(Task[TextExample]):
         targets = []
         for example in examples:
             label = example.label
+            if label is not None and label not in ids:
+                label = self._name(label)
             if label is not None and label not in ids:
                 label = self._known_label(label, example.where, head.labels, 'the model has')
             targets.append(ids[label] if label else 0)

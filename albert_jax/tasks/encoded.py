@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.paths import user_cache
+from albert_jax.cli.phase import phase
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop.run_inputs import NO_VALIDATION, nothing_to_train_on
 from albert_jax.model.heads import Head
@@ -36,7 +37,8 @@ def read_examples(data: FinetuneDataSettings, task: Task) -> Examples:
     Raises:
       UserError: if a file cannot be read, there is nothing to train on, or no labelled validation.
     """
-    examples = _read(data, task)
+    with phase('Reading the examples …'):
+        examples = _read(data, task)
     if not examples.validation:
         raise UserError(NO_VALIDATION)
     for held_out in examples.validation.values():
@@ -119,11 +121,11 @@ class Encoder:
         }
         if added := getattr(self.tokenizer, 'added_tokens', ()):
             key['added_tokens'] = [dataclasses.asdict(token) for token in added]
-        features = cached(
-            self.cache,
-            key,
-            functools.partial(self.task.encode, examples, self.tokenizer, self.head, is_training),
+        encode = functools.partial(
+            self.task.encode, examples, self.tokenizer, self.head, is_training
         )
+        with phase(f'Encoding {len(examples):,} examples …'):
+            features = cached(self.cache, key, encode)
         return self.task.finish(features, examples)
 
     def each(
@@ -135,4 +137,4 @@ class Encoder:
 
 def cache_folder(data: FinetuneDataSettings) -> Path:
     """Where encoded examples are kept: where the run says, or in the user's cache."""
-    return Path(data.cache) if data.cache else command.cache() / 'encoded'
+    return Path(data.cache) if data.cache else user_cache() / 'encoded'

@@ -1,6 +1,6 @@
 """Every pair of a split through a model from text to text once: its loss, and its texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from albert_jax.data.hub_tokenizer import AnyTokenizer
+from albert_jax.data.target_text import special_ids, target_text
 from albert_jax.model import decoding
 from albert_jax.model.decoder import Seq2SeqModel
-from albert_jax.model.decoding import SpecialIds
 from albert_jax.model.decoding_settings import DecodingSettings
 from albert_jax.model.losses import Batch
 from albert_jax.runs.task import TaskSettings
@@ -20,7 +20,8 @@ from albert_jax.tasks.generation import IS_FINISHED, LOSS, NUM_PIECES, SCORES, T
 from albert_jax.tasks.generation_objective import target_losses
 from albert_jax.tasks.pair_features import PairFeatures
 from albert_jax.tasks.prediction import BatchRunner, Rows, never, nothing, rounded_up
-from albert_jax.training.sharding import BATCH, REPLICATED, replicated
+from albert_jax.training.programs import Programs
+from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 
 class Generator:
@@ -47,45 +48,50 @@ class Generator:
         settings: TaskSettings,
         decoding_settings: DecodingSettings,
     ) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        self._special = SpecialIds(
-            tokenizer.cls_id,
-            tokenizer.sep_id,
-            tokenizer.pad_id,
-            (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id),
-        )
+        self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
+        self._special = special_ids(tokenizer, model.config.vocab_size)
         # The start is a token of the target, but no new one.
-        self._limit = settings.max_target_length - 1
-        self._method, self._knobs = decoding.plan(model, decoding_settings, self._limit)
+        self.limit = settings.max_target_length - 1
+        self._method, self._knobs = decoding.plan(model, decoding_settings, self.limit)
         self._run = BatchRunner(
             mesh, rounded_up(batch_size, mesh), settings.max_length, tokenizer.pad_id
         )
         # Mapped and not left to the compiler: it cannot split a Pallas kernel.
+        identity = model.config, model.decoder, tokenizer.sha256, self._method, self.limit
         self._losses_of_batch, self._texts_of_batch = (
-            jax.jit(
-                jax.shard_map(
-                    function,
-                    mesh=mesh,
-                    in_specs=(REPLICATED, BATCH),
-                    out_specs=BATCH,
-                    check_vma=False,
+            Programs(
+                jax.jit(
+                    jax.shard_map(
+                        function,
+                        mesh=mesh,
+                        in_specs=(REPLICATED, BATCH),
+                        out_specs=BATCH,
+                        check_vma=False,
+                    ),
+                    out_shardings=replicated(mesh),
                 ),
-                out_shardings=replicated(mesh),
+                name,
+                *identity,
+                self._knobs,
             )
-            for function in (self._losses, self._write)
+            for name, function in (('losses', self._losses), ('texts', self._write))
         )
 
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
-        programs = self._losses_of_batch, self._texts_of_batch
-        return sum(program._cache_size() for program in programs)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._losses_of_batch.num_compiled + self._texts_of_batch.num_compiled
+
+    def compile(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles what `start` needs for a batch of these shapes, or reads it from disk."""
+        self._texts_of_batch.compile(params, put_batch(self._mesh, batch))
 
     def _losses(self, params: PyTree, batch: Batch) -> dict[str, jax.Array]:
         losses = target_losses(self._model, params, batch)
         return {LOSS: losses['loss'], NUM_PIECES: losses['num_pieces']}
 
     def _write(self, params: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        limits = batch.get('limits')
         generated = decoding.decode(
             self._model,
             self._special,
@@ -94,7 +100,7 @@ class Generator:
             batch['input_ids'],
             batch['attention_mask'],
             batch['numbers'],
-            jnp.full(len(batch['numbers']), self._limit),
+            jnp.full(len(batch['numbers']), self.limit) if limits is None else limits,
             jax.tree.map(jnp.asarray, self._knobs),
         )
         return {
@@ -102,6 +108,18 @@ class Generator:
             SCORES: generated.scores,
             IS_FINISHED: generated.is_finished,
         }
+
+    def start(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The pieces of the texts of one batch, whose rows must divide by the devices.
+
+        They may still be under way.
+
+        Args:
+          params: of the model.
+          batch: as of PairFeatures, without targets; with `limits` of new tokens for each row, none
+            above `limit`.
+        """
+        return self._texts_of_batch(params, put_batch(self._mesh, batch))
 
     def losses(
         self,
@@ -142,7 +160,7 @@ class Generator:
             return None
         has_source = features.source_lengths > 2
         rows[TEXTS] = [
-            np.array([self._text(ids) if has_text else '' for ids in of_one])
+            np.array([target_text(ids, self._tokenizer) if has_text else '' for ids in of_one])
             for of_one, has_text in zip(rows[TEXTS], has_source, strict=True)
         ]
         rows[IS_FINISHED] = [
@@ -150,12 +168,6 @@ class Generator:
             for of_one, has_text in zip(rows[IS_FINISHED], has_source, strict=True)
         ]
         return rows
-
-    def _text(self, token_ids: Sequence[int] | np.ndarray) -> str:
-        """The text of the pieces before the end, on one line."""
-        ends = np.flatnonzero(np.isin(token_ids, (self._special.end, self._special.pad)))
-        ids = token_ids[: ends[0]] if len(ends) else token_ids
-        return ' '.join(self._tokenizer.decode([int(index) for index in ids]).split())
 
     def __call__(
         self,

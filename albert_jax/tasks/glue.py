@@ -35,23 +35,28 @@ class Layout:
     tfds_texts: tuple[str, str | None] | None = None
     # Whether files have rows with more or fewer fields than the header.
     has_broken_rows: bool = False
+    # What the labels are called, where they are numbers.
+    names: tuple[str, ...] = ()
 
 
 _BINARY = ('0', '1')
 LAYOUTS = {
     'cola': Layout(
         '3', None, '1', ('matthews', 'accuracy'), _BINARY, 'CoLA', is_headless=True,
-        test_first='sentence', tfds_texts=('sentence', None),
+        test_first='sentence', tfds_texts=('sentence', None), names=('unacceptable', 'acceptable'),
     ),
-    'sst2': Layout('sentence', None, 'label', ('accuracy',), _BINARY, 'SST-2'),
+    'sst2': Layout(
+        'sentence', None, 'label', ('accuracy',), _BINARY, 'SST-2',
+        names=('negative', 'positive'),
+    ),
     'mrpc': Layout(
         '#1 String', '#2 String', 'Quality', ('accuracy', 'f1'), _BINARY, 'MRPC',
-        tfds_texts=('sentence1', 'sentence2'),
+        tfds_texts=('sentence1', 'sentence2'), names=('not_equivalent', 'equivalent'),
     ),
     'stsb': Layout('sentence1', 'sentence2', 'score', ('pearson', 'spearman'), None, 'STS-B'),
     'qqp': Layout(
         'question1', 'question2', 'is_duplicate', ('accuracy', 'f1'), _BINARY, 'QQP',
-        has_broken_rows=True,
+        has_broken_rows=True, names=('not_duplicate', 'duplicate'),
     ),
     'mnli': Layout(
         'sentence1', 'sentence2', 'gold_label', ('accuracy',), _MNLI, 'MNLI-m',
@@ -61,7 +66,10 @@ LAYOUTS = {
     ),
     'qnli': Layout('question', 'sentence', 'label', ('accuracy',), _ENTAILMENT, 'QNLI'),
     'rte': Layout('sentence1', 'sentence2', 'label', ('accuracy',), _ENTAILMENT, 'RTE'),
-    'wnli': Layout('sentence1', 'sentence2', 'label', ('accuracy',), _BINARY, 'WNLI'),
+    'wnli': Layout(
+        'sentence1', 'sentence2', 'label', ('accuracy',), _BINARY, 'WNLI',
+        names=_ENTAILMENT[::-1],
+    ),
     'ax': Layout(
         'sentence1', 'sentence2', 'label', ('matthews', 'accuracy'), _MNLI, 'AX',
         {'': 'diagnostic.tsv'}, {'': 'diagnostic.tsv'}, tfds_texts=('premise', 'hypothesis'),
@@ -81,7 +89,9 @@ class GlueTask(TextTask):
 
     def __init__(self, settings: TaskSettings) -> None:
         layout = LAYOUTS[settings.name]
-        super().__init__(settings, layout.labels is None, layout.metrics, layout.labels)
+        super().__init__(
+            settings, layout.labels is None, layout.metrics, layout.labels, layout.names
+        )
         self.layout = layout
         self.skips_broken = layout.has_broken_rows
 
@@ -128,4 +138,14 @@ class GlueTask(TextTask):
                 {'id': row['id'], 'prediction': f'{min(max(row["prediction"], 0), 5):.3f}'}
                 for row in predictions
             ]
+        else:
+            predictions = self._with_labels(predictions)
         return [write_tsv(folder / f'{name}.tsv', predictions)]
+
+    def _with_labels(self, predictions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The predictions with the labels of the published files in place of their names."""
+        labels = {name: label for label, name in self.names.items()}
+        return [
+            {**row, 'prediction': labels.get(row['prediction'], row['prediction'])}
+            for row in predictions
+        ]

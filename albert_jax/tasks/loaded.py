@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
+from albert_jax.cli.phase import phase
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import source as sources
 from albert_jax.interop.native import Pretrained
@@ -29,7 +30,7 @@ _ENCODER_PARTS = ('embeddings', 'encoder')
 class EncodedText(NamedTuple):
     """A text as the encoder has it.
 
-    Args:
+    Attributes:
       pieces: of the vocabulary, [CLS] and [SEP] included.
       vectors: of the last layer, one for each piece.
     """
@@ -58,6 +59,8 @@ class LoadedModel(Pretrained):
         if self.head is not None:
             labels = f' ({", ".join(self.head.labels)})' if self.head.labels else ''
             head = f'{self.head.name} head{labels}'
+        elif self.decoder is not None:
+            head = 'a decoder'
         elif not {'mlm', 'sentence'} & self.own_params().keys():
             head = 'no head'
         step = f', step {self.step:,}' if self.step else ''
@@ -211,7 +214,9 @@ class LoadedModel(Pretrained):
                 attention_mask[place, : len(rows[number])] = 1
             # A row without a text sees itself.
             attention_mask[len(numbers) :, 0] = 1
-            yield numbers, np.asarray(self._encoder(input_ids, attention_mask))
+            with phase('Compiling, or computing a large batch …'):
+                hidden = np.asarray(self._encoder(input_ids, attention_mask))
+            yield numbers, hidden
 
 
 def load(source: str | Path, vocabulary: str | Path | None = None) -> LoadedModel:
@@ -226,6 +231,8 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> LoadedMode
     Returns:
       The model. Of a run it is the best checkpoint. Parts that the source lacks are drawn from a
       fixed seed and named in `initialised`; what a person should know goes to standard error.
+      What JAX compiles in this process from now on is kept in the user's cache for the next one,
+      unless JAX_COMPILATION_CACHE_DIR says where, or JAX_ENABLE_COMPILATION_CACHE is false.
 
     Raises:
       UserError: if it is none of these, or cannot be read whole.

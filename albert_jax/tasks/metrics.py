@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 Numbers = np.ndarray | Sequence[float]
 
@@ -23,7 +21,10 @@ def accuracy(labels: Numbers, predictions: Numbers) -> float:
 
 def f1(labels: Numbers, predictions: Numbers) -> float:
     """F1 of class 1, as GLUE has it for MRPC and QQP; 0 where nothing is of class 1."""
-    return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0))  # pyright: ignore
+    # Like SciPy below, a second of imports that predictions do not need.
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0))  # pyright: ignore
 
 
 def multi_label_f1(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -46,16 +47,22 @@ def multi_label_f1(labels: np.ndarray, predictions: np.ndarray) -> dict[str, flo
 
 def matthews(labels: Numbers, predictions: Numbers) -> float:
     """Matthews' correlation coefficient; 0 where one side is constant."""
-    return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
 
 
 def pearson(labels: Numbers, predictions: Numbers) -> float:
     """Pearson's correlation; NaN with a constant."""
+    from scipy import stats
+
     return _correlation(stats.pearsonr, labels, predictions)
 
 
 def spearman(labels: Numbers, predictions: Numbers) -> float:
     """Spearman's rank correlation; NaN with a constant."""
+    from scipy import stats
+
     return _correlation(stats.spearmanr, labels, predictions)
 
 

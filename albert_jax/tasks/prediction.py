@@ -16,6 +16,7 @@ from albert_jax.model.heads import Head, Logits
 from albert_jax.model.losses import Batch
 from albert_jax.tasks.batches import BatchedExamples, eval_batches
 from albert_jax.tasks.features import Features
+from albert_jax.training.programs import Programs
 from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicated
 
 # One array for each example, in order.
@@ -119,7 +120,9 @@ class Predictor:
         mapped = jax.shard_map(
             self._predict, mesh=mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH, check_vma=False
         )
-        self._predict_batch = jax.jit(mapped, out_shardings=replicated(mesh))
+        self._predict_batch = Programs(
+            jax.jit(mapped, out_shardings=replicated(mesh)), 'predict', config, head
+        )
 
     def _predict(self, params: PyTree, batch: Batch) -> Logits:
         return self._model.head.definition.predictions(self._model(params, batch).logits)
@@ -127,7 +130,11 @@ class Predictor:
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled."""
-        return self._predict_batch._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+        return self._predict_batch.num_compiled
+
+    def compile(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> None:
+        """Compiles what `start` needs for a batch of these shapes, or reads it from disk."""
+        self._predict_batch.compile(params, put_batch(self._mesh, batch))
 
     def start(self, params: PyTree, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """The head's outputs for one batch, whose rows must divide by the devices.

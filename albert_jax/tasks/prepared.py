@@ -108,6 +108,9 @@ def _check_evaluations(run: FinetuneRun) -> None:
       UserError: see above.
     """
     loop, every = run.loop, run.task.generate_every
+    if every >= loop.num_steps:
+        # Texts of the last step alone, which is evaluated and saved whatever the intervals.
+        return
     if every % loop.eval_every:
         raise UserError(
             f'task.generate_every is {every}; it must be a multiple of loop.eval_every, which is '

@@ -153,7 +153,14 @@ def make_task(settings: TaskSettings) -> Task:
     """
     if settings.name not in TASKS:
         raise UserError(f'task.name is {settings.name!r}; it must be one of {", ".join(TASKS)}.')
-    return TASKS[settings.name].make(settings)
+    task = TASKS[settings.name].make(settings)
+    is_named = isinstance(task, TextTask) and not isinstance(task, MultiLabelTask) and task.names
+    if settings.label_names and not is_named:
+        raise UserError(
+            f'task.label_names is {settings.label_names!r}, but {settings.name} has no classes to '
+            f'name; leave it out.'
+        )
+    return task
 
 
 def metric_names(settings: TaskSettings) -> list[str]:

@@ -158,6 +158,10 @@ class Task(abc.ABC, Generic[ExampleT]):
                 f'give another with --task.'
             )
 
+    def named(self, head: Head) -> Head:
+        """A model's head with its labels as the task's own head has them, where it knows better."""
+        return head
+
     @abc.abstractmethod
     def encode(
         self, examples: Sequence[ExampleT], tokenizer: AnyTokenizer, head: Head, is_training: bool

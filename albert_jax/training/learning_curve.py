@@ -1,17 +1,22 @@
 """Held-out and training metrics of runs, by step, as a picture."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.training.telemetry import METRICS_FILE, read_lines
+from albert_jax.cli.notes import note
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# `mlm_loss` and `mlm_accuracy` of a unigram model on the held-out text, in the folder of a run.
+UNIGRAM_FILE = 'unigram.json'
 _METRICS = {'mlm_loss': 'masked-LM loss (nats)', 'mlm_accuracy': 'masked-LM accuracy'}
+_LEVEL_STYLES = ('--', ':', '-.')
 _SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
     'train': ('training', {'alpha': 0.35}),
     'validation': ('held out', {'marker': '.'}),
@@ -34,6 +39,27 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not any(_is_finite(line['mlm_loss']) for line in evaluations):
         raise UserError(f'{path} has no evaluation whose loss is finite; there is no curve.')
     return lines
+
+
+def read_unigram(workdirs: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """What a unigram model reaches on the held-out text of runs, by what to call it.
+
+    Runs on the same text share a line. A note names the runs for which it is not known.
+    """
+    known: dict[Path, dict[str, float]] = {}
+    for workdir in workdirs:
+        try:
+            content = json.loads((workdir / UNIGRAM_FILE).read_text())
+            known[workdir] = {metric: float(content[metric]) for metric in _METRICS}
+        except (OSError, ValueError, KeyError, TypeError):
+            note(
+                f'{workdir} has no {UNIGRAM_FILE}, so there is no line of the unigram model for '
+                f'it; a run writes it when it ends.'
+            )
+    levels = list(known.values())
+    if levels and all(level == levels[0] for level in levels):
+        return {'unigram model': levels[0]}
+    return {f'unigram model, {workdir}': level for workdir, level in known.items()}
 
 
 def _is_finite(value: float | None) -> bool:
@@ -67,8 +93,9 @@ def draw(
         for number, (name, lines) in enumerate(runs.items()):
             size = 1 if batch_sizes is None else batch_sizes[name]
             _draw_run(axis, f'C{number}', name, metric, lines, size)
-        for name, metrics in (levels or {}).items():
-            axis.axhline(metrics[metric], color='grey', linestyle='--', label=name)
+        for number, (name, metrics) in enumerate((levels or {}).items()):
+            style = _LEVEL_STYLES[number % len(_LEVEL_STYLES)]
+            axis.axhline(metrics[metric], color='grey', linestyle=style, label=name)
         axis.set_xlabel('step' if batch_sizes is None else 'sequences')
         axis.set_title(title, fontsize=10)
         if metric.endswith('accuracy'):

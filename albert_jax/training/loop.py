@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.phase import phase
 from albert_jax.data.batch import HostBatch
 from albert_jax.model.losses import means
 from albert_jax.runs.loop import LoopSettings
@@ -21,6 +22,7 @@ from albert_jax.training import distributed, memory, trackers
 from albert_jax.training.checkpoint import Checkpoints, read_state
 from albert_jax.training.evaluation import make_evaluate
 from albert_jax.training.job import HeldOutBatches, Outcome, TrainingJob
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.not_finite import nothing_learnt, too_many_in_a_row
 from albert_jax.training.patience import History
 from albert_jax.training.placement import Placement, choose_microbatches, place
@@ -35,7 +37,7 @@ from albert_jax.training.step import (
     make_train_step,
 )
 from albert_jax.training.stop_signal import StopSignal
-from albert_jax.training.telemetry import METRICS_FILE, Telemetry, read_lines
+from albert_jax.training.telemetry import Telemetry
 
 _NUM_BATCHES_AHEAD = 4
 
@@ -65,9 +67,11 @@ def train(
         workdir, settings.keep_last, job.best_metric, job.is_lower_better
     ) as checkpoints:
         distributed.check_shared(workdir)
-        state = checkpoints.restore(placement.abstract_state, job.metadata)
+        with phase(f'Reading the latest checkpoint of {workdir} …'):
+            state = checkpoints.restore(placement.abstract_state, job.metadata)
         if state is None:
-            state = _first_state(job, placement)
+            with phase('Making the parameters and the optimizer state …'):
+                state = _first_state(job, placement)
         first_step = int(state.step)
         history = History(job.best_metric, job.is_lower_better, settings.patience)
         history.read(workdir, first_step)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_jax.training.telemetry import METRICS_FILE, read_lines
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 
 # What a metric without a value is worth: less than any other. Finite, for JSON.
 _UNDEFINED = sys.float_info.max

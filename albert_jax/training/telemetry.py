@@ -1,7 +1,6 @@
 """Metrics to JSON Lines, trackers and the terminal; throughput and utilisation."""
 
 import contextlib
-import json
 import math
 import os
 import time
@@ -19,9 +18,9 @@ from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import new_file
 from albert_jax.cli.json_output import to_json
 from albert_jax.model.flops import peak_flops
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 from albert_jax.training.trackers import open_trackers
 
-METRICS_FILE = 'metrics.jsonl'
 # Shown on the terminal, in this order, where a run has them.
 _SHOWN = (
     'loss', 'mlm_loss', 'mlm_accuracy', 'sop_loss', 'sop_accuracy', 'nsp_accuracy',
@@ -271,14 +270,3 @@ def _truncate(path: Path, last_step: int) -> None:
     kept = [line for line in read_lines(path) if line['step'] <= last_step]
     with new_file(path) as partial:
         partial.write_text(''.join(to_json(line) + '\n' for line in kept))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, without an incomplete last one."""
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # the last one, cut by a kill
-            break
-    return lines

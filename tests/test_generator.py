@@ -1,0 +1,47 @@
+"""The texts of a split, whatever the number of devices."""
+
+import numpy as np
+import pytest
+
+from albert_jax.model.decoder import Seq2SeqModel
+from albert_jax.model.decoding_settings import DecodingSettings
+from albert_jax.runs.task import TaskSettings
+from albert_jax.tasks.generation import IS_FINISHED, LOSS, NUM_PIECES, SCORES, TEXTS
+from albert_jax.tasks.generator import Generator
+from albert_jax.tasks.pair_features import as_pairs, encode_pairs
+from albert_jax.training.sharding import make_mesh
+from tests import tiny
+
+SOURCES = [
+    'returns an index of the list', 'a value', 'class error', '', 'the list', 'statement import',
+    'string', 'a class value', 'number', 'error list', 'import',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'decoding',
+    [
+        {'temperature': 1.0},
+        pytest.param({'num_beams': 3, 'num_return_sequences': 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_eight_devices_write_what_one_writes(decoding, vocabulary):
+    """Batches of other sizes, and of rows that only fill them; losses too."""
+    model = tiny.text_to_text(vocabulary)
+    settings = TaskSettings(name='generation', max_length=16, max_target_length=16)
+    targets = [f'{source} value' for source in SOURCES]
+    features = as_pairs(encode_pairs(SOURCES, targets, model.tokenizer, 16, 16), 16)
+    seq2seq = Seq2SeqModel(model.config, model.decoder)
+    one, eight = (
+        Generator(
+            seq2seq, model.tokenizer, make_mesh(num_devices), batch_size, settings,
+            DecodingSettings(**decoding),
+        )(model.params, features)
+        for num_devices, batch_size in ((1, 4), (8, 8))
+    )  # fmt: skip
+    assert [list(texts) for texts in one[TEXTS]] == [list(texts) for texts in eight[TEXTS]]
+    assert len({str(texts[0]) for texts in one[TEXTS]}) > 5
+    for name in (SCORES, LOSS, NUM_PIECES):
+        np.testing.assert_allclose(np.stack(one[name]), np.stack(eight[name]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(one[IS_FINISHED], eight[IS_FINISHED])
