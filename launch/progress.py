@@ -7,12 +7,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from launch.record import FAILED, FINISHED, RUNNING, STOPPED, WAITING
+from launch.record import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING
 
 _NOT_SHOWN = ('step', 'split', 'speed', 'learning_rate', 'skipped_steps', 'grad_norm')
 _STYLES = {FINISHED: 'green', FAILED: 'red', RUNNING: 'yellow'}
 # Of the stages of a member that are not finished, the first of these is shown.
-_SHOWN_FIRST = (RUNNING, FAILED, STOPPED, WAITING)
+_SHOWN_FIRST = (RUNNING, FAILED, STOPPED, PRUNED, WAITING)
 # Names, and whether they hold numbers.
 _COLUMNS = (
     ('member', False), ('done', True), ('now', False), ('state', False), ('step', True),
@@ -43,19 +43,32 @@ class MemberProgress:
     stages: Sequence[StageProgress]
 
 
-def progress_table(members: Sequence[MemberProgress], has_results: bool = False) -> Table:
+def progress_table(
+    members: Sequence[MemberProgress],
+    has_results: bool = False,
+    num_to_come: int = 0,
+    is_short: bool = False,
+) -> Table:
     """A row for each member: its finished stages, and the one that is most of interest now.
 
     A column that is empty in all rows is left out.
 
     Args:
-      members: of the sweep.
+      members: so far.
       has_results: whether every stage that is finished has a line with what it reached.
+      num_to_come: stages of members that are not decided on yet.
+      is_short: whether only members that run have a row.
     """
     states = [stage.state for member in members for stage in member.stages]
-    title = f'{states.count(FINISHED)} of {len(states)} finished'
+    num_pruned = states.count(PRUNED)
+    pruned = f', {num_pruned} {PRUNED}' if num_pruned else ''
+    title = f'{states.count(FINISHED)} of {len(states) + num_to_come} finished{pruned}'
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    rows = [_cells(member, has_results) for member in members]
+    rows = [
+        _cells(member, has_results)
+        for member in members
+        if not is_short or any(stage.state == RUNNING for stage in member.stages)
+    ]
     shown = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
     for name, is_number in (_COLUMNS[place] for place in shown):
         fold = name in ('member', 'results')

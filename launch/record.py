@@ -15,6 +15,8 @@ PLAN_FILE, STAGE_FILE, LOG_FILE = 'sweep.json', 'stage.json', 'log.txt'
 # As in albert_jax.training.telemetry, which imports JAX and so is slow to import.
 METRICS_FILE = 'metrics.jsonl'
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = 'waiting', 'running', 'finished', 'failed', 'stopped'
+# Of a trial of a search that was not worth its end.
+PRUNED = 'pruned'
 
 
 @dataclasses.dataclass(frozen=True)

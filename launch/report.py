@@ -13,7 +13,7 @@ from albert_jax.cli.json_output import to_json
 from albert_jax.cli.paths import local_path
 from launch import comparison, recurrence
 from launch.record import FINISHED
-from launch.results import Results, Row
+from launch.results import Curve, Results, Row, StageStatus
 from launch.results import read as read_results
 
 _DESCRIPTION = """\
@@ -154,7 +154,36 @@ def page(results: Results) -> str:
         + '</tr>'
         for row in results.rows
     )
-    curves = [
+    return filled_page(
+        title=results.title,
+        about=results.sweep,
+        table=f'<table><tr>{cells}</tr>{body}</table>',
+        note=html.escape(note(results)),
+        stages=results.stages,
+        curves=results.curves,
+    )
+
+
+def filled_page(
+    *,
+    title: str,
+    about: str,
+    table: str,
+    note: str,
+    stages: Sequence[StageStatus],
+    curves: Sequence[Curve],
+) -> str:
+    """The page of a report as one HTML file.
+
+    Args:
+      title: of the page.
+      about: what was run, as on the command line.
+      table: HTML of the results.
+      note: HTML below it.
+      stages: that were run.
+      curves: of the stages.
+    """
+    drawn = [
         {
             'member': curve.member,
             'row': curve.row,
@@ -162,26 +191,25 @@ def page(results: Results) -> str:
             'metric': curve.metric if curve.split == 'validation' else f'training {curve.metric}',
             'points': curve.points,
         }
-        for curve in results.curves
+        for curve in curves
         if curve.split == 'validation' or curve.metric == 'loss'
     ]
-    # What ends the element early would be a tag; JSON can say < otherwise.
-    data = to_json(curves).replace('<', '\\u003c')
     filled = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')
     parts = {
-        'TITLE': html.escape(results.title),
-        'ABOUT': f'<code>{html.escape(results.sweep)}</code>',
-        'TABLE': f'<table><tr>{cells}</tr>{body}</table>',
-        'NOTE': html.escape(note(results)),
-        'STAGES': _stages(results),
-        'DATA': data,
+        'TITLE': html.escape(title),
+        'ABOUT': f'<code>{html.escape(about)}</code>',
+        'TABLE': table,
+        'NOTE': note,
+        'STAGES': _stages(stages),
+        # What ends the element early would be a tag; JSON can say < otherwise.
+        'DATA': to_json(drawn).replace('<', '\\u003c'),
     }
     return re.sub('__([A-Z]+)__', lambda mark: parts[mark[1]], filled)
 
 
-def _stages(results: Results) -> str:
+def _stages(stages: Sequence[StageStatus]) -> str:
     rows = []
-    for stage in results.stages:
+    for stage in stages:
         state, minutes = stage['state'], stage['seconds'] / 60
         step = f'{stage["step"]}/{stage["num_steps"]}' if stage['num_steps'] else ''
         settings = ''.join(

@@ -163,8 +163,8 @@ def _read(root: Path, plan: Plan) -> Results:
     # A published row that was not run here still belongs beside ours.
     rows += [Row(name, {}, cells) for name, cells in published.items() if name not in names]
     published_titles = dict.fromkeys(title for row in rows for title in row.published)
-    stages = [_stage(root, member, stage) for member in members for stage in member['stages']]
-    curves = [curve for member in members for curve in _curves(root, member)]
+    stages = [stage_status(root, member, stage) for member in members for stage in member['stages']]
+    curves = [curve for member in members for curve in curves_of(root, member)]
     return Results(
         plan['title'], plan['sweep'], plan['source'], list(columns.values()),
         list(published_titles), rows, stages, curves,
@@ -252,7 +252,8 @@ def _metrics(root: Path, key: str, name: str) -> dict[str, float]:
     }
 
 
-def _stage(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatus:
+def stage_status(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatus:
+    """How far a stage of a member is."""
     status = record.read_record(root, stage['key'])
     has_failed = status.state == record.FAILED
     return {
@@ -267,7 +268,8 @@ def _stage(root: Path, member: PlannedMember, stage: PlannedStage) -> StageStatu
     }
 
 
-def _curves(root: Path, member: PlannedMember) -> list[Curve]:
+def curves_of(root: Path, member: PlannedMember) -> list[Curve]:
+    """The metrics of a member's stages by step."""
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for stage in member['stages']:
         for line in record.metric_lines(root, stage['key']):

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 COMMANDS = (
     'prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'fill_mask', 'curve', 'convert',
     'plan', 'prepare_beam', 'explain', 'export', 'demo', 'distill', 'serve', 'launch.sweep',
-    'launch.report', 'launch.tpu_vm',
+    'launch.search', 'launch.report', 'launch.tpu_vm',
 )  # fmt: skip
 
 

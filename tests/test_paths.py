@@ -30,7 +30,7 @@ COMMANDS = [
         for path in sorted((ROOT / 'albert_jax').glob('*.py'))
         if path.stem not in ('__init__', '__main__')
     ),
-    'launch.sweep', 'launch.report', 'launch.tpu_vm',
+    'launch.sweep', 'launch.search', 'launch.report', 'launch.tpu_vm',
 ]  # fmt: skip
 # Options that take a text and no local path. A new option is either expanded or listed here.
 NOT_PATHS = {

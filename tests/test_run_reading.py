@@ -129,7 +129,7 @@ def test_the_nearest_names(wrong, near):
 @pytest.mark.parametrize(
     'command',
     ['albert_jax.pretrain', 'albert_jax.finetune', 'albert_jax.distill', 'albert_jax.plan',
-     'launch.sweep'],
+     'launch.sweep', 'launch.search'],
 )  # fmt: skip
 def test_help_of_a_section(command, capsys):
     main = importlib.import_module(command).main

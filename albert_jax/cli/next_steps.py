@@ -44,6 +44,16 @@ def pretrain(corpus: Path | str, vocab_size: int, sequence_length: int) -> str:
     )
 
 
+def finetune(arguments: Sequence[str], workdir: Path) -> str:
+    """A fine-tuning with settings that were found.
+
+    Args:
+      arguments: its config and fields.
+      workdir: where it goes, if there is no such folder yet.
+    """
+    return python('albert_jax.finetune', *arguments, f'--workdir={_free(workdir)}')
+
+
 def fill_mask(checkpoint: Path | str) -> str:
     """Fills the mask of a text."""
     return python('albert_jax.fill_mask', f'--checkpoint={checkpoint}', _MASKED_TEXT)

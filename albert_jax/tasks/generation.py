@@ -65,6 +65,14 @@ class GenerationTask(Task[TextPair]):
         self.is_lower_better = not settings.generate_every
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The loss, and the scores of texts where texts are generated during the training."""
+        if not self.settings.generate_every:
+            return ('loss',)
+        texts = Texts(['a'], ['a'], ['a'], self._language)
+        return ('loss', *(name for metric in self._metrics for name in metric(texts).values))
+
+    @property
     def sides(self) -> Sides:
         """What source and target are called."""
         return Sides(self.settings.source, self.settings.target)

@@ -53,6 +53,7 @@ class RaceTask(Task[Question]):
     """
 
     best_metric = 'accuracy'
+    metric_names = ('accuracy', *(f'accuracy_{level}' for level in _LEVELS))
     head_kind = 'multiple_choice'
     writes_by_key = True
 

@@ -163,6 +163,17 @@ def make_task(settings: TaskSettings) -> Task:
     return task
 
 
+def metric_names(settings: TaskSettings) -> list[str]:
+    """The metrics that a run of a task may write, those of its further validation files too.
+
+    Raises:
+      UserError: if there is no such task, or its settings are impossible.
+    """
+    names = make_task(settings).metric_names
+    suffixes = TASKS[settings.name].files.validation
+    return [f'{name}{suffix}' for suffix in suffixes for name in names]
+
+
 def default_task(head: Head) -> str:
     """The name of the task of a model that does not say.
 

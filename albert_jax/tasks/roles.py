@@ -64,6 +64,7 @@ class RolesTask(Task[RoleExample]):
 
     head_kind = 'token_classification'
     best_metric = 'f1'
+    metric_names = tuple(metrics.set_f1([], []))
     # Files that are no columns are lines, whatever they are called.
     file_endings = (*Task.file_endings, '.txt', '.gz', '.conllup', '.conll09')
 

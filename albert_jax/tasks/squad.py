@@ -39,6 +39,7 @@ class SquadTask(Task[Question]):
         super().__init__(settings)
         self.has_impossible = has_impossible
         self.best_metric = 'best_f1' if has_impossible else 'f1'
+        self.metric_names = _metric_names(has_impossible)
         # Of the odds that there is no answer, a logit: above it the answer is ''.
         self.no_answer_threshold = 0.0
         # For version 2.0 with answerability (docs/REFERENCE.md, 4).
@@ -310,3 +311,11 @@ def _owners(windows: Sequence[tuple[int, int]]) -> Int[np.ndarray, 'tokens']:
         most[begin:end][is_better] = context[is_better]
         owners[begin:end][is_better] = number
     return owners
+
+
+def _metric_names(has_impossible: bool) -> tuple[str, ...]:
+    """Of a data set with a question that has an answer and, in version 2.0, one that has none."""
+    if not has_impossible:
+        return tuple(metrics.squad1({'a': ['b']}, {'a': 'b'}))
+    answers, predictions = {'a': ['b'], 'c': []}, {'a': 'b', 'c': ''}
+    return tuple(metrics.squad2(answers, predictions, {'a': 0.0, 'c': 0.0}, 0.0))

@@ -71,6 +71,7 @@ class TaggingTask(Task[Sentence]):
         super().__init__(settings)
         self.has_chunks, self.is_conllu = has_chunks, is_conllu
         self.best_metric = 'f1' if has_chunks else 'accuracy'
+        self.metric_names = ('accuracy', *(metrics.span_f1([], []) if has_chunks else ()))
         # Those of the model or of the files that were read, by which columns can be told.
         self._known_tags: set[str] = set()
 

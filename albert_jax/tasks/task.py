@@ -60,6 +60,8 @@ class Task(abc.ABC, Generic[ExampleT]):
 
     # What has to be best: a name in what `metrics` gives.
     best_metric: str
+    # All that `metrics` gives for some data; for other data, some of them.
+    metric_names: tuple[str, ...]
     is_lower_better: bool = False
     # The kind of the head, a key of model.heads.HEADS.
     head_kind: str
