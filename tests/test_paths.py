@@ -48,7 +48,7 @@ NOT_PATH_FIELDS = {
     'loop.best_metric', 'task.name', 'task.text', 'task.text_pair', 'task.label', 'task.labels',
     'distillation.hidden_layers', '--host', 'model.kernel_initializer', 'model.norm_placement',
     'model.position_encoding', 'decoder.decoder_sharing', 'decoder.cross_attention', 'task.source',
-    'task.target', 'task.label_names',
+    'task.target', 'task.label_names', 'loop.tracker',
 }  # fmt: skip
 
 
@@ -61,7 +61,9 @@ def parser_of(module: str, monkeypatch) -> argparse.ArgumentParser:
         raise Captured(parser)
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, 'parse_known_args', capture)
+        # The first that is called: a parser may ask another one what its arguments are about.
+        for name in ('parse_args', 'parse_known_args'):
+            patch.setattr(argparse.ArgumentParser, name, capture)
         with pytest.raises(Captured) as captured:
             importlib.import_module(module).main([])
     return captured.value.args[0]

@@ -9,6 +9,7 @@ from typing import Any
 from albert_jax.cli import config_file
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
+from albert_jax.cli.paths import expand
 from albert_jax.cli.settings import Field, Settings, all_fields, declared
 
 
@@ -28,7 +29,7 @@ class ConfigParser(argparse.ArgumentParser):
         arguments = sys.argv[1:] if args is None else list(args)
         asking = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         _add_help(asking)
-        asking.add_argument('--config', nargs='?')
+        asking.add_argument('--config', nargs='?', type=expand)
         asked, rest = asking.parse_known_args(arguments)
         if asked.help is not None:
             config = asked.config if '--config' in self._option_string_actions else None
