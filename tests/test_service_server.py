@@ -172,8 +172,8 @@ def test_the_page_and_the_document_need_no_network(server):
         assert status == 200 and 'http' not in links and '__' not in page
     status, document = server.ask('/openapi.json')
     assert set(document['paths']) == {
-        '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/inspect', '/v1/models', '/healthz',
-        '/readyz', '/metrics',
+        '/v1/predict', '/v1/fill-mask', '/v1/embed', '/v1/generate', '/v1/inspect', '/v1/models',
+        '/healthz', '/readyz', '/metrics',
     }  # fmt: skip
     for name in ('PredictRequest', 'FillMaskRequest', 'EmbedRequest'):
         assert document['components']['schemas'][name]['properties']['input']['examples']

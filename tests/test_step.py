@@ -83,7 +83,8 @@ SPLITS = ((8, 1, 1), (1, 1, 4), (8, 8, 1), (8, 4, 2))
     [
         ({}, 0.1, SPLITS),
         (tiny.MODERN | {'num_hidden_groups': 2}, 0.0, SPLITS[-1:]),
-        (tiny.RELAXED, 0.1, SPLITS[-1:]),
+        (tiny.OF_DEPTHS | {'num_coda_layers': 1}, 0.0, SPLITS[-1:]),
+        pytest.param(tiny.RELAXED, 0.1, SPLITS[-1:], marks=pytest.mark.slow),
         pytest.param({'sharing': 'none'}, 0.0, SPLITS, marks=pytest.mark.slow),
     ],
     ids=str,

@@ -58,7 +58,7 @@ BAD_FILES = [  # the lines are long: one case each
     ('classification', 'x.parquet', 'abc', r'is none of .tsv, .csv and .jsonl'),
     ('regression', 'x.csv', 'text,label\na,high\n', r"line 2: the label 'high' is not a number"),
     ('regression', 'x.csv', 'text,label\na,nan\n', r"line 2: the label 'nan' is not a number"),
-    ('sst2', 'x.tsv', 'sentence\tlabel\nok\t2\n', r"line 2: the label '2' is unknown; there are 0, 1"),
+    ('sst2', 'x.tsv', 'sentence\tlabel\nok\t2\n', r"line 2: the label '2' is unknown; there are 0 \(negative\), 1"),
     ('upos', 'x.conllu', '1\tword\n', r'x.conllu, line 1 has 2 columns; CoNLL-U has 10'),
     ('ner', 'x.txt', 'word PERSON\n', r"line 1: the tag 'PERSON' is none of IOB"),
     ('ner', 'x.txt', 'word\n', r'line 1 has 1 column\(s\); a word and its tag are needed'),

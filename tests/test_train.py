@@ -18,7 +18,7 @@ from albert_jax.pretraining import job
 from albert_jax.runs.optimizer import OptimizerSettings
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import loop as training_loop
-from albert_jax.training import telemetry
+from albert_jax.training import telemetry, trackers
 from albert_jax.training.metrics_file import read_lines
 from albert_jax.training.optimizer import schedule
 from albert_jax.training.patience import History
@@ -333,7 +333,7 @@ class Board(tensorboardX.SummaryWriter):
 
 
 def test_the_end_of_the_patience_closes_the_writer(corpus_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr(telemetry, 'SummaryWriter', Board)
+    monkeypatch.setattr(trackers, 'SummaryWriter', Board)
     monkeypatch.setattr(Board, 'made', [])
     # No evaluation is better than the first.
     monkeypatch.setattr(History, 'score', lambda history, metrics: 1.0)

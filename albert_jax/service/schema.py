@@ -17,6 +17,7 @@ _MUST_BE = {
     'normalize': 'true or false',
     'text': 'a text',
     'text_pair': 'a text',
+    'max_new_tokens': 'a whole number, 1 or above',
 }
 # An example of a task with several fields.
 Item = dict[str, str | int | float | list[str]]
