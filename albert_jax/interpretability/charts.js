@@ -25,10 +25,10 @@ const charts = (() => {
     for (const [colour, text] of parts) make("b", box, text).style.background = colour;
   }
 
-  // Tells a value when its element is pointed at, tapped, or reached with the keyboard.
   const legendOfShares = (parent) =>
     legend(parent, "share", [0, 0.05, 0.25, 0.5, 1].map((part) => [ofShare(part), `${100 * part} %`]));
 
+  // Tells a value when its element is pointed at, tapped, or reached with the keyboard.
   function tell(element, readout, text) {
     for (const type of ["pointerenter", "focus", "click"]) {
       element.addEventListener(type, () => { readout.textContent = text(); });
@@ -139,8 +139,8 @@ const charts = (() => {
         add(point, "title", {}, told(n));
         tell(point, readout, () => `${told(n)}.`);
       });
-  return {make, percent, clean, ofShare, legendOfShares, words, attention, curve};
+    }
     new ResizeObserver(() => { box.replaceChildren(); draw(); }).observe(box);
   }
-  return {make, percent, clean, words, attention, curve};
+  return {make, percent, clean, ofShare, legendOfShares, words, attention, curve};
 })();
