@@ -143,14 +143,14 @@ def test_a_text_is_written_and_its_cross_attention_shown(browser, vocabulary, wi
         seen.append(shares())
         assert len({tuple(share) for share in seen}) == 3
         assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
-        # A text that is cut, and an empty one, say so.
+        # A text that is cut says so, and an empty one is asked for.
         page.fill('#field-text', 'class error')
         page.click('#go')
         page.wait_for_selector('#cross:not([hidden])', timeout=60_000)
         assert 'Cut at 15 pieces.' in page.inner_text('#output')
         page.fill('#field-text', '')
         page.click('#go')
-        page.wait_for_selector('text=(an empty text)')
+        assert page.inner_text('#error') == 'Text is empty: write something first.'
         assert page.is_hidden('#cross') and wrong == []
     page.close()
 
