@@ -1,4 +1,4 @@
-"""The scripts of the pages are parsed by Node, which comes with pyright; their own tests are slow."""
+"""Scripts of pages are parsed by Node, which comes with pyright; the tests of pages are slow."""
 
 import pytest
 
