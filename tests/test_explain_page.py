@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from albert_jax.interpretability import page as pages
+from albert_jax.interpretability import pair_page
 from albert_jax.interpretability.answer import Answer
 from albert_jax.interpretability.encoding import EncodedText
 from albert_jax.interpretability.inspector import Attribution
 from albert_jax.interpretability.layers import Activations
+from albert_jax.interpretability.pair_inspector import Contributions, EncodedPair
 from tests.conftest import WIDTHS
 
 pytestmark = pytest.mark.slow
@@ -101,4 +103,47 @@ def test_a_model_of_one_layer_has_numbers_in_place_of_curves(browser, tmp_path):
     assert re.search(r'Layer 1: angle [\d.]+ degrees', page.inner_text('#angles'))
     assert page.locator('svg').count() == 0
     assert opacity(page.locator('#words button').first) == 0
+    page.close()
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_a_pair_has_one_scale_and_values_on_demand_too(browser, width, tmp_path):
+    source, target = ('[CLS]', '▁two', '▁dogs', '[SEP]'), ('▁zwei', '▁hunde', '[SEP]')
+    ids = np.ones(4, np.int32), np.ones(3, np.int32)
+    pair = EncodedPair(*ids, source, target, frozenset(), 'zwei hunde</script>')
+    attention = np.full((2, 2, 3, 4), 0.25)
+    attention[1, :, 1] = (0.01, 0.02, 0.96, 0.01)
+    scores = np.array([[2.0, 1e-6], [-0.5, 1.0], [0.0, 0.0]])
+    found = Contributions(
+        ('two', 'dogs'), ('zwei', 'hunde', '[SEP]'), np.log([0.9, 0.5, 0.8]), scores
+    )
+    path = tmp_path / 'pair.html'
+    path.write_text(pair_page.render(pair, attention, found, 'two dogs</script>', 'x'), 'utf-8')
+    size = dict(zip(('width', 'height'), WIDTHS[width], strict=True))
+    page, wrong = browser.new_page(viewport=size), []
+    page.on('pageerror', lambda x: wrong.append(str(x)))
+    page.goto(path.as_uri())
+    words, read = page.locator('#words-target button'), page.locator('#words-source button')
+    assert words.all_inner_texts() == ['zwei\n90.0 %', 'hunde\n50.0 %', '[SEP]\n80.0 %']
+    # A contribution of 1e-6 is no colour, and one scale holds for all words of the target.
+    strong, nothing = opacity(read.nth(0)), opacity(read.nth(1))
+    assert strong > 0.6 and nothing < 0.01
+    words.nth(1).click()
+    assert opacity(read.nth(1)) == pytest.approx(strong / 2, abs=0.01)
+    read.nth(0).click()
+    told = page.locator('#contributions .readout').inner_text()
+    assert told == 'Without two, the log-probability of hunde changes by +0.500 (nats).'
+    # Attention that is spread evenly is pale, whatever its largest share.
+    pieces = page.locator('#cross-source button')
+    assert page.locator('#cross-depth-out').inner_text() == '2 of 2'
+    even = opacity(pieces.nth(2))
+    page.locator('#cross-target button').nth(1).click()
+    assert opacity(pieces.nth(2)) > 1.5 * even
+    pieces.nth(2).click()
+    told = page.locator('#cross .readout').inner_text()
+    assert told == 'hunde gives 96.0 % of its attention to dogs.'
+    assert page.locator('.legend').count() == 2
+    assert page.evaluate('document.documentElement.scrollWidth') <= size['width']
+    assert wrong == []
+    page.screenshot(path=tmp_path / f'{width}.png', full_page=True)
     page.close()

@@ -129,7 +129,7 @@ def test_a_text_is_written_and_its_cross_attention_shown(browser, vocabulary, wi
         page.wait_for_selector('#cross:not([hidden])', timeout=60_000)
         assert page.inner_text('.answer') == 'operations'
         assert page.is_hidden('#interpretability') and page.is_hidden('#moved')
-        written, read = page.locator('#cross-target button'), page.locator('#cross-source span')
+        written, read = page.locator('#cross-target button'), page.locator('#cross-source button')
         assert written.count() == 2 and read.count() > 6
 
         def shares():

@@ -28,6 +28,12 @@ const charts = (() => {
   const legendOfShares = (parent) =>
     legend(parent, "share", [0, 0.05, 0.25, 0.5, 1].map((part) => [ofShare(part), `${100 * part} %`]));
 
+  const limitOf = (scores) => Math.max(LEAST_LIMIT, ...scores.map(Math.abs));
+  function legendOfScores(parent, name, limit) {
+    const at = (part) => [ofScore(part * limit, limit), signed(part * limit).replace(/^\+0\.000$/, "0")];
+    legend(parent, name, [-1, -0.5, 0, 0.5, 1].map(at));
+  }
+
   // Tells a value when its element is pointed at, tapped, or reached with the keyboard.
   function tell(element, readout, text) {
     for (const type of ["pointerenter", "focus", "click"]) {
@@ -37,7 +43,7 @@ const charts = (() => {
 
   // The words of an attribution: {output, words: [{word, score}], value, baseline, unit}.
   function words(parent, found) {
-    const limit = Math.max(LEAST_LIMIT, ...found.words.map(({score}) => Math.abs(score)));
+    const limit = limitOf(found.words.map(({score}) => score));
     const flow = make("div", parent, undefined, {class: "flow", id: "words"});
     const readout = make("output", parent, "Point at a word, or choose it, for its value.", {class: "readout"});
     for (const {word, score} of found.words) {
@@ -45,29 +51,82 @@ const charts = (() => {
       button.style.background = ofScore(score, limit);
       tell(button, readout, () => `${word}: ${signed(score)} (${found.unit})`);
     }
-    const at = (part) => [ofScore(part * limit, limit), signed(part * limit).replace(/^\+0\.000$/, "0")];
-    legend(parent, `against ${found.output} … for it (${found.unit})`, [-1, -0.5, 0, 0.5, 1].map(at));
+    legendOfScores(parent, `against ${found.output} … for it (${found.unit})`, limit);
+  }
+
+  // Depth and head of what is seen: {layers, heads, attention(d, h, from, to), rollout(d, from, to) or none}.
+  function controls(parent, seen, prefix) {
+    const box = make("div", parent, undefined, {class: "controls"});
+    const ofDepth = make("label", box, "Depth ", {class: "beside"});
+    const depth = make("input", ofDepth, undefined, {type: "range", id: `${prefix}depth`, min: 1, max: seen.layers});
+    depth.value = seen.layers;
+    const out = make("output", ofDepth, "", {id: `${prefix}depth-out`, for: `${prefix}depth`});
+    const head = make("select", make("label", box, "Head ", {class: "beside"}), undefined, {id: `${prefix}head`});
+    head.append(new Option("all, mean", "mean"), ...(seen.rollout ? [new Option("rollout", "rollout")] : []),
+      ...Array.from({length: seen.heads}, (_, h) => new Option(`${h + 1}`, h)));
+    const shareOf = (from, to) => {
+      const d = depth.value - 1;
+      if (head.value === "rollout") return seen.rollout(d, from, to);
+      if (head.value !== "mean") return seen.attention(d, +head.value, from, to);
+      let sum = 0;
+      for (let h = 0; h < seen.heads; h++) sum += seen.attention(d, h, from, to);
+      return sum / seen.heads;
+    };
+    return {depth, head, shareOf, showDepth: () => { out.textContent = `${depth.value} of ${seen.layers}`; }};
+  }
+
+  // A row of buttons, of which one is chosen, above a row that is shaded by it; values are told below.
+  function rows(parent, prefix, names, targets, sources, shade, tellOf) {
+    make("h3", parent, names.target);
+    const upper = make("div", parent, undefined, {class: "flow", id: `${prefix}target`});
+    make("h3", parent, names.source);
+    const lower = make("div", parent, undefined, {class: "flow", id: `${prefix}source`});
+    const readout = make("output", parent, "Point at a word of the source, or choose it, for its value.", {class: "readout"});
+    let chosen = 0;
+    const buttons = targets.map((text) => make("button", upper, text, {type: "button"}));
+    const shaded = sources.map((text) => make("button", lower, text, {type: "button"}));
+    const show = () => {
+      buttons.forEach((button, number) => button.setAttribute("aria-pressed", number === chosen));
+      if (targets.length) shaded.forEach((button, number) => shade(button, chosen, number));
+    };
+    buttons.forEach((button, number) => button.addEventListener("click", () => { chosen = number; show(); }));
+    shaded.forEach((button, number) => tell(button, readout, () => tellOf(chosen, number)));
+    show();
+    return {buttons, show};
+  }
+
+  // Cross-attention: {target, source, targetName, sourceName, layers, heads, attention(d, h, from, to)}.
+  function cross(parent, seen) {
+    const {depth, head, showDepth, shareOf} = controls(parent, seen, "cross-");
+    const targets = seen.target.map(clean), sources = seen.source.map(clean);
+    const {show} = rows(parent, "cross-", {target: seen.targetName, source: seen.sourceName}, targets, sources, (button, from, to) => {
+      button.style.background = ofShare(shareOf(from, to));
+      button.title = percent(shareOf(from, to));
+    }, (from, to) => `${targets[from]} gives ${percent(shareOf(from, to))} of its attention to ${sources[to]}.`);
+    const update = () => { showDepth(); show(); };
+    for (const control of [depth, head]) control.addEventListener("input", update);
+    update();
+    legendOfShares(parent);
+  }
+
+  // What each target word loses without each source word: {targetWords, sourceWords, logProbs, scores}.
+  function pairWords(parent, found) {
+    const limit = limitOf(found.scores.flat());
+    const {buttons} = rows(parent, "words-", {target: "Target, with the probability of each word", source: "Source"},
+      found.targetWords, found.sourceWords, (button, from, to) => {
+        button.style.background = ofScore(found.scores[from][to], limit);
+        button.title = signed(found.scores[from][to]);
+      }, (from, to) => `Without ${found.sourceWords[to]}, the log-probability of ${found.targetWords[from]} changes by ` +
+        `${signed(-found.scores[from][to])} (nats).`);
+    buttons.forEach((button, number) => make("small", button, percent(Math.exp(found.logProbs[number]))));
+    legendOfScores(parent, "against the chosen word … for it (nats)", limit);
   }
 
   // Attention with its controls: {pieces, layers, heads, attention(d, h, from, to), rollout(d, from, to)}.
   function attention(parent, seen) {
     let chosen = 0;
-    const controls = make("div", parent, undefined, {class: "controls"});
-    const ofDepth = make("label", controls, "Depth ", {class: "beside"});
-    const depth = make("input", ofDepth, undefined, {type: "range", id: "depth", min: 1, max: seen.layers});
-    depth.value = seen.layers;
-    const depthOut = make("output", ofDepth, "", {id: "depth-out", for: "depth"});
-    const head = make("select", make("label", controls, "Head ", {class: "beside"}), undefined, {id: "head"});
-    head.append(new Option("all, mean", "mean"), new Option("rollout", "rollout"),
-      ...Array.from({length: seen.heads}, (_, h) => new Option(`${h + 1}`, h)));
-    const share = (to) => {
-      const d = depth.value - 1;
-      if (head.value === "rollout") return seen.rollout(d, chosen, to);
-      if (head.value !== "mean") return seen.attention(d, +head.value, chosen, to);
-      let sum = 0;
-      for (let h = 0; h < seen.heads; h++) sum += seen.attention(d, h, chosen, to);
-      return sum / seen.heads;
-    };
+    const {depth, head, showDepth, shareOf} = controls(parent, seen, "");
+    const share = (to) => shareOf(chosen, to);
     const flow = make("div", parent, undefined, {class: "flow", id: "pieces"});
     const readout = make("output", parent, "", {class: "readout"});
     const sentence = (to) => {
@@ -82,7 +141,7 @@ const charts = (() => {
       return button;
     });
     function shade() {
-      depthOut.textContent = `${depth.value} of ${seen.layers}`;
+      showDepth();
       buttons.forEach((button, number) => {
         button.style.background = ofShare(share(number));
         button.title = percent(share(number));
@@ -142,5 +201,5 @@ const charts = (() => {
     }
     new ResizeObserver(() => { box.replaceChildren(); draw(); }).observe(box);
   }
-  return {make, percent, clean, ofShare, legendOfShares, words, attention, curve};
+  return {make, percent, clean, words, attention, cross, pairWords, curve};
 })();

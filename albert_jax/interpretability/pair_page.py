@@ -1,13 +1,13 @@
 """What a model from text to text did with a source, as one HTML file that needs no network."""
 
 import html
-import re
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from albert_jax.cli.json_output import to_json
+from albert_jax.interpretability.page import fill, shared_parts
 from albert_jax.interpretability.pair_inspector import Contributions, EncodedPair
 
 
@@ -37,7 +37,7 @@ def render(
         'logProbs': _rounded(contributions.log_probs),
         'scores': _rounded(contributions.scores),
     }
-    parts = {
+    parts = shared_parts() | {
         'TEXT': html.escape(text),
         'TARGET': html.escape(pair.target or '(an empty text)'),
         'ABOUT': html.escape(f'{origin}: a decoder of {layers} layers with {heads} heads'),
@@ -45,7 +45,7 @@ def render(
         'DATA': to_json(data).replace('<', '\\u003c'),
     }
     template = Path(__file__).with_suffix('.html').read_text(encoding='utf-8')
-    return re.sub('__([A-Z]+)__', lambda mark: parts[mark[1]], template)
+    return fill(template, parts)
 
 
 def _rounded(values: np.ndarray) -> list[object]:
