@@ -33,10 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     """Writes the report in three forms."""
     parser = command.parser('launch.report', _DESCRIPTION, _EPILOG)
     parser.add_argument('workdir', type=local_path, metavar='DIR', help='--workdir of launch.sweep')
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         '--compare', nargs=2, metavar='ROW', help='print the difference of two rows, seed by seed'
     )
-    parser.add_argument(
+    what.add_argument(
         '--recurrence', action='store_true',
         help='fit what it is worth to use layers again, of a sweep over loops: recurrence.png too',
     )  # fmt: skip

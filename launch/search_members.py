@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError, UserErrors
-from albert_jax.cli.paths import expand
-from albert_jax.cli.python_file import error_in_file, load_python_file
+from albert_jax.cli.python_file import error_in_file
 from albert_jax.interop.run_inputs import missing
 from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun
@@ -16,6 +15,7 @@ from albert_jax.runs.task import TaskSettings
 from configs.changes import Change, FieldValue
 from configs.search_space import Choices, Floats, Integers, Parameters, Search
 from launch import record
+from launch.definitions import read_definition
 from launch.digests import finetune_digest_before, run_digest
 from launch.stages import Member, Stage
 
@@ -213,22 +213,7 @@ def read_search(argument: str) -> Search:
     Raises:
       UserError: if the file, the name or something in it is wrong.
     """
-    path, colon, name = expand(argument).partition(':')
-    if not Path(path).is_file():
-        raise UserError(f'--study={argument}: there is no file {path}.')
-    try:
-        get_search = load_python_file(path, 'search').get_search
-        search = get_search(name) if colon else get_search()
-    except UserError as error:
-        parts = [UserError(f'--study={argument}: {part}') for part in error.parts]
-        raise UserErrors(parts) from error
-    except Exception as error:  # a person's own file can raise anything
-        raise UserError(f'--study={argument}: {error_in_file(error, path)}') from error
-    if not isinstance(search, Search):
-        raise UserError(
-            f'--study={argument}: get_search gives {type(search).__name__}, not a Search.'
-        )
-    return search
+    return read_definition(argument, '--study', Search)
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, str]:

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from albert_jax.cli.errors import UserError, UserErrors, raise_all
 from albert_jax.cli.paths import expand
-from albert_jax.cli.python_file import error_in_file, load_python_file
 from albert_jax.data import dataset
 from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Change, FieldValue, Sweep
+from launch.definitions import read_definition
 from launch.digests import finetune_digest_before, pretrain_digest_before, run_digest
 
 PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
@@ -81,17 +81,7 @@ def read_sweep(argument: str) -> Sweep:
     Raises:
       UserError: if the file, the scale or something in it is wrong.
     """
-    path, colon, scale = expand(argument).partition(':')
-    if not Path(path).is_file():
-        raise UserError(f'--sweep={argument}: there is no file {path}.')
-    try:
-        get_sweep = load_python_file(path, 'sweep').get_sweep
-        sweep = get_sweep(scale) if colon else get_sweep()
-    except Exception as error:  # a person's own file can raise anything
-        raise UserError(f'--sweep={argument}: {error_in_file(error, path)}') from error
-    if not isinstance(sweep, Sweep):
-        raise UserError(f'--sweep={argument}: get_sweep gives {type(sweep).__name__}, not a Sweep.')
-    return sweep
+    return read_definition(argument, '--sweep', Sweep)
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, str]:

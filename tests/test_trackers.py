@@ -30,6 +30,7 @@ class Recorder:
 
 def test_every_tracker_gets_the_records_of_the_metrics_file(tmp_path, monkeypatch):
     recorder, opened = Recorder(), []
+    assert isinstance(recorder, trackers.Tracker)
 
     def open_recorder(*arguments: Any) -> list[Recorder]:
         opened.append(arguments)
@@ -57,7 +58,7 @@ def test_tensorboard_is_always_there(tmp_path):
 
 def test_a_tracker_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'albert_jax\[wandb\]'):
+    with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]' first"):
         trackers.check('wandb')
     trackers.check('none')
 

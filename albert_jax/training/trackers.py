@@ -70,7 +70,7 @@ def check(name: str) -> None:
     if name != 'none' and importlib.util.find_spec(name) is None:
         raise UserError(
             f'loop.tracker is {name}, whose package is not installed; run '
-            f"pip install 'albert_jax[{name}]', or leave it at none."
+            f"pip install -e '.[{name}]' first, or leave it at none."
         )
 
 
@@ -80,16 +80,15 @@ def open_trackers(
     """The trackers of a run.
 
     Args:
-      name: `loop.tracker`.
+      name: `loop.tracker`, which `check` took.
       workdir: of the run.
       first_step: where the run resumes from.
       is_main: whether this process writes.
       config: of the run, for those who show it.
 
     Raises:
-      UserError: if the tracker's package is not there, or it cannot be reached.
+      UserError: if the tracker cannot be reached.
     """
-    check(name)
     trackers: list[Tracker] = [TensorBoard(workdir, first_step, is_main)]
     if name == 'wandb' and is_main:
         from albert_jax.training.wandb_run import WandbRun

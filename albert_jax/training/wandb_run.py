@@ -8,6 +8,7 @@ from typing import Any
 import wandb
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.files import new_file
 
 ID_FILE = 'wandb_id'
 
@@ -26,7 +27,8 @@ class WandbRun:
     def __init__(self, workdir: Path, config: Mapping[str, Any]) -> None:
         path = workdir / ID_FILE
         if not path.exists():
-            path.write_text(uuid.uuid4().hex[:12] + '\n')
+            with new_file(path) as partial:
+                partial.write_text(uuid.uuid4().hex[:12] + '\n')
         try:
             self._run = wandb.init(
                 project=wandb.setup().settings.project or 'albert_jax',
