@@ -26,7 +26,9 @@ def read_definition(argument: str, flag: str, kind: type[DefinitionT]) -> Defini
         raise UserError(f'{flag}={argument}: there is no file {path}.')
     what = kind.__name__.lower()
     try:
-        get = getattr(load_python_file(path, what), f'get_{what}')
+        get = getattr(load_python_file(path, what), f'get_{what}', None)
+        if get is None:
+            raise UserError(f'the file has no function get_{what}(name).')
         found = get(name) if colon else get()
     except UserError as error:
         parts = [UserError(f'{flag}={argument}: {part}') for part in error.parts]
