@@ -9,6 +9,7 @@ import wandb
 
 from albert_jax.cli.errors import UserError, first_line
 from albert_jax.cli.files import new_file
+from albert_jax.training.metrics_file import METRICS_FILE, read_lines
 
 ID_FILE = 'wandb_id'
 
@@ -45,6 +46,11 @@ class WandbRun:
                 f'in with wandb login, or keep the run on this machine with WANDB_MODE=offline.'
             ) from error
 
+        if self._run.offline:
+            # What a killed process had not written to its own file; the rest comes twice, alike.
+            for line in read_lines(path.with_name(METRICS_FILE)):
+                self.write(line['split'], line['step'], _numbers(line))
+
     def write(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Logs a record; one of a step that was logged before is dropped there."""
         self._run.log({f'{split}/{name}': value for name, value in values.items()}, step=step)
@@ -52,3 +58,10 @@ class WandbRun:
     def close(self) -> None:
         """Waits until everything is written or sent."""
         self._run.finish()
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a line of the metrics file, the speed's among them."""
+    values = {**line, **line.get('speed', {})}
+    names = ('step', 'split', 'speed')
+    return {name: x for name, x in values.items() if name not in names and x is not None}
