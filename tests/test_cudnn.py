@@ -126,7 +126,8 @@ def test_auto_takes_the_einsum_and_says_why(changes, length, is_right_padded, sa
     with caplog.at_level(logging.WARNING):
         text = lowered_for_cuda(config, batch, is_right_padded=is_right_padded, has_gradient=False)
     assert 'dot_product_attention' not in text
-    assert len(caplog.records) == bool(said) and said in caplog.text
+    records = [record for record in caplog.records if record.name != 'asyncio']  # other tests' loops
+    assert len(records) == bool(said) and said in caplog.text
 
 
 def test_what_the_kernel_cannot_is_refused_before_anything_is_traced():

@@ -111,7 +111,8 @@ def test_the_command_writes_a_page_a_picture_and_a_table(folder, tmp_path, capsy
     assert data['targetWords'][-1] == '[SEP]' and data['sourceWords'][:3] == SOURCE.split()[:3]
     assert np.shape(data['attention']) == (2, 2, len(data['target']), len(data['source']))
     assert np.shape(data['scores']) == (len(data['targetWords']), len(data['sourceWords']))
-    assert '__' not in content.replace('__proto__', '') and 'http' not in content
+    assert '__' not in content.replace('__proto__', '')
+    assert set(re.findall(r'https?:[^"\s]*', content)) == {'http://www.w3.org/2000/svg'}
     picture = tmp_path / 'why.png'
     assert explain.main([arguments[0], f'--output={picture}', SOURCE]) == 0
     assert picture.read_bytes().startswith(b'\x89PNG')
