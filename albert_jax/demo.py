@@ -121,4 +121,4 @@ def _pretrain(run: PretrainRun, workdir: Path, picture: Path) -> int:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    command.run(main, trains=True)

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from albert_jax.cli import config_file
+from albert_jax.cli.allocator import keep_freed_memory
 from albert_jax.cli.compiled import keep_programs
 from albert_jax.cli.config_help import ConfigParser
 from albert_jax.cli.errors import UserError, first_line, raise_all
@@ -18,12 +19,19 @@ from albert_jax.cli.phase import tell_of_imports
 from albert_jax.cli.settings import Settings
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Runs a command and exits: 0 if it did its work, 2 with one sentence for a user's mistake."""
+def run(main: Callable[[Sequence[str]], int | None], trains: bool = False) -> None:
+    """Runs a command and exits: 0 if it did its work, 2 with one sentence for a user's mistake.
+
+    Args:
+      main: takes the arguments; returns the exit status.
+      trains: whether it runs one program many times.
+    """
     # What the compiler and the checkpoint library tell is no business of the person who waits.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.ERROR)
     silence_without_chips()
+    if trains:
+        keep_freed_memory()
     keep_programs()
     tell_of_imports()
     try:
