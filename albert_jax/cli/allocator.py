@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory(devices: Path = Path('/dev')) -> None:
-    """Makes malloc keep what is freed. To be called before anything imports JAX.
+    """Makes malloc keep what is freed. To be called before JAX has a device.
 
     XLA allocates the activations of a training step anew in every step. By default glibc maps so
     large a block from the system and unmaps it at the end, and the system clears and maps all its
