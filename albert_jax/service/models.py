@@ -30,18 +30,15 @@ _MAX_INSPECTED = 64
 
 
 class Compilation(NamedTuple):
-    """Something to compile.
+    """Something to compile."""
 
-    Args:
-      name: the model, the ability and the shape.
-      order: what comes first: the first shape of each ability, then what short texts need.
-      num_programs: that there are afterwards.
-      run: compiles.
-    """
-
+    # The model, the ability and the shape.
     name: str
+    # What comes first: the first shape of each ability, then what short texts need.
     order: tuple[int, int, int]
+    # Programs that there are afterwards.
     num_programs: int
+    # Compiles.
     run: Callable[[], None]
 
 
