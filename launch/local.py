@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from albert_jax.cli.errors import UserError
+from launch import cores
 from launch.process import StageProcess, can_lock, start_process, stop_signals, sweep_lock
 from launch.progress import (
     MemberProgress,
@@ -96,7 +97,8 @@ class LocalRunner:
         self._root = root
         # Machines that share the folder have members of their own.
         self._lock_files = [root / f'{name}.lock' for name in sorted(set(only)) or ['sweep']]
-        self._num_jobs = num_jobs
+        # Of the jobs that do not run; as many as there may be at a time.
+        self._free_cores = cores.shares(num_jobs)
         self._members = members
         self._feed = feed
         self._stages: dict[str, Stage] = {}
@@ -215,7 +217,7 @@ class LocalRunner:
             elif self._feed and key not in self._hopeless and self._feed.is_hopeless(key):
                 self._hopeless.add(key)
                 process.send(signal.SIGTERM)
-        while self._signal is None and len(self._running) < self._num_jobs:
+        while self._signal is None and self._free_cores:
             stage = self._next()
             if stage is None:
                 break
@@ -238,13 +240,15 @@ class LocalRunner:
     def _start(self, stage: Stage) -> None:
         seconds = self._seconds[stage.key]
         write_record(self._root, stage, Record(RUNNING, settings_of(stage), None, seconds))
-        self._running[stage.key] = start_process(self._root, stage, seconds)
+        own = self._free_cores.pop(0)
+        self._running[stage.key] = start_process(self._root, stage, seconds, own)
         self._states[stage.key] = RUNNING
         self._say(f'{stage.key}: started')
 
     def _ended(self, key: str, process: StageProcess, status: int) -> None:
         process.log.close()
         del self._running[key]
+        self._free_cores.append(process.cores)
         seconds = process.total_seconds
         self._seconds[key] = seconds
         if status == 0:

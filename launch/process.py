@@ -4,12 +4,13 @@ import contextlib
 import ctypes
 import dataclasses
 import fcntl
+import functools
 import os
 import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -34,6 +35,8 @@ class StageProcess:
     seconds_before: float
     # The last step that those logged.
     first_step: int
+    # None for all.
+    cores: Set[int] | None
 
     @property
     def elapsed(self) -> float:
@@ -51,17 +54,20 @@ class StageProcess:
             os.killpg(self.popen.pid, signal_number)
 
 
-def start_process(root: Path, stage: Stage, seconds_before: float) -> StageProcess:
+def start_process(
+    root: Path, stage: Stage, seconds_before: float, cores: Set[int] | None = None
+) -> StageProcess:
     """Starts a stage, with its output appended to the log in its folder.
 
     Args:
       root: folder of the sweep; that of the stage is there already.
       stage: to start.
       seconds_before: of the processes that worked on the stage before.
+      cores: of the machine that it computes on; None for all.
     """
     log = (root / stage.key / LOG_FILE).open('ab')
     with warnings.catch_warnings():
-        # JAX's threads, which this is about, do not matter to a child that calls prctl alone.
+        # JAX's threads, which this is about, do not matter to a child of system calls alone.
         warnings.filterwarnings('ignore', r'os\.fork', RuntimeWarning)
         popen = subprocess.Popen(
             python_line(stage, str(root)),
@@ -71,14 +77,16 @@ def start_process(root: Path, stage: Stage, seconds_before: float) -> StageProce
             # Ctrl-C is for the sweep, which passes it on once.
             start_new_session=True,
             # No thread of ours holds a lock that the child would wait for.
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
+            preexec_fn=functools.partial(_begin, cores),  # noqa: PLW1509
         )
     first_step = int(last_line(root, stage.key).get('step', 0))
-    return StageProcess(stage, popen, log, time.monotonic(), seconds_before, first_step)
+    return StageProcess(stage, popen, log, time.monotonic(), seconds_before, first_step, cores)
 
 
-def _die_with_parent() -> None:
-    """In a child: if the sweep itself is killed, save and end too (Linux)."""
+def _begin(cores: Set[int] | None) -> None:
+    """In a child: keeps to its cores; if the sweep is killed, it saves and ends too (Linux)."""
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     except (OSError, AttributeError):

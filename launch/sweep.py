@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         '--only', action='append', default=[], metavar='MEMBER',
         help='run that one alone; may be given again for more of them',
     )  # fmt: skip
-    parser.add_argument('--jobs', type=int, default=1, help='members at a time (1)')
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='members at a time (1), each with its part of the cores'
+    )
     parser.add_argument('--dry_run', action='store_true', help='show the plan, run nothing')
     parser.add_argument('--topology', help='the slice that costs are for, as in v5e:4x4')
     parser.add_argument(

@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -28,6 +29,8 @@ def main() -> int:
     name = f'{flags.workdir.parent.name}/{flags.workdir.name}'
     with (flags.workdir.parent.parent / 'started.txt').open('a') as started:
         started.write(name + '\n')
+    with (flags.workdir.parent.parent / 'cores.txt').open('a') as cores:
+        cores.write(json.dumps(sorted(os.sched_getaffinity(0))) + '\n')
     if how.get(name) == 'fail':
         print('error: the corpus is on another planet.', file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ import pytest
 
 from albert_jax.cli.errors import UserError
 from configs.changes import Change, Sweep
-from launch import record, report, results, sweep
+from launch import cores, record, report, results, sweep
 from launch.local import LocalRunner
 from launch.plan import make_plan
 from launch.stages import Member, make_members, read_overrides, read_sweep
@@ -167,6 +167,32 @@ def test_all_run_once_and_a_second_time_nothing(tmp_path, capsys, monkeypatch):
     assert sorted(started(tmp_path)) == ['a/pretrain', 'a/sst2', 'b/pretrain', 'b/sst2']
     assert LocalRunner(tmp_path, members('a', 'b'), 2).run() == 0
     assert len(started(tmp_path)) == 4
+
+
+def cores_of(root: Path) -> list[list[int]]:
+    return [json.loads(line) for line in (root / 'cores.txt').read_text().splitlines()]
+
+
+def test_jobs_share_the_cores_and_one_has_all(tmp_path):
+    available = sorted(os.sched_getaffinity(0))
+    for num_jobs in (1, 2):
+        root = tmp_path / str(num_jobs)
+        root.mkdir()
+        (root / 'how.json').write_text('{}')
+        assert LocalRunner(root, members('a', 'b', 'c'), num_jobs).run() == 0
+    assert cores_of(tmp_path / '1') == [available] * 6
+    halves = {tuple(available[::2]), tuple(available[1::2] or available)}
+    assert set(map(tuple, cores_of(tmp_path / '2'))) == halves
+
+
+def test_cores_are_shared_as_evenly_as_there_are(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {3, 5, 7, 11, 13})
+    assert cores.shares(2) == [{3, 7, 13}, {5, 11}]
+    assert cores.shares(7) == [{3}, {5}, {7}, {11}, {13}, {3}, {5}]
+    assert cores.shares(1) == [None]
+    # A GPU computes.
+    monkeypatch.setattr(cores, 'has_accelerator', lambda: True)
+    assert cores.shares(2) == [None, None]
 
 
 def test_others_continue_when_one_fails_and_it_is_tried_again(tmp_path, capsys):

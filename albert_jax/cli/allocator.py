@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from albert_jax.cli.host import has_accelerator
+
 # From malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
@@ -21,8 +23,7 @@ def keep_freed_memory(devices: Path = Path('/dev')) -> None:
       devices: the folder of device files.
     """
     is_set = any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ)
-    has_accelerator = any(any(devices.glob(x)) for x in ('accel*', 'vfio/*', 'nvidia0'))
-    if is_set or has_accelerator or not sys.platform.startswith('linux'):
+    if is_set or has_accelerator(devices) or not sys.platform.startswith('linux'):
         return
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is None:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from albert_jax.cli.host import has_tpu
+
 # Without a machine's metadata to ask, libtpu complains of all that is not here.
 WITHOUT_CHIPS = {
     'TPU_SKIP_MDS_QUERY': '1',
@@ -22,7 +24,6 @@ def silence_without_chips(devices: Path = Path('/dev')) -> None:
     Args:
       devices: the folder of device files.
     """
-    has_chips = any(devices.glob('accel*')) or any(devices.glob('vfio/*'))
-    if not has_chips and 'JAX_FORCE_TPU_INIT' not in os.environ:
+    if not has_tpu(devices) and 'JAX_FORCE_TPU_INIT' not in os.environ:
         for name, value in WITHOUT_CHIPS.items():
             os.environ.setdefault(name, value)
