@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 from configs.changes import Sweep
 from launch import record
-from launch.stages import Member
+from launch.stages import PAIRS, Member
 
 
 class Uses(TypedDict):
@@ -78,11 +78,17 @@ def make_plan(
       uses: of each member's parameters, likewise.
       num_tokens: of each member's pretraining, likewise.
     """
+    names = {stage.name for member in members for stage in member.stages}
     return {
         'sweep': argument,
         'title': sweep.title,
         'source': sweep.source,
-        'columns': dict(sweep.columns),
+        'columns': {
+            address: title
+            for address, title in sweep.columns.items()
+            # Minimal pairs are scored where a file of them is named.
+            if address.partition('.')[0] != PAIRS or PAIRS in names
+        },
         'published': {row: dict(cells) for row, cells in sweep.published.items()},
         'reference': sweep.reference,
         'members': [

@@ -10,7 +10,7 @@ from typing import TypedDict
 from albert_jax.cli.errors import UserError
 from launch import compute, record
 from launch.plan import Plan, PlannedMember, PlannedStage
-from launch.stages import INTRINSIC, PRETRAIN
+from launch.stages import INTRINSIC, PAIRS, PRETRAIN
 
 # The average of the paper takes the mean of these for the SQuADs, and the accuracy of the others.
 _AVERAGED = {
@@ -229,7 +229,7 @@ def _average(root: Path, plan: Plan, member: PlannedMember) -> tuple[float | Non
     means = []
     for stage in member['stages']:
         task = stage['name']
-        if task in (PRETRAIN, INTRINSIC):
+        if task in (PRETRAIN, INTRINSIC, PAIRS):
             continue
         names = _AVERAGED.get(task, ('accuracy',))
         values = [value(root, plan, member, f'{task}.{name}') for name in names]

@@ -18,7 +18,9 @@ from configs.changes import Change, FieldValue, Sweep
 from launch.definitions import read_definition
 from launch.digests import finetune_digest_before, pretrain_digest_before, run_digest
 
-PRETRAIN, INTRINSIC = 'pretrain', 'intrinsic'
+PRETRAIN, INTRINSIC, PAIRS = 'pretrain', 'intrinsic', 'pairs'
+# Flags of albert_jax.evaluate for minimal pairs, by the fields of the part `pairs`.
+_PAIRS_FLAGS = {'path': 'pairs', 'columns': 'pair_columns', 'limit_per_group': 'limit_per_group'}
 _FINETUNE = 'finetune'
 _FINETUNE_FILE = 'configs/finetune.py'
 _FINETUNE_MODULE = 'albert_jax.finetune'
@@ -58,7 +60,7 @@ class Stage:
           root: folder of the sweep, which replaces `{root}` in values.
         """
         values = {name: str(value).replace('{root}', root) for name, value in self.settings.items()}
-        if self.name == INTRINSIC:
+        if self.name in (INTRINSIC, PAIRS):
             flags = [f'--{name}={value}' for name, value in values.items()]
             return ['-m', self.module, *flags, f'--output={root}/{self.key}']
         overrides = [f'--config.{name}={value}' for name, value in values.items()]
@@ -130,7 +132,7 @@ def make_members(sweep: Sweep, overrides: Mapping[str, str]) -> list[Member]:
 def _check_addresses(sweep: Sweep, overrides: Mapping[str, str]) -> None:
     """Refuses fields of parts or members that the sweep does not have."""
     names = {member.name for member in sweep.members} | {member.row for member in sweep.members}
-    parts = {_FINETUNE, *sweep.tasks, *([PRETRAIN] if sweep.pretrain else [])}
+    parts = {_FINETUNE, *sweep.tasks, *([PRETRAIN, PAIRS] if sweep.pretrain else [])}
     for address in overrides:
         member, slash, field = address.rpartition('/')
         if slash and member not in names:
@@ -185,6 +187,9 @@ def _member(sweep: Sweep, change: Change, own: Mapping[str, str]) -> Member:
             stages.append(pretraining)
             if any(name.startswith(f'{INTRINSIC}.') for name in sweep.columns):
                 stages.append(_intrinsic_evaluation(pretraining, run))
+            given = _fields_of(PAIRS, {**sweep.common, **change.fields}) | _fields_of(PAIRS, own)
+            if given:
+                stages.append(_pairs_evaluation(pretraining, given))
     for task in sweep.tasks:
         try:
             stages.append(_fine_tuning(sweep, change, task, own))
@@ -214,6 +219,20 @@ def _intrinsic_evaluation(pretraining: Stage, run: PretrainRun) -> Stage:
     settings = {'checkpoint': f'{{root}}/{pretraining.key}', 'data': run.data.path}
     return Stage(
         pretraining.member, INTRINSIC, 'albert_jax.evaluate', '', settings, (pretraining.key,), 0
+    )
+
+
+def _pairs_evaluation(pretraining: Stage, given: Mapping[str, FieldValue]) -> Stage:
+    """How the pretrained model scores minimal pairs."""
+    unknown = sorted(given.keys() - _PAIRS_FLAGS.keys())
+    if unknown or 'path' not in given:
+        wrong = f'there is no {PAIRS}.{unknown[0]}' if unknown else f'{PAIRS}.path is missing'
+        fields = ', '.join(f'{PAIRS}.{name}' for name in _PAIRS_FLAGS)
+        raise UserError(f'{wrong}; minimal pairs have {fields}.')
+    settings: dict[str, FieldValue] = {'checkpoint': f'{{root}}/{pretraining.key}'}
+    settings |= {_PAIRS_FLAGS[name]: value for name, value in given.items()}
+    return Stage(
+        pretraining.member, PAIRS, 'albert_jax.evaluate', '', settings, (pretraining.key,), 0
     )
 
 
@@ -258,10 +277,11 @@ def missing_inputs(members: Sequence[Member]) -> list[str]:
     needed_by: dict[str, list[str]] = {}
     for member in members:
         for stage in member.stages:
-            for name in _INPUTS:
+            for name in (*_INPUTS, PAIRS):
                 path = expand(str(stage.settings.get(name) or ''))
                 if path and not (Path(path).exists() or path.startswith('tfds:')):
-                    what = f'{stage.name}.{name} is {path}, which is not there.'
+                    field = 'path' if name == PAIRS else name
+                    what = f'{stage.name}.{field} is {path}, which is not there.'
                     needed_by.setdefault(what, []).append(member.change.name)
         corpus = Path(member.run.data.path) if member.run and member.run.data.path else None
         if member.run and not (corpus and (not corpus.exists() or dataset.is_prepared(corpus))):

@@ -16,7 +16,7 @@ from configs.changes import Change, Sweep
 from launch import cores, record, report, results, sweep
 from launch.local import LocalRunner
 from launch.plan import make_plan
-from launch.stages import Member, make_members, read_overrides, read_sweep
+from launch.stages import Member, make_members, missing_inputs, read_overrides, read_sweep
 from tests.conftest import ROOT
 from tests.fake_stages import members, stage
 
@@ -144,6 +144,35 @@ def test_the_cost_comes_from_plan(capsys, monkeypatch):
     assert heads in [line.split() for line in shown.splitlines()] and '…' not in shown
     with pytest.raises(UserError, match='none: .* multiple of 16'):
         sweep.main([*arguments, '--topology=v5e:4x4', '--override=pretrain.loop.batch_size=9'])
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        (['pairs.limit_per_group=20'], 'pairs.path is missing; minimal pairs have pairs.path, '),
+        (['pairs.path=x', 'pairs.file=y'], r'there is no pairs\.file; minimal pairs have '),
+    ],
+)
+def test_minimal_pairs_are_named_by_their_file(overrides, message):
+    with pytest.raises(UserError, match=message):
+        make_members(read_sweep('configs/sweeps/recipe.py:mini'), read_overrides(overrides))
+
+
+def test_minimal_pairs_are_a_column_where_a_file_is_named():
+    found = read_sweep('configs/sweeps/recipe.py:mini')
+    for overrides, titles in ((['pairs.path=blimp.jsonl'], ['BLiMP']), ([], [])):
+        members = make_members(found, read_overrides(overrides))
+        columns = make_plan('', found, members, {})['columns']
+        assert [title for title in columns.values() if title == 'BLiMP'] == titles
+    members = make_members(found, {'pairs.path': 'blimp.jsonl', 'pairs.limit_per_group': '20'})
+    stage = members[0].stages[2]
+    assert stage.arguments('runs') == [
+        '-m', 'albert_jax.evaluate', '--checkpoint=runs/paper/pretrain', '--pairs=blimp.jsonl',
+        '--limit_per_group=20', '--output=runs/paper/pairs',
+    ]  # fmt: skip
+    assert missing_inputs(members[:1])[0] == (
+        'paper: pairs.path is blimp.jsonl, which is not there.'
+    )
 
 
 # Running.

@@ -38,6 +38,7 @@ def get_sweep():
         columns={
             'parameters': 'parameters', 'intrinsic.mlm_loss': 'MLM loss',
             'intrinsic.nsp_accuracy': 'NSP', 'intrinsic.sop_accuracy': 'SOP',
+            'pairs.word_l2r': 'BLiMP',
             'classification.accuracy': 'toy', 'average': 'Avg',
         },
         published={'layers1': {'Avg': 52.9}}, source='the paper',
@@ -53,11 +54,15 @@ def swept(corpus_directory, tmp_path_factory):
     text = 'text\tlabel\n' + ''.join(f'{text.strip()}\t{label}\n' for text, label in rows)
     for name in ('train', 'dev'):
         (folder / f'{name}.tsv').write_text(text)
+    pairs = ''.join(f'this is {n},this are {n},agreement\n' for n in ('one', 'two', 'three'))
+    (folder / 'pairs.csv').write_text('good,bad,topic\n' + pairs)
     arguments = [
         f'--sweep={folder}/mine.py', f'--workdir={folder}/runs', '--jobs=2',
         f'--override=pretrain.data.path={corpus_directory}',
         f'--override=classification.data.path={folder}',
         f'--override=classification.data.cache={folder}/cache',
+        f'--override=pairs.path={folder}/pairs.csv', '--override=pairs.columns=good,bad,topic',
+        '--override=pairs.limit_per_group=2',
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -97,6 +102,15 @@ def check_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path
     with pytest.raises(UserError, match=r'has the shape \(.*\), this run needs'):
         pretrain.main([*flags, '--config.model.num_attention_heads=2'])
     assert not (tmp_path / 'checkpoints').exists()
+
+
+def check_its_minimal_pairs_are_scored(swept):
+    root, _ = swept
+    for member in ('layers1', 'layers2'):
+        stored = json.loads((root / member / 'pairs/results.json').read_text())
+        table = json.loads((root / member / 'pairs/pairs.json').read_text())
+        assert stored == table['overall'] and table['num_pairs'] == 2
+        assert 'word_l2r' in stored
 
 
 def check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory):
@@ -142,7 +156,7 @@ def check_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys):
     assert lines[4].startswith('| layers1 |') and lines[4].endswith('| 52.9 |')
     assert 'not finished' not in lines[-1]
     before = {path: path.stat().st_mtime for path in root.rglob('stage.json')}
-    assert len(before) == 6
+    assert len(before) == 8
     assert sweep.main(arguments) == 0
     assert before == {path: path.stat().st_mtime for path in root.rglob('stage.json')}
     with pytest.raises(UserError, match='was started with loop.seed=None, now it is 3'):
@@ -184,6 +198,7 @@ def test_a_sweep_with_real_runs(swept, corpus_directory, tmp_path, monkeypatch, 
     """In one, for the runs take long: pytest's workers would each make them anew."""
     check_the_deeper_net_started_from_the_shallower_one(swept)
     check_a_start_that_does_not_fit_is_refused(swept, corpus_directory, tmp_path)
+    check_its_minimal_pairs_are_scored(swept)
     check_its_own_tasks_are_scored_as_in_the_run(swept, corpus_directory)
     check_it_is_reported_and_runs_no_second_time(swept, monkeypatch, capsys)
     check_the_notebook_reads_it(swept, monkeypatch, capsys)

@@ -41,7 +41,8 @@ def evaluate_pairs(
       path: as of `read_pairs`.
       columns: as of `read_pairs`.
       limit_per_group: as of `read_pairs`.
-      output: folder for pairs.json, and pairs.jsonl with the scores of each pair.
+      output: folder for pairs.json, pairs.jsonl with the scores of each pair, and results.json
+        with the last line of the table.
       num_loops: how often the model goes through its layers; None: as in training.
 
     Raises:
@@ -113,6 +114,7 @@ def _write(
     contents = {
         'pairs.json': to_json(dataclasses.asdict(found), indent=2) + '\n',
         'pairs.jsonl': ''.join(lines),
+        'results.json': to_json(found.overall, indent=2) + '\n',
     }
     for name, content in contents.items():
         file = output / name

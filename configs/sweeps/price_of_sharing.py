@@ -1,7 +1,8 @@
 """What sharing costs: one layer gone through r times against r layers, at three widths.
 
     python -m launch.sweep --sweep=configs/sweeps/price_of_sharing.py:mini --workdir=runs/price \
-        --seeds=2 --override pretrain.data.path=CORPUS --override sst2.data.path=GLUE/SST-2
+        --seeds=2 --override pretrain.data.path=CORPUS --override sst2.data.path=GLUE/SST-2 \
+        --override pairs.path=blimp.jsonl --override pairs.limit_per_group=20
     python -m launch.report runs/price --recurrence
 
 Of every width there are a layer that is used r = 1, 2, 4 and 8 times, and r layers with weights of
@@ -23,6 +24,7 @@ COLUMNS = {
     'flops': 'FLOPs',
     'intrinsic.unpaired_mlm_loss': 'MLM loss',
     'intrinsic.unpaired_mlm_accuracy': 'MLM',
+    'pairs.word_l2r': 'BLiMP',
     'sst2.accuracy': 'SST-2',
 }
 SST2: dict[str, FieldValue] = {

@@ -18,6 +18,7 @@ COLUMNS = {
     'flops': 'FLOPs',
     'intrinsic.unpaired_mlm_loss': 'MLM loss',
     'intrinsic.unpaired_mlm_accuracy': 'MLM',
+    'pairs.word_l2r': 'BLiMP',
     'intrinsic.sop_accuracy': 'SOP',
     'compute_to_reach': 'compute',
 }
