@@ -127,7 +127,7 @@ def _make_modern(config: ConfigDict) -> None:
         bias_correction=True,
         weight_decay=0.0,
         warmup_steps=loop.num_steps // 20,
-        muon_learning_rate=0.02,
+        muon_learning_rate=0.01,
         muon_momentum=0.95,
         muon_weight_decay=0.0,
     )

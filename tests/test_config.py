@@ -201,7 +201,7 @@ def test_modern_sees_as_many_sequences_in_smaller_batches():
             there, here = (getattr(loop, period) * loop.batch_size for loop in loops)
             assert there == here, (name, period)
         assert today.optimizer.warmup_steps * 20 == today.loop.num_steps
-        assert (today.optimizer.name, today.optimizer.muon_learning_rate) == ('muon', 0.02)
+        assert (today.optimizer.name, today.optimizer.muon_learning_rate) == ('muon', 0.01)
         # The held-out masks are the same ones.
         held_out = [run.pretraining.held_out for run in (paper, today)]
         assert {settings.masked_fraction for settings in held_out} == {0.15}
@@ -209,7 +209,7 @@ def test_modern_sees_as_many_sequences_in_smaller_batches():
     assert pretrain.get_config('tiny+modern').loop.batch_size == 8
     smaller = pretrain.get_config('base@256+modern')
     assert (smaller.loop.num_steps, smaller.optimizer.warmup_steps) == (2_000_000, 100_000)
-    assert smaller.optimizer.muon_learning_rate == pytest.approx(0.01)
+    assert smaller.optimizer.muon_learning_rate == pytest.approx(0.005)
     assert smaller.optimizer.learning_rate == pytest.approx(0.0015)
 
 
