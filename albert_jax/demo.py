@@ -18,7 +18,7 @@ from albert_jax.cli.paths import local_path
 from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import PretrainRun
 
-_CONFIG, _NUM_STEPS = 'configs/pretrain.py:tiny+modern', 2800
+_CONFIG, _NUM_STEPS = 'configs/pretrain.py:tiny+modern', 4000
 _RECIPE = """\
 The recipe is tiny+modern of configs/pretrain.py: Muon, rotary positions, norms before the
 sublayers, 45 % of the pieces masked, batches of 8, no sentence loss. The paper's, tiny, has LAMB,

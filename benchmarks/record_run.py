@@ -1,7 +1,7 @@
 """Trains a config and records it in a small file, which `make demo` shows beside its own run.
 
     python -m albert_jax.demo --output=demo     (prepares demo/corpus)
-    python -m benchmarks.record_run --config=configs/pretrain.py:tiny --config.loop.num_steps=925 \
+    python -m benchmarks.record_run --config=configs/pretrain.py:tiny --config.loop.num_steps=1321 \
         --corpus=demo/corpus --workdir=runs/tiny --output=configs/recorded/tiny.json
 
 So many steps take the FLOPs of the demo's. A run that is finished already is not trained again.

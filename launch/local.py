@@ -295,10 +295,9 @@ class LocalRunner:
         num_stages = len(self._states) + (self._feed.num_to_come if self._feed else 0)
         for key in self._running:
             stage = self._progress(key)
-            print(
-                f'{done}/{num_stages} finished; {key} {stage.step} {stage.metrics} ETA {stage.eta}',
-                flush=True,
-            )
+            left = f'ETA {stage.eta}' if stage.eta else ''
+            known = [part for part in (stage.step, stage.metrics, left) if part]
+            print(f'{done}/{num_stages} finished;', key, *known, flush=True)
 
     def table(self, has_results: bool = False) -> Table:
         """Every member with its stages and their progress; with a feed, those that run.

@@ -129,12 +129,12 @@ def test_the_recorded_run_is_the_papers_recipe():
     run = PretrainRun.from_dict(command.read_config(f'{ROOT}/{config}', overrides))
     assert recorded.run == run
     assert f'--config={recorded.config} ' in ' '.join((record_run.__doc__ or '').split())
-    assert [line['step'] for line in recorded.evaluations] == [*range(100, 901, 100), 925]
-    # 925 × 32 sequences of 64 tokens; 3 for forward and backward (REFERENCE.md, 1).
+    assert [line['step'] for line in recorded.evaluations] == [*range(100, 1301, 100), 1321]
+    # 1,321 × 32 sequences of 64 tokens; 3 for forward and backward (REFERENCE.md, 1).
     dense = 2 * 128 * (4 * 128 + 2 * 512) + 4 * 64 * 128
     masked = 2 * 64 * (128 + 4096) * run.pretraining.max_predictions_per_sequence
     per_sequence = 64 * (4 * dense + 2 * 64 * 128) + masked + 2 * 128 * (128 + 2)
-    assert recorded.flops == 925 * 32 * 3 * per_sequence
+    assert recorded.flops == 1321 * 32 * 3 * per_sequence
     last = recorded.evaluations[-1]
     assert last['mlm_loss'] < recorded.unigram['mlm_loss'] < math.log(4096)
 
