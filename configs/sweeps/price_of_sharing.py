@@ -2,8 +2,11 @@
 
     python -m launch.sweep --sweep=configs/sweeps/price_of_sharing.py:mini --workdir=runs/price \
         --seeds=2 --override pretrain.data.path=CORPUS --override sst2.data.path=GLUE/SST-2 \
-        --override pairs.path=blimp.jsonl --override pairs.limit_per_group=20
+        --override pairs.path=blimp.jsonl --override pairs.limit_per_group=15
     python -m launch.report runs/price --recurrence
+
+Of every group of BLiMP 15 pairs are scored: the 18th of one has 63 pieces, with [CLS] and [SEP] one
+more than `mini` has positions.
 
 Of every width there are a layer that is used r = 1, 2, 4 and 8 times, and r layers with weights of
 their own, whose forward and backward pass take the same FLOPs (Muon's for more kernels come on
