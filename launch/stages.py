@@ -229,6 +229,11 @@ def _pairs_evaluation(pretraining: Stage, given: Mapping[str, FieldValue]) -> St
         wrong = f'there is no {PAIRS}.{unknown[0]}' if unknown else f'{PAIRS}.path is missing'
         fields = ', '.join(f'{PAIRS}.{name}' for name in _PAIRS_FLAGS)
         raise UserError(f'{wrong}; minimal pairs have {fields}.')
+    limit = str(given.get('limit_per_group', 0))
+    if not limit.isdecimal():
+        raise UserError(
+            f'{PAIRS}.limit_per_group is {limit}; it must be a whole number, 0 or above.'
+        )
     settings: dict[str, FieldValue] = {'checkpoint': f'{{root}}/{pretraining.key}'}
     settings |= {_PAIRS_FLAGS[name]: value for name, value in given.items()}
     return Stage(

@@ -150,6 +150,8 @@ def test_the_cost_comes_from_plan(capsys, monkeypatch):
     ('overrides', 'message'),
     [
         (['pairs.limit_per_group=20'], 'pairs.path is missing; minimal pairs have pairs.path, '),
+        (['pairs.path=x', 'pairs.limit_per_group=few'], 'is few; it must be a whole number, 0 or'),
+        (['pairs.path=x', 'pairs.limit_per_group=-1'], 'is -1; it must be a whole number, 0 or'),
         (['pairs.path=x', 'pairs.file=y'], r'there is no pairs\.file; minimal pairs have '),
     ],
 )
