@@ -245,3 +245,44 @@ def test_repeated_ids_of_a_table(tmp_path, capsys):
     for is_training, is_labelled in ((True, True), (False, True), (False, False)):
         assert [e.first for e in task.read(path, is_training, is_labelled)] == ['a', 'c']
         assert 'x.tsv: 1 examples have the id of another' in capsys.readouterr().err
+
+
+_ROWS_WITH_IDS = {
+    'x.jsonl': '{"id": "a-7", "text": "one"}\n{"text": "two"}\n{"id": 12, "text": "three"}\n'
+    '{"id": null, "text": "four"}\n{"id": "", "text": "five"}\n',
+    'x.csv': 'id,text\na-7,one\n,two\n12,three\n" ",four\n,five\n',
+    'x.tsv': 'text\tid\none\ta-7\ntwo\t\nthree\t12\nfour\t \nfive\t\n',
+}
+
+
+@pytest.mark.parametrize('name', _ROWS_WITH_IDS)
+@pytest.mark.parametrize('task_name', ['classification', 'multilabel', 'regression', 'splitting'])
+def test_rows_keep_their_ids(task_name, name, tmp_path):
+    path = _write(tmp_path / name, _ROWS_WITH_IDS[name])
+    settings = {'source': 'text'} if task_name == 'splitting' else {}
+    task = tiny.task(task_name, **settings)
+    examples = task.read(path, False, is_labelled=False)
+    assert [example.key for example in examples] == ['a-7', '1', '12', '3', '4']
+
+
+def test_a_column_of_ids_that_is_read_for_something_else_names_no_row(tmp_path):
+    path = _write(tmp_path / 'x.csv', 'text,id\na,left\nb,right\nc,left\n')
+    examples = tiny.task('classification', label='id').read(path, True)
+    assert [(e.key, e.label) for e in examples] == [('0', 'left'), ('1', 'right'), ('2', 'left')]
+    examples = tiny.task('splitting', source='text', target='id').read(path, True)
+    assert [(e.key, e.target) for e in examples] == [('0', 'left'), ('1', 'right'), ('2', 'left')]
+    path = _write(tmp_path / 'y.csv', 'text,id,x\na,1,0\nb,0,1\n')
+    examples = tiny.task('multilabel', labels='id,x').read(path, True)
+    assert [(e.key, e.labels) for e in examples] == [('0', ('id',)), ('1', ('x',))]
+    # Two columns of ids: neither is taken.
+    path = _write(tmp_path / 'z.csv', 'id,text,id\na,one,b\n')
+    assert tiny.task('classification').read(path, False, False)[0].key == '0'
+
+
+@pytest.mark.parametrize('task_name', ['classification', 'multilabel', 'splitting'])
+def test_ids_that_are_there_twice_are_told(task_name, tmp_path, capsys):
+    path = _write(tmp_path / 'x.csv', 'id,text\n4,a\n4,b\n')
+    settings = {'source': 'text'} if task_name == 'splitting' else {}
+    examples = tiny.task(task_name, **settings).read(path, False, is_labelled=False)
+    assert [e.key for e in examples] == ['4', '4']
+    assert 'x.csv: 1 examples have the id of another' in capsys.readouterr().err

@@ -85,7 +85,8 @@ class TextTask(Task[TextExample]):
 
     def _own_columns(self) -> Columns:
         settings = self.settings
-        return Columns(None, settings.text, settings.text_pair or None, settings.label)
+        key = None if 'id' in (settings.text, settings.text_pair, settings.label) else 'id'
+        return Columns(key, settings.text, settings.text_pair or None, settings.label)
 
     def has_header(self, path: Path, is_labelled: bool) -> bool:
         """Whether the first line of a file names its columns."""
@@ -108,8 +109,7 @@ class TextTask(Task[TextExample]):
             first = row.value(columns.first)
             second = row.value(columns.second) if columns.second else None
             label = self._label(row, columns.label, is_training) if is_labelled else None
-            key = row.get(columns.key) if columns.key else None
-            examples.append(TextExample(row.where, key or str(row.number), first, second, label))
+            examples.append(TextExample(row.where, row.key(columns.key), first, second, label))
         if not examples:
             raise UserError(f'{path} has no examples.')
         if num_empty:

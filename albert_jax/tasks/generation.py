@@ -16,7 +16,7 @@ from albert_jax.tasks import generation_metrics
 from albert_jax.tasks.features import Features, note_cut
 from albert_jax.tasks.generation_metrics import Metric, Texts
 from albert_jax.tasks.pair_features import TARGET_IS_CUT, PairFeatures, as_pairs, encode_pairs
-from albert_jax.tasks.task import Outputs, Task, check_fields, json_lines, key_of
+from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, json_lines, key_of
 from albert_jax.tasks.text_pairs import Sides, TextPair, read_pairs
 
 # What stands for a head where a decoder answers.
@@ -103,7 +103,9 @@ class GenerationTask(Task[TextPair]):
           UserError: as there.
         """
         del is_training
-        return [self.with_own_target(pair) for pair in read_pairs(path, self.sides, is_labelled)]
+        pairs = read_pairs(path, self.sides, is_labelled)
+        check_keys(pairs, str(path), is_refused=False)
+        return [self.with_own_target(pair) for pair in pairs]
 
     def with_own_target(self, pair: TextPair) -> TextPair:
         """A pair as it was read, with spaces in place of the marks between sentences."""

@@ -20,7 +20,7 @@ from albert_jax.tasks.class_labels import classes, is_visible
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.tables import MISSING, Row, read_rows
-from albert_jax.tasks.task import Outputs
+from albert_jax.tasks.task import Outputs, check_keys
 from albert_jax.tasks.text_examples import Columns, TextExample, note_gaps
 
 _YES_OR_NO = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
@@ -75,6 +75,7 @@ class MultiLabelTask(TextTask):
             is no row.
         """
         columns = self.columns(path, is_labelled)
+        key_column = None if columns.key in (self.labels or ()) else columns.key
         examples: list[MultiLabelExample] = []
         num_empty = 0
         for row in read_rows(path):
@@ -84,13 +85,14 @@ class MultiLabelTask(TextTask):
             first = row.value(columns.first)
             second = row.value(columns.second) if columns.second else None
             labels = self._row_labels(row, is_training) if is_labelled else None
-            key = str(row.number)
+            key = row.key(key_column)
             examples.append(MultiLabelExample(row.where, key, first, second, None, labels))
         if not examples:
             raise UserError(f'{path} has no examples.')
         if num_empty:
             note(f'{path}: {num_empty} empty rows were left out.')
         note_gaps(examples, path, is_labelled)
+        check_keys(examples, str(path), is_refused=False)
         if is_training and not self.labels:
             return _with_classes(examples, path)
         return list(examples)

@@ -82,6 +82,20 @@ class Row(NamedTuple):
             raise UserError(f'{self.where} has no column {column!r}; there are {listed}.')
         return value
 
+    def key(self, column: str | None = 'id') -> str:
+        """What the row is called: its value of a column, or its number if it has none there.
+
+        Args:
+          column: of the names; None if the rows have none.
+
+        Raises:
+          UserError: if the name has half a character.
+        """
+        if column is None or column in self.repeated:
+            return str(self.number)
+        value = self.values.get(column, '').strip()
+        return check_text(value, f'{self.where}, column {column!r}') or str(self.number)
+
 
 def text_ending(path: Path) -> str:
     """The ending of a file's name, without the .gz of one that is packed."""

@@ -11,8 +11,8 @@ from albert_jax.cli.notes import note
 from albert_jax.tasks.class_labels import is_visible
 from albert_jax.tasks.tables import TABLE_ENDINGS, read_rows, read_text, split_lines, text_ending
 
-# Of a row: 'FILE, line N', its number from 0, source and target; the target may not be known.
-PairRow = tuple[str, int, str, str | None]
+# Of a row: 'FILE, line N', its id or its number from 0, source and target, which may not be known.
+PairRow = tuple[str, str, str, str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _lines(source: Path, target: Path, is_labelled: bool) -> list[PairRow]:
                 f'of the one must belong to the line with the same number of the other.'
             )
     return [
-        (f'{source}, line {number + 1}', number, *pair)
+        (f'{source}, line {number + 1}', str(number), *pair)
         for number, pair in enumerate(zip(sources, targets, strict=True))
     ]
 
@@ -127,7 +127,7 @@ def _table_rows(path: Path, sides: Sides, is_labelled: bool) -> list[PairRow]:
     return [
         (
             row.where,
-            row.number,
+            row.key(None if 'id' in sides else 'id'),
             row.value(sides.source),
             row.value(sides.target) if is_labelled else None,
         )
@@ -141,7 +141,7 @@ def checked_pairs(rows: Sequence[PairRow], origin: str) -> list[TextPair]:
     A source without a target that is known may be empty.
 
     Args:
-      rows: where each is, its number from 0, source and target.
+      rows: where each is, what it is called, source and target.
       origin: what to call all of them in messages.
 
     Raises:
@@ -150,7 +150,7 @@ def checked_pairs(rows: Sequence[PairRow], origin: str) -> list[TextPair]:
     pairs = []
     empty: list[tuple[str, str]] = []
     num_blank = 0
-    for where, number, source, target in rows:
+    for where, key, source, target in rows:
         has_source = is_visible(source)
         if target is not None:
             if not has_source and not is_visible(target):
@@ -158,7 +158,7 @@ def checked_pairs(rows: Sequence[PairRow], origin: str) -> list[TextPair]:
                 continue
             if has_source != is_visible(target):
                 empty.append((where, 'target' if has_source else 'source'))
-        pairs.append(TextPair(where, str(number), source, target))
+        pairs.append(TextPair(where, key, source, target))
     if empty:
         where, side = empty[0]
         more = f' (and {len(empty) - 1} more pairs have an empty side)' if len(empty) > 1 else ''

@@ -85,7 +85,7 @@ def _pairs(data_set: DataSet, split: str, task: GenerationTask) -> list[TextPair
     rows: list[PairRow] = []
     for number, (where, row) in enumerate(data_set.rows(split)):
         source, target = (tfds_reader.decode_text(row.get(x), where, x) for x in task.sides)
-        rows.append((where, number, source, target))
+        rows.append((where, str(number), source, target))
     pairs = checked_pairs(rows, f'{data_set.where}:{split}')
     return [task.with_own_target(pair) for pair in pairs]
 
