@@ -274,9 +274,6 @@ def test_a_column_of_ids_that_is_read_for_something_else_names_no_row(tmp_path):
     path = _write(tmp_path / 'y.csv', 'text,id,x\na,1,0\nb,0,1\n')
     examples = tiny.task('multilabel', labels='id,x').read(path, True)
     assert [(e.key, e.labels) for e in examples] == [('0', ('id',)), ('1', ('x',))]
-    # Two columns of ids: neither is taken.
-    path = _write(tmp_path / 'z.csv', 'id,text,id\na,one,b\n')
-    assert tiny.task('classification').read(path, False, False)[0].key == '0'
 
 
 @pytest.mark.parametrize('task_name', ['classification', 'multilabel', 'splitting'])
@@ -286,3 +283,15 @@ def test_ids_that_are_there_twice_are_told(task_name, tmp_path, capsys):
     examples = tiny.task(task_name, **settings).read(path, False, is_labelled=False)
     assert [e.key for e in examples] == ['4', '4']
     assert 'x.csv: 1 examples have the id of another' in capsys.readouterr().err
+
+
+def test_a_row_with_two_ids_has_its_number(tmp_path, capsys):
+    # As a join of two tables writes.
+    path = _write(tmp_path / 'x.csv', 'id,text,id\na,one,b\n')
+    assert tiny.task('classification').read(path, False, False)[0].key == '0'
+    assert "x.csv, line 1 has the column 'id' twice; rows with two" in capsys.readouterr().err
+    lines = ('{"id": "a", "text": "one"}\n', '{"id": "b", "text": "two", "id": "c"}\n')
+    path = _write(tmp_path / 'x.jsonl', ''.join([*lines, lines[1]]))
+    examples = tiny.task('classification').read(path, False, False)
+    assert [e.key for e in examples] == ['a', '1', '2']
+    assert capsys.readouterr().err.count("has the column 'id' twice") == 1

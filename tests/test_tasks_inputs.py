@@ -1,5 +1,6 @@
 """Lines, standard input and objects to predict: every door takes and refuses the same."""
 
+import gzip
 import io
 import json
 import sys
@@ -88,6 +89,45 @@ def test_a_text_in_braces_is_a_text(text):
 def test_broken_lines_are_refused(line, message):
     with pytest.raises(UserError, match=message):
         parse_lines(tiny.task('classification'), [line], 'x')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('[{"text": "good"}]', 'x begins with a JSON list; give one object a line, as `jq -c`'),
+        ('[\n  {\n    "text": "good"\n  }\n]', 'x begins with a JSON list'),
+        ('["good",\n"bad"]', 'x begins with a JSON list'),
+        ('\n\ufeff {\n  "text": "good"\n}', 'x begins with a JSON object over several lines'),
+        ('{\n"text": "a"\n}\n{\n"text": "b"\n}\n', 'x begins with a JSON object over several'),
+    ],
+)
+@pytest.mark.parametrize('name', ['classification', 'splitting', 'upos', 'squad1'])
+def test_json_of_several_lines_is_no_text(name, text, message):
+    with pytest.raises(UserError, match=message):
+        parse_lines(tiny.task(name), text.split('\n'), 'x')
+
+
+@pytest.mark.parametrize('text', ['[\n1', '{\na\n}', '[]\na', '{\n}', '[1] a\n[2] b', '[1, 2]'])
+def test_lines_with_brackets_are_texts(text):
+    examples = parse_lines(tiny.task('classification'), text.split('\n'), 'x')
+    assert [e.first for e in examples] == text.split('\n')
+
+
+def test_marks_that_nobody_sees_before_an_object_do_not_make_it_a_text():
+    # As `cat a.jsonl b.jsonl` writes, of files of Windows.
+    lines = ['\ufeff{"text": "a"}', '\ufeff{"text": "b"}', '\ufeffc']
+    examples = parse_lines(tiny.task('classification'), lines, 'x')
+    assert [e.first for e in examples] == ['a', 'b', 'c']
+    with pytest.raises(UserError, match='x, line 1 is not JSON'):
+        parse_lines(tiny.task('classification'), ['\u200b{"text": "a"}'], 'x')
+
+
+@pytest.mark.parametrize('name', ['x.CSV', 'x.Tsv', 'x.JSONL', 'x.CSV.GZ'])
+def test_endings_in_capitals_are_endings(name, tmp_path):
+    content = b'{"text": "a"}\n' if 'JSON' in name else b'text\na\n'
+    (tmp_path / name).write_bytes(gzip.compress(content) if 'GZ' in name else content)
+    (one,) = read_input(tiny.task('classification'), str(tmp_path / name))
+    assert one.first == 'a'
 
 
 def test_ids_are_kept():

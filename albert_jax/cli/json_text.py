@@ -3,11 +3,13 @@
 import collections
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from albert_jax.cli.errors import UserError
 
+# Before an object, where nobody sees them: byte-order marks and spaces without width.
+_INVISIBLE = r'[\s\u200b\u200e\u200f\u2060\ufeff]*'
 # Of an object: a text in quotation marks, before a colon.
 _KEY = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*:"""
 
@@ -91,6 +93,31 @@ def check_texts(texts: Iterable[str]) -> None:
         check_text(text, f'Text {number}')
 
 
+def check_lines(lines: Sequence[str], origin: str) -> None:
+    """Refuses lines that begin with JSON of several lines, or with a list of objects.
+
+    Args:
+      lines: without their line ends.
+      origin: what to call them in the message.
+
+    Raises:
+      UserError: if they do: one object a line is what can be read.
+    """
+    text = '\n'.join(lines).lstrip()
+    if not text.startswith(('{', '[')):
+        return
+    try:
+        content, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return
+    is_list = isinstance(content, list)
+    if not content:
+        return
+    if '\n' in text[:end] or (is_list and any(isinstance(item, dict) for item in content)):
+        what = 'a JSON list' if is_list else 'a JSON object over several lines'
+        raise UserError(f'{origin} begins with {what}; give one object a line, as `jq -c` writes.')
+
+
 def is_json_object(line: str, names: Iterable[str]) -> bool:
     """Whether a line is meant as a JSON object, right or broken, and not as a text in braces.
 
@@ -101,10 +128,19 @@ def is_json_object(line: str, names: Iterable[str]) -> bool:
       names: keys that it may have.
     """
     keys = '|'.join(re.escape(name) for name in names)
-    return (
-        re.match(rf'\s*\{{\s*(\}}\s*$|["\']?({keys})["\']?\s*:|["\']({keys})["\']|{_KEY})', line)
-        is not None
-    )
+    start = rf'\}}\s*$|["\']?({keys})["\']?\s*:|["\']({keys})["\']|{_KEY}'
+    return re.match(rf'{_INVISIBLE}\{{\s*({start})', line) is not None
+
+
+def is_object_with_keys(line: str) -> bool:
+    """Whether all of a line is a JSON object that is not empty."""
+    if not line.lstrip().startswith('{'):
+        return False
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content)
 
 
 class _Objects:

@@ -105,7 +105,11 @@ def column_rows(
 def _without_other_ids(blocks: Sequence[Block]) -> list[Block]:
     """Leaves the ranges and empty nodes of CoNLL-U out, where the first column has its ids."""
     ids = [line.fields[0] for line in lines_of(blocks)]
-    if not all(_WORD_ID.fullmatch(name) or _OTHER_ID.fullmatch(name) for name in ids):
+    are_words = [_WORD_ID.fullmatch(name) is not None for name in ids]
+    # WebAnno's 1-1, 1-2, 2-1 number words too.
+    if not any(are_words) or not all(
+        is_word or _OTHER_ID.fullmatch(name) for is_word, name in zip(are_words, ids, strict=True)
+    ):
         return list(blocks)
     kept = [[line for line in b if _WORD_ID.fullmatch(line.fields[0])] for b in blocks]
     return [block for block in kept if block]
@@ -158,8 +162,11 @@ def conllu_rows(path: Path, blocks: Sequence[Block]) -> list[list[Row]]:
     """The words of each sentence of a CoNLL-U file with their UPOS; None if no word has one.
 
     Raises:
-      UserError: if a line is not of CoNLL-U, a word is missing, or some have no UPOS.
+      UserError: if a line is not of CoNLL-U, a word is missing, some have no UPOS, or the ids of a
+        sentence do not go up.
     """
+    for block in blocks:
+        _check_ids(path, block)
     sentences = [
         [row for line in block if (row := _conllu_row(path, line)) is not None] for block in blocks
     ]
@@ -173,6 +180,21 @@ def conllu_rows(path: Path, blocks: Sequence[Block]) -> list[list[Row]]:
             f'have one; tag it.'
         )
     return sentences
+
+
+def _check_ids(path: Path, block: Block) -> None:
+    """Refuses ids that start anew, where a blank line between two sentences is missing."""
+    last = -1
+    for line in block:
+        name = line.fields[0]
+        if line.text.startswith('#') or not re.fullmatch('[0-9]{1,18}', name):
+            continue
+        if int(name) <= last:
+            raise UserError(
+                f'{path}, line {line.number}: the id {name} follows {last}; sentences have a blank '
+                f'line between them.'
+            )
+        last = int(name)
 
 
 def check_has_text(path: Path, words: Sequence[str]) -> None:
@@ -212,7 +234,7 @@ def _conllu_row(path: Path, line: Line) -> Row | None:
     if not is_word_id(fields[0], where):
         return None
     word, tag = fields[_FORM].strip(' '), fields[_UPOS].strip()
-    for name, value in (('word (FORM)', word), ('tag (UPOS)', tag)):
-        if not value:
+    for name, is_empty in (('word (FORM)', not word), ('tag (UPOS)', not is_visible(tag))):
+        if is_empty:
             raise UserError(f'{where}: the {name} is empty.')
     return Row(line.number, word, None if tag == _NOTHING else tag)

@@ -1,14 +1,11 @@
-"""What the lines of a tagging file are: comments, running numbers, columns or plain sentences."""
+"""What the lines of a tagging file are: comments, columns or plain sentences."""
 
 import dataclasses
-import itertools
 import operator
 import re
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Literal
 
-from albert_jax.cli.errors import UserError
 from albert_jax.tasks.conll import Block, Line, lines_of
 
 # CoNLL-2012's marks of a document.
@@ -99,77 +96,6 @@ def _tag(line: Line, tag_column: int) -> str | None:
     if width < 2 or not -width <= tag_column < width:
         return None
     return line.fields[tag_column].strip()
-
-
-def check_words(
-    path: Path, blocks: Sequence[Block], word_column: int, tag_column: int | None
-) -> None:
-    """Refuses a file in which the words' column holds numbers or names of the lines instead.
-
-    Only where all sentences are so: a sentence may consist of numbers.
-
-    Args:
-      path: of the file, for messages.
-      blocks: its words.
-      word_column: of the words.
-      tag_column: of the tags; None if they are not read.
-
-    Raises:
-      UserError: if the column is 1, 2, 3, … in each sentence or through the file, or the same in
-        all of a sentence, and another column could be that of the words.
-    """
-    lines = lines_of(blocks)
-    width = min((len(line.fields) for line in lines), default=0)
-    of_tags = None if tag_column is None else tag_column % max(width, 1)
-    candidates = [c for c in range(word_column + 1, width) if c != of_tags]
-    # With a number and a tag in each line, a single sentence may be one of numbers.
-    is_short = of_tags is not None and not candidates and len(blocks) > 1
-    others = [
-        column
-        for column in ([*range(word_column + 1, width)] if is_short else candidates)
-        if any(len({line.fields[column] for line in block}) > 1 for block in blocks)
-    ]
-    sentences = [[line.fields[word_column] for line in b] for b in blocks] if others else []
-    if _are_running(sentences):
-        what = 'running numbers'
-    elif not is_short and _are_names(sentences):
-        what = 'the same text in all lines of a sentence'
-    else:
-        return
-    advice = (
-        'give every line its word before its tag'
-        if is_short
-        else f'name the column of the words with task.word_column, as in '
-        f'--config.task.word_column={others[0]}, or remove that column'
-    )
-    raise UserError(
-        f'{path}: column {word_column}, counted from 0, should have the words and has {what} '
-        f'(line {lines[0].number}: {lines[0].fields[word_column]!r}); {advice}.'
-    )
-
-
-def _are_running(sentences: Sequence[Sequence[str]]) -> bool:
-    """Whether all are numbers that go up by one: from 0 or 1 in each sentence, or all through."""
-    # Beside the ranges and empty nodes of CoNLL-U.
-    kept = [[w for w in words if not re.fullmatch(r'\d+[-.]\d+', w)] for words in sentences]
-    numbers: list[list[int]] = []
-    for words in kept:
-        if not all(re.fullmatch('[0-9]{1,18}', word) for word in words):
-            return False
-        numbers.append([int(word) for word in words])
-    flat = [*itertools.chain(*numbers)]
-    if len(flat) < 2:
-        return False
-    through = flat == list(range(flat[0], flat[0] + len(flat))) and len(sentences) > 1
-    return through or any(
-        all(n == list(range(start, start + len(n))) for n in numbers) for start in (0, 1)
-    )
-
-
-def _are_names(sentences: Sequence[Sequence[str]]) -> bool:
-    """Whether each sentence has one text only, in every line: the name of its document."""
-    num_long = sum(len(words) > 1 for words in sentences)
-    return num_long > 1 and all(len(set(words)) == 1 for words in sentences)
 
 
 Kind = Literal['columns', 'likely columns', 'sentences', 'unclear']

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.json_text import check_lines, check_text
 from albert_jax.cli.notes import note
 from albert_jax.tasks.tables import decode, read_text, split_lines, text_ending
 from albert_jax.tasks.task import ExampleT, Task, check_keys
@@ -25,13 +25,17 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
     if source == '-':
         text = decode(sys.stdin.buffer.read(), 'Standard input')
         examples = parse_lines(task, split_lines(text), 'standard input')
-    elif path.is_dir() or text_ending(path) in task.file_endings or '.tar.gz' in source:
+    elif path.is_dir() or _is_of_task(path, task) or '.tar.gz' in source:
         examples = task.read(path, False, is_labelled=False)
     else:
         examples = parse_lines(task, split_lines(read_text(path)), source)
     if not examples:
         raise UserError(f'{"Standard input" if source == "-" else source} has no examples.')
     return examples
+
+
+def _is_of_task(path: Path, task: Task[ExampleT]) -> bool:
+    return task.reads_any_file or text_ending(path) in task.file_endings
 
 
 def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list[ExampleT]:
@@ -48,22 +52,22 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     Raises:
       UserError: if a line is not what the task takes, or all are something else.
     """
-    lines = list(lines)
+    # A byte-order mark is no part of the text, at the head of each of several files either.
+    lines = [line.removeprefix('\ufeff').rstrip('\r\n') for line in lines]
+    check_lines(lines, origin)
     task.check_lines(lines, origin)
     examples = []
     num_empty = num_empty_between = 0
-    if task.keeps_empty_lines and lines and not lines[-1].strip('\r\n'):
+    if task.keeps_empty_lines and lines and not lines[-1]:
         # What follows the end of the last line is none.
         del lines[-1]
     for number, line in enumerate(lines):
-        # A byte-order mark is no part of the text.
-        content = (line if number else line.removeprefix('\ufeff')).rstrip('\r\n')
-        if not content.strip() and not task.keeps_empty_lines:
+        if not line.strip() and not task.keeps_empty_lines:
             num_empty += 1
             continue
         num_empty_between = num_empty
         where = f'{origin}, line {number + 1}'
-        examples.append(task.parse_line(check_text(content, where), where, str(number)))
+        examples.append(task.parse_line(check_text(line, where), where, str(number)))
     if num_empty_between:
         note(f'{origin}: {num_empty_between} empty lines were skipped.')
     check_keys(examples, origin, is_refused=False)

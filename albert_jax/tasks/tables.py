@@ -8,7 +8,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ _LONGEST_FIELD = 2**31 - 1
 MISSING = ('null', 'NaN')
 # Of files with rows and columns, perhaps with .gz behind.
 TABLE_ENDINGS = ('.tsv', '.csv', '.jsonl', '.json')
+# What rows are called by.
+_KEYS = ('id', 'index')
 # A cell that was written with CSV's quoting: "so ""they"" said".
 _QUOTED = re.compile(r'"[^"]*""(""|[^"])*"')
 
@@ -98,8 +100,12 @@ class Row(NamedTuple):
 
 
 def text_ending(path: Path) -> str:
-    """The ending of a file's name, without the .gz of one that is packed."""
-    return path.with_suffix('').suffix if path.suffix == '.gz' else path.suffix
+    """The ending of a file's name in small letters, without the .gz of one that is packed."""
+    return (path.with_suffix('') if _is_packed(path) else path).suffix.lower()
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == '.gz'
 
 
 def read_text(path: Path) -> str:
@@ -110,7 +116,7 @@ def read_text(path: Path) -> str:
     """
     try:
         content = path.read_bytes()
-        if path.suffix == '.gz':
+        if _is_packed(path):
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error, ValueError) as error:  # \0 in a name is a ValueError
         raise UserError(f'{path} cannot be read: {reason(error)}.') from error
@@ -226,6 +232,7 @@ def _delimited(
             names = fields if has_header else [str(index) for index in range(len(fields))]
             if has_header:
                 repeated = {name: f'{path}, line {line}' for name in _repeated(names)}
+                _note_keys(f'{path}, line {line}', repeated)
                 continue
         if _is_blank(fields, len(names)):
             blank_lines.append((line, fields))
@@ -263,6 +270,12 @@ def _is_blank(fields: Sequence[str], num_columns: int) -> bool:
     return len(fields) != num_columns if len(fields) > 1 else fields != ['']
 
 
+def _note_keys(where: str, repeated: Collection[str]) -> None:
+    for key in _KEYS:
+        if key in repeated:
+            note(f'{where} has the column {key!r} twice; rows with two are called by their number.')
+
+
 def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name, count in collections.Counter(names).items() if count > 1]
 
@@ -270,6 +283,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     lines = split_lines(text.rstrip())
     number = num_blank = 0
+    first_repeated = ''
     for line_number, line in enumerate(lines, 1):
         if not line.strip():
             num_blank += 1
@@ -283,6 +297,9 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             for name, value in content.items()
             if kinds.get(name) not in MISSING
         }
+        if not first_repeated and set(repeated) & set(_KEYS):
+            first_repeated = where
+            _note_keys(where, repeated)
         yield Row(where, number, values, kinds, dict.fromkeys(repeated, where))
         number += 1
     if num_blank:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.json_text import check_text, is_object_with_keys
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.data.predicate import NO_ROLE
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
-from albert_jax.tasks import conll, conll_layout, metrics
+from albert_jax.tasks import conll, conll_checks, conll_layout, metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.known_tags import Tags, check_tags
-from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.tables import read_text, text_ending
 from albert_jax.tasks.task import Outputs, Task
 
 # The share of lines with a known tag from which on a file has columns.
@@ -59,11 +59,9 @@ class TaggingTask(Task[Sentence]):
     """
 
     head_kind = 'token_classification'
-    # The CoNLL files are published as .txt, eng.train, eng.testa and eng.testb.
-    file_endings = (
-        *Task.file_endings,
-        '.txt', '.train', '.testa', '.testb', '.bio', '.bio2', '.iob', '.iob2',
-    )  # fmt: skip
+    # The CoNLL files are published as .txt, eng.train, eng.testa and eng.testb; what is in a file
+    # says what it is.
+    reads_any_file = True
 
     def __init__(
         self, settings: TaskSettings, has_chunks: bool = False, is_conllu: bool = False
@@ -87,7 +85,15 @@ class TaggingTask(Task[Sentence]):
         return Sentence(where, key, tuple(check_text(content, where).split()), None)
 
     def parse_line(self, line: str, where: str, key: str) -> Sentence:
-        """The sentence of a line with spaces between its words."""
+        """The sentence of a line with spaces between its words.
+
+        Raises:
+          UserError: if it is JSON.
+        """
+        if is_object_with_keys(line):
+            raise UserError(
+                f'{where} is a JSON object; a sentence is its words with spaces between them.'
+            )
         return self.parse(line, where, key)
 
     def check_lines(self, lines: Sequence[str], origin: str) -> None:
@@ -98,6 +104,7 @@ class TaggingTask(Task[Sentence]):
         """
         blocks = conll.blocks_of('\n'.join(line.rstrip('\r\n') for line in lines))
         rows = conll.lines_of(blocks)
+        conll_checks.check_sentences(blocks, origin)
         has_tags = self._share_of_tags(blocks) > _NEARLY_ALL
         # O is a word, too.
         if has_tags and len(rows) > 1 and any(row.fields[-1] != 'O' for row in rows):
@@ -134,6 +141,7 @@ class TaggingTask(Task[Sentence]):
         """
         text = read_text(path)
         blocks = conll.blocks_of(text)
+        conll_checks.check_kind(path, blocks)
         if self._is_conllu(path, blocks, is_labelled):
             sentences = conll.conllu_rows(path, blocks)
             has_tags = any(row.tag is not None for rows in sentences for row in rows)
@@ -163,7 +171,7 @@ class TaggingTask(Task[Sentence]):
         """Whether a file is read as CoNLL-U; one without known tags by what is in it."""
         if is_labelled:
             return self.is_conllu
-        return conll.is_conllu(blocks) or (self.is_conllu and path.suffix == '.conllu')
+        return conll.is_conllu(blocks) or (self.is_conllu and text_ending(path) == '.conllu')
 
     def _columns(
         self, blocks: list[conll.Block], is_labelled: bool
@@ -187,7 +195,7 @@ class TaggingTask(Task[Sentence]):
         Raises:
           UserError: if this cannot be told, or it is a file of another kind.
         """
-        if path.suffix in ('.conll', '.conllu'):
+        if text_ending(path) in ('.conll', '.conllu'):
             return True
         kind = conll_layout.kind_of(
             blocks,
@@ -195,14 +203,8 @@ class TaggingTask(Task[Sentence]):
             self._known_tags,
             _is_iob if self.has_chunks else None,
         )
-        mark = {'.csv': ',', '.json': '"', '.jsonl': '"'}.get(path.suffix)
-        if mark and (
-            'columns' not in kind or all(mark in line.text for line in conll.lines_of(blocks))
-        ):
-            raise UserError(
-                f'{path} is not of tagging: give CoNLL columns (.conll, .txt, .tsv, .conllu), or '
-                f'sentences, a line each with spaces between the words (.txt or standard input).'
-            )
+        if 'columns' not in kind:
+            conll_checks.check_ending(path)
         if kind == 'unclear':
             raise UserError(
                 f'{path} may have CoNLL columns or sentences: rename it to .conll if it has '
@@ -225,7 +227,8 @@ class TaggingTask(Task[Sentence]):
             word_column = 0
         rows = conll.column_rows(path, blocks, word_column, tag_column if is_labelled else None)
         has_tags = is_labelled or self._share_of_tags(blocks) >= _MOST
-        conll_layout.check_words(path, blocks, word_column, tag_column if has_tags else None)
+        conll_checks.check_widths(path, blocks, tag_column if has_tags else None)
+        conll_checks.check_words(path, blocks, word_column, tag_column if has_tags else None)
         if self.has_chunks and is_labelled:
             for row in (row for sentence in rows for row in sentence):
                 if not _is_iob(row.tag or ''):
@@ -234,6 +237,8 @@ class TaggingTask(Task[Sentence]):
                         f'or I-TYPE.'
                     )
         if is_labelled:
+            conll_checks.check_header(path, blocks, word_column, tag_column)
+            conll_checks.check_tags(path, blocks, word_column, tag_column)
             self._known_tags.update(row.tag or '' for sentence in rows for row in sentence)
         return rows
 

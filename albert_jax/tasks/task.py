@@ -69,6 +69,8 @@ class Task(abc.ABC, Generic[ExampleT]):
     file_endings: ClassVar[tuple[str, ...]] = (
         '.tsv', '.csv', '.jsonl', '.json', '.conllu', '.conll',
     )  # fmt: skip
+    # Whether `read` takes files of any ending.
+    reads_any_file: ClassVar[bool] = False
     # Whether predictions are written by the example's key, which then must be its own.
     writes_by_key: ClassVar[bool] = False
     # Whether the task's examples can come from tensorflow-datasets.
