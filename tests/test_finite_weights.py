@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import albert_jax
+from albert_jax import explain
 from albert_jax.cli.errors import UserError
 from albert_jax.distillation.teacher import read_teacher
 from albert_jax.interop import conversion, exported, finite, source
 from albert_jax.interop.native import Pretrained
-from albert_jax.interpretability import explanation
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.service import models
 from albert_jax.service.batching import Device
@@ -45,7 +45,7 @@ def broken(vocabulary, tmp_path_factory):
     [
         albert_jax.load,
         Answerer,
-        lambda path: explanation.explain(str(path), 'a', None, None, None),
+        lambda path: explain.main([f'--checkpoint={path}', f'--output={path}/x.html', 'a']),
         lambda path: models.load([str(path)], Device(), 8, 0, lambda *_: None),
         lambda path: starting_point(FinetuneRun.from_dict({'init_from': str(path)})),
         lambda path: read_teacher(str(path)),

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability import page, pair_page, pair_picture, picture
 from albert_jax.interpretability.answer import NO_ANSWER, Answer
@@ -102,12 +101,18 @@ class PairExplanation:
 
 
 def explain(
-    checkpoint: str, text: str, pair: str | None, label: str | None, piece: str | None
+    model: Pretrained,
+    checkpoint: str,
+    text: str,
+    pair: str | None,
+    label: str | None,
+    piece: str | None,
 ) -> Explanation | PairExplanation:
     """Explains what a model does with a text.
 
     Args:
-      checkpoint: anything that `albert_jax.load` takes.
+      model: as it was read.
+      checkpoint: what to call it in messages.
       text: what the model reads.
       pair: a second text, of a task with pairs; of a model from text to text, a target to explain
         in place of the one that it writes.
@@ -115,9 +120,8 @@ def explain(
       piece: at the first [MASK], to explain in place of the likeliest.
 
     Raises:
-      UserError: if the checkpoint or the text cannot be used.
+      UserError: if the model or the text cannot be used.
     """
-    model = source.read(checkpoint)
     if model.decoder is not None:
         for name, value in (('label', label), ('piece', piece)):
             if value:

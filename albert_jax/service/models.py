@@ -23,6 +23,7 @@ from albert_jax.service.generation import Generate, inspect_pair
 from albert_jax.service.packing import packed
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.second_text import check_second_text
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
@@ -133,8 +134,9 @@ class Served:
           second: of a pair; of a model from text to text its target.
 
         Raises:
-          UserError: if it is too long, or a target is missing.
+          UserError: if it is too long, or the second is missing or should not be there.
         """
+        check_second_text(self.model, second)
         if isinstance(self.inspector, PairInspector):
             return inspect_pair(self.inspector, first, second)
         encoded = encode(self.model, first, second)
