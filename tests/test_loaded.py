@@ -131,6 +131,9 @@ def test_texts_and_examples_may_come_from_a_generator_or_a_row_of_a_table(model,
     row = type('Row', (), {'keys': lambda _: ['text'], '__getitem__': lambda *_: 'list error'})()
     classifier = albert_jax.load(finetuned)
     assert classifier.predict(iter(['list error'])) == classifier.predict(iter([row]))
+    # Numbers of NumPy are no JSON.
+    named = {'text': 'list error', 'id': np.int64(7)}
+    assert classifier.predict([named]) == classifier.predict(['list error'])
 
 
 def test_a_model_from_text_to_text_has_vectors_and_no_masks(vocabulary, tmp_path):

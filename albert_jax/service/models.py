@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability.encoding import encode
@@ -179,7 +180,8 @@ def load(
       observe: told of every batch: model, ability, rows, and size.
 
     Raises:
-      UserError: if one cannot be read, has no vocabulary, or two have one name.
+      UserError: if one cannot be read, has no vocabulary or a name that is no text, or two have one
+        name.
     """
     served: dict[str, Served] = {}
     for given in checkpoints:
@@ -187,6 +189,7 @@ def load(
         # A path may have an = in it.
         if not equals or '/' in name or Path(given).exists():
             path, name = given, Path(given).resolve().name
+        check_text(name, '--checkpoint: the name of the model')
         if name in served:
             raise UserError(
                 f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'

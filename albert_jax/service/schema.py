@@ -154,7 +154,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     405: {'model': Refusal, 'description': 'The path is for another method.'},
     408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
     413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
-    422: {'model': Refusal, 'description': 'A field is missing, unknown, said twice or of the wrong type.'},
+    422: {
+        'model': Refusal,
+        'description': 'A field is missing, unknown, there twice or of the wrong type.',
+    },
     500: {'model': Refusal, 'description': 'A fault of the service.'},
     503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
     504: {'model': Refusal, 'description': 'No answer in time.'},
