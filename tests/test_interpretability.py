@@ -197,6 +197,19 @@ def test_the_command_takes_as_many_texts_as_the_task_has(
     check_second_text(classifier, texts[1] if len(texts) > 1 else None)
 
 
+def test_the_output_that_is_explained_is_the_likeliest_whatever_it_is_called(classifier):
+    encoded = encode(classifier, TEXT)
+    output = Inspector(classifier).class_output(encoded)
+    same = dataclasses.replace(classifier, head=Head('sequence_classification', ('good', 'good')))
+    assert Inspector(same).class_output(encoded) == dataclasses.replace(output, name='good')
+    # The name of the first was explained for the other.
+    flipped = {name: array[..., ::-1] for name, array in classifier.params['head'].items()}
+    other = dataclasses.replace(same, params={**classifier.params, 'head': flipped})
+    assert Inspector(other).class_output(encoded).index == 1 - output.index
+    with pytest.raises(UserError, match="2 outputs of the model are called 'good'; give each a na"):
+        Inspector(same).class_output(encoded, 'good')
+
+
 def test_the_answer_and_how_sure_it_is_come_first(model, classifier):
     encoded = encode(classifier, TEXT)
     both = logits(classifier, encoded.input_ids, encoded.token_type_ids).astype(float)

@@ -97,7 +97,7 @@ class PairExplanation:
             best = np.argsort(-np.abs(scores), kind='stable')[:_NUM_SOURCE_WORDS]
             named = ', '.join(f'{found.source_words[n]} {scores[n]:+.2f}' for n in best)
             table.add_row(escape(word), f'{np.exp(log_prob):.0%}', escape(named))
-        Console().print(table)
+        Console(emoji=False).print(table)
 
 
 def explain(
