@@ -43,11 +43,15 @@ def main(arguments: Sequence[str]) -> int:
     if flags.output.suffix not in ('.html', '.png'):
         raise UserError(f'--output={flags.output}: it must end in .html or .png.')
 
+    from albert_jax.interop import source
     from albert_jax.interpretability import explanation
+    from albert_jax.tasks.second_text import check_second_text
 
     with phase('Explaining the text …'):
+        model = source.read(flags.checkpoint)
+        check_second_text(model, flags.pair)
         explained = explanation.explain(
-            flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
+            model, flags.checkpoint, flags.text, flags.pair, flags.label, flags.piece
         )
     # A target is shown beside its source.
     is_pair = isinstance(explained, explanation.PairExplanation)

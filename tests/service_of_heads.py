@@ -30,6 +30,7 @@ CONFIG = tiny.config(num_hidden_layers=1)
 HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     'single': (tiny.CLASSES, {'name': 'classification'}),
     'pairs': (tiny.CLASSES, {'name': 'classification', 'text_pair': 'other'}),
+    'several': (Head('multi_label_classification', ('A', 'B', 'C')), {'name': 'multilabel'}),
     'regression': (Head('sequence_classification', ('score',)), {'name': 'regression'}),
     'choice': (Head('multiple_choice', ()), {'name': 'race'}),
     'tagging': (Head('token_classification', ('A', 'B', 'C')), {'name': 'tags'}),

@@ -170,6 +170,34 @@ def test_additional_special_tokens_without_ids_have_the_next_ones(directory, cap
     )
 
 
+@pytest.mark.parametrize('is_wordpiece', [False, True], ids=['sentencepiece', 'wordpiece'])
+def test_an_empty_special_token_is_left_out(is_wordpiece, vocabulary, tmp_path, capsys):
+    conversion.convert(make_model(vocabulary), tmp_path / 'hf', 'huggingface')
+    add_rows(tmp_path / 'hf', 2)
+    if is_wordpiece:
+        make_wordpiece(tmp_path / 'hf')
+    plain = albert_jax.load(tmp_path / 'hf').tokenizer
+    edit_json(tmp_path / 'hf' / 'tokenizer_config.json', additional_special_tokens=['', '[E1]'])
+    capsys.readouterr()
+    tokenizer = albert_jax.load(tmp_path / 'hf').tokenizer
+    assert capsys.readouterr().err.count('token is empty and was left out, as by transfor') == 1
+    # As by `tokenizers`, which gives the next token its id.
+    (ids,) = tokenizer.encode(['The import [E1] a'])
+    assert ids.index(plain.vocab_size) == len(ids) - 2
+    assert [*ids[:-2], ids[-1]] == plain.encode(['The import a'])[0]
+
+
+def test_half_a_surrogate_pair_is_no_special_token(vocabulary, tmp_path, capsys):
+    conversion.convert(make_model(vocabulary), tmp_path / 'hf', 'huggingface')
+    edit_json(tmp_path / 'hf' / 'tokenizer_config.json', additional_special_tokens=['\ud83d'])
+    # It has no embedding, and no text has it.
+    assert albert_jax.load(tmp_path / 'hf').tokenizer.vocab_size == 1000
+    assert 'special tokens, which are text' in capsys.readouterr().err
+    add_rows(tmp_path / 'hf', 1)
+    with pytest.raises(UserError, match='an additional special token has half a surrogate pair'):
+        albert_jax.load(tmp_path / 'hf')
+
+
 def test_a_vocabulary_in_place_of_the_models_own_says_what_is_lost(directory, tmp_path, capsys):
     as_decoder(directory, 1000)
     model = source.load(directory, directory / 'spiece.model')

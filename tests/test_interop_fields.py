@@ -1,6 +1,7 @@
 """What config.json of Hugging Face says beside the sizes: read, without effect, or refused."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,11 @@ def test_problem_types(problem_type, num_labels, kind, is_bert, vocabulary, tmp_
         ({'id2label': {'0': 'a', '1': 'b'}}, 3, 'id2label has 2 labels, the classifier 3 outputs'),
         ({'id2label': {str(i): 'abcd'[i] for i in range(4)}}, 3, 'id2label has 4 labels'),
         ({'id2label': {'1': 'a', '2': 'b', '3': 'c'}}, 3, 'a label for each, from "0" on'),
+        ({'id2label': {'0': 'a', '1': '', '2': 'c'}}, 3, "label 1 of id2label is ''; it must be a"),
+        ({'id2label': {'0': 'a', '1': None, '2': 'c'}}, 3, 'label 1 of id2label is None; it must'),
+        ({'id2label': {'0': ['x'], '1': 'b', '2': 'c'}}, 3, r"label 0 of id2label is \['x'\]; it"),
+        ({'id2label': {'0': 'a', '1': 'b', '2': '\u200b'}}, 3, 'it must be a name that can be'),
+        ({'id2label': {'0': 'a', '1': 'b', '2': math.nan}}, 3, 'label 2 of id2label is nan; it'),
         ({'id2label': ['a', 'b', 'c']}, 3, r"id2label has \['a', 'b', 'c'\]"),
     ],
 )
@@ -112,6 +118,51 @@ def test_labels_without_names_get_those_of_transformers(vocabulary, tmp_path):
     folder = classifier(vocabulary, tmp_path / 'hf')
     edit_json(folder / 'config.json', id2label=None, label2id=None)
     assert albert_jax.load(folder).head.labels == ('LABEL_0', 'LABEL_1', 'LABEL_2')
+
+
+def test_numbers_and_truth_values_may_name_classes(vocabulary, tmp_path):
+    folder = classifier(vocabulary, tmp_path / 'hf')
+    edit_json(folder / 'config.json', id2label={'0': 1, '1': False, '2': 2.5})
+    assert albert_jax.load(folder).head.labels == ('1', 'False', '2.5')
+
+
+def test_half_a_surrogate_pair_is_no_name_of_a_class(vocabulary, tmp_path):
+    folder = classifier(vocabulary, tmp_path / 'hf')
+    with pytest.raises(UserError, match=r'--labels has half a surrogate pair, \\udc80, which'):
+        Answerer(folder, labels=('a\udc80', 'b', 'c'))
+    edit_json(folder / 'config.json', id2label={'0': 'a\ud83d', '1': 'b', '2': 'c'})
+    with pytest.raises(UserError, match=r'label 0 of id2label has half a surrogate pair, \\ud83d'):
+        albert_jax.load(folder)
+    # A byte of another encoding was the sign of replacement.
+    file = folder / 'config.json'
+    content = file.read_bytes().replace(b'"a\\ud83d"', b'"n\xe9e"')
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r'label 0 of id2label has half a surrogate pair, \\udce9'):
+        albert_jax.load(folder)
+    # It is no matter where nothing is read.
+    edited = content.replace(b'"n\xe9e"', b'"x"').replace(b'{', b'{"note": "\xe9",', 1)
+    file.write_bytes(edited)
+    assert albert_jax.load(folder).head.labels == ('x', 'b', 'c')
+
+
+@pytest.mark.parametrize(
+    ('file', 'key', 'value', 'other'),
+    [
+        ('config.json', '0', '"LABEL_0"', '"yes"'),
+        ('config.json', 'hidden_size', '16', '32'),
+        ('tokenizer_config.json', 'do_lower_case', 'true', 'false'),
+    ],
+)
+def test_a_key_twice_must_say_the_same(file, key, value, other, vocabulary, tmp_path):
+    path = classifier(vocabulary, tmp_path / 'hf') / file
+    edit_json(path, **({'do_lower_case': True} if key == 'do_lower_case' else {}))
+    original = path.read_text()
+    assert f'"{key}": {value}' in original
+    path.write_text(original.replace(f'"{key}":', f'"{key}": {value}, "{key}":', 1))
+    assert albert_jax.load(tmp_path / 'hf').head.labels[0] == 'LABEL_0'
+    path.write_text(original.replace(f'"{key}":', f'"{key}": {other}, "{key}":', 1))
+    with pytest.raises(UserError, match=f"{file}: a JSON object has the key '{key}' twice, with"):
+        albert_jax.load(tmp_path / 'hf')
 
 
 def test_two_outputs_of_one_name_can_be_named_anew(vocabulary, tmp_path):

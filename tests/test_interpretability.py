@@ -17,6 +17,7 @@ from albert_jax.interpretability.encoding import encode, word_scores
 from albert_jax.interpretability.inspector import Inspector
 from albert_jax.interpretability.layers import rollout, similarity_by_depth
 from albert_jax.model.heads import HEADS, Head
+from albert_jax.tasks.second_text import check_second_text
 from tests import tiny
 
 TEXT = 'The statement raises an exception.'
@@ -176,6 +177,37 @@ def test_mistakes_are_one_sentence(model, classifier, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             explain.main([*flags, *more, TEXT])
+
+
+@pytest.mark.parametrize(
+    ('task', 'texts', 'message'),
+    [
+        ({'name': 'classification'}, [TEXT, 'Another.'], 'with single texts; leave the second one'),
+        ({'name': 'mrpc'}, [TEXT], 'the task mrpc with two texts, #1 String and #2 String; give'),
+        ({'name': 'classification', 'text_pair': 'b'}, [TEXT], 'with two texts, text and b; give'),
+    ],
+)
+def test_the_command_takes_as_many_texts_as_the_task_has(
+    task, texts, message, classifier, tmp_path
+):
+    tiny.write(dataclasses.replace(classifier, run={'task': task}), tmp_path / 'm')
+    with pytest.raises(UserError, match=message):
+        explain.main([f'--checkpoint={tmp_path}/m', f'--output={tmp_path}/x.html', *texts])
+    # One that was not fine-tuned here may have had either.
+    check_second_text(classifier, texts[1] if len(texts) > 1 else None)
+
+
+def test_the_output_that_is_explained_is_the_likeliest_whatever_it_is_called(classifier):
+    encoded = encode(classifier, TEXT)
+    output = Inspector(classifier).class_output(encoded)
+    same = dataclasses.replace(classifier, head=Head('sequence_classification', ('good', 'good')))
+    assert Inspector(same).class_output(encoded) == dataclasses.replace(output, name='good')
+    # The name of the first was explained for the other.
+    flipped = {name: array[..., ::-1] for name, array in classifier.params['head'].items()}
+    other = dataclasses.replace(same, params={**classifier.params, 'head': flipped})
+    assert Inspector(other).class_output(encoded).index == 1 - output.index
+    with pytest.raises(UserError, match="2 outputs of the model are called 'good'; give each a na"):
+        Inspector(same).class_output(encoded, 'good')
 
 
 def test_the_answer_and_how_sure_it_is_come_first(model, classifier):

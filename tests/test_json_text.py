@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, parse_json, parse_row
+from albert_jax.cli.json_text import check_text, is_visible, parse_json, parse_object, parse_row
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -46,6 +46,18 @@ def test_a_key_twice_that_is_not_read(text='{"m": {"k": 1, "k": 2}, "a": 1, "m":
         parse_row('[1]', 'x')
 
 
+def test_a_key_twice_may_say_the_same_twice_in_a_file_of_others() -> None:
+    assert parse_object('{"a": [1], "m": {"k": 1, "k": 1}, "a": [1]}', 'x') == {
+        'a': [1], 'm': {'k': 1},
+    }  # fmt: skip
+    for text in ('{"a": 1, "a": 2}', '{"b": [{"a": null, "c": 2, "a": 1}]}'):
+        with pytest.raises(UserError, match="x: a JSON object has the key 'a' twice, with differ"):
+            parse_object(text, 'x')
+    for text, message in (('[1]', 'x is not a JSON object'), ('{', 'x is not JSON')):
+        with pytest.raises(UserError, match=message):
+            parse_object(text, 'x')
+
+
 def test_json_that_is_nested_too_deep_is_refused() -> None:
     with pytest.raises(UserError, match='nested too deep'):
         parse_json('[' * 100_000, 'x')
@@ -55,6 +67,11 @@ def test_half_a_surrogate_pair_is_refused() -> None:
     text = json.loads('"a \\ud83d b"')
     with pytest.raises(UserError, match=r'x, line 2 has half a surrogate pair, \\ud83d'):
         check_text(text, 'x, line 2')
+
+
+def test_what_can_be_seen() -> None:
+    assert is_visible('a') and is_visible(' \u200b.')
+    assert not any(map(is_visible, ('', ' \t', '\u200b', '\ufeff\x00\u2028')))
 
 
 @given(st.text(st.characters(exclude_categories=['Cs'])))

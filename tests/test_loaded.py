@@ -1,5 +1,7 @@
 """A model in Python: what it is, and its methods against the model's own forward pass."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -86,8 +88,18 @@ def test_answers(finetuned):
     ('call', 'message'),
     [
         (lambda m: m.embed('one text'), r'give a list of texts, as in \[text\]'),
-        (lambda _: loaded._check_sequence({'text': 'a'}, 1), r'give a list of texts'),
-        (lambda _: loaded._check_text(3, 'text 1'), 'text 1 is of type int; it must be a str'),
+        (lambda m: m.predict({'text': 'a'}), r'texts is one text; give a list of texts'),
+        # What the signatures forbid is refused by the checker of types in tests: the checks alone.
+        (lambda _: loaded._listed(None), 'texts is of type NoneType; give a list of texts'),
+        (lambda _: loaded._listed(b'ab'), 'texts is of type bytes; give a list of texts'),
+        (lambda _: loaded._listed(np.array([['a']])), 'texts has 2 dimensions; give a list of'),
+        (lambda _: loaded._checked_count('4', 'top'), "top is '4', of type str; it must be an int"),
+        (lambda _: loaded._checked_count(1.5, 'top'), 'top is 1.5, of type float; it must be an i'),
+        (lambda _: loaded._check_text(None, 'text'), 'text is of type NoneType; it must be a str'),
+        (lambda m: m.embed(iter(['a', math.nan])), 'text 1 is of type float; it must be a str'),
+        (lambda m: m.embed(['a'], batch_size=True), 'batch_size is True, of type bool; it must be'),
+        (lambda m: m.predict(['a'], batch_size=True), 'batch_size is True, of type bool; it must'),
+        (lambda m: m.fill_mask('a [MASK]', top=True), 'top is True, of type bool; it must be an'),
         (lambda m: m.encode(['a \ud83d']), 'text 0 has half a surrogate pair'),
         (lambda m: m.encode(['word ' * 70]), 'text 0 has .* the model has 64 positions: shorten'),
         (lambda m: m.encode(['a'], batch_size=0), 'batch_size is 0; it must be 1 or above'),
@@ -99,6 +111,37 @@ def test_answers(finetuned):
 def test_what_cannot_be_is_refused(model, call, message):
     with pytest.raises(UserError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize('given', [None, 5, math.nan, b'x', ('a', 'b'), ['te', 'xt']])
+def test_what_is_no_example_is_refused_by_its_number(given, finetuned):
+    # A missing value in a column of pandas is a float; ['te', 'xt'] became {'t': 't', 'x': 't'}.
+    kind = type(given).__name__
+    with pytest.raises(UserError, match=f'^text 1 is of type {kind}; it must be a str, or a map'):
+        albert_jax.load(finetuned).predict(iter(['a', given]))
+
+
+def test_texts_and_examples_may_come_from_a_generator_or_a_row_of_a_table(model, finetuned):
+    np.testing.assert_array_equal(model.embed(x for x in TEXTS), model.embed(TEXTS))
+    assert [one.pieces for one in model.encode(iter(TEXTS))] == [
+        one.pieces for one in model.encode(TEXTS)
+    ]
+    assert loaded._checked_count(np.int64(2), 'top') == 2
+    # As a row of pandas: with keys, and no Mapping.
+    row = type('Row', (), {'keys': lambda _: ['text'], '__getitem__': lambda *_: 'list error'})()
+    classifier = albert_jax.load(finetuned)
+    assert classifier.predict(iter(['list error'])) == classifier.predict(iter([row]))
+    # Numbers of NumPy are no JSON.
+    named = {'text': 'list error', 'id': np.int64(7)}
+    assert classifier.predict([named]) == classifier.predict(['list error'])
+
+
+def test_a_model_from_text_to_text_has_vectors_and_no_masks(vocabulary, tmp_path):
+    folder = tiny.write(tiny.text_to_text(vocabulary), tmp_path / 'writer')
+    writer = albert_jax.load(folder)
+    assert writer.embed(['returns a list']).shape == (1, 32)
+    with pytest.raises(UserError, match='goes from text to text, and filling of masks is not the'):
+        writer.fill_mask('[MASK]')
 
 
 def test_a_model_without_a_vocabulary(model):

@@ -1,6 +1,7 @@
 """Explanations of models from text to text: cross-attention, contributions, the command."""
 
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -101,11 +102,13 @@ def test_the_command_writes_a_page_a_picture_and_a_table(folder, tmp_path, capsy
         f'--checkpoint={folder}',
         f'--output={page}',
         f'{SOURCE} </script>',
-        'a [bold] value',
+        'a [bold] value :cat:',
     ]
     assert explain.main(arguments) == 0
     said = capsys.readouterr().out
     assert 'source words that contribute most' in said and '[bold]' in said
+    # As it is written, and no picture.
+    assert ':cat:' in said
     content = page.read_text()
     data = json.loads(re.findall(r'id="data">(.*?)</script>', content)[0])
     assert data['targetWords'][-1] == '[SEP]' and data['sourceWords'][:3] == SOURCE.split()[:3]
@@ -125,9 +128,7 @@ def test_the_table_names_what_matters_most(model):
     explained = explanation.PairExplanation(pair, inspector.cross_attention(pair), found)
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            explanation, 'Console', lambda: Console(file=shown, width=80, force_terminal=False)
-        )
+        patched.setattr(explanation, 'Console', functools.partial(Console, file=shown, width=80))
         explained.show()
     largest = found.source_words[int(np.abs(found.scores[0]).argmax())]
     (line,) = (line for line in shown.getvalue().splitlines() if line.startswith('│ value'))

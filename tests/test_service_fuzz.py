@@ -61,8 +61,8 @@ choices = st.fixed_dictionaries(
 pairs = st.fixed_dictionaries({'text': texts, 'other': texts})
 roles = st.fixed_dictionaries({'sentence': texts, 'predicate': texts | st.integers(-1, 4)})
 WELL_FORMED = {
-    'single': texts, 'pairs': pairs, 'regression': texts, 'choice': choices, 'tagging': texts,
-    'roles': roles, 'questions': questions, 'unanswerable': questions,
+    'single': texts, 'pairs': pairs, 'several': texts, 'regression': texts, 'choice': choices,
+    'tagging': texts, 'roles': roles, 'questions': questions, 'unanswerable': questions,
 }  # fmt: skip
 BODIES = [
     b'', b'{', b'null', b'[]', b'"a"', b'\xff', b'\xef\xbb\xbf{"input": "a"}', b'{"input": NaN}',
@@ -129,7 +129,7 @@ def test_every_head_answers_any_text_or_says_why_not(model, client):
         }  # fmt: skip
         names = wanted.get(model, ('question', 'passage'))
         given_input = text
-        if model not in ('single', 'regression', 'tagging'):
+        if model not in ('single', 'several', 'regression', 'tagging'):
             given_input = {name: fields[name] for name in names}
         status, content = client.post('predict', {'model': model, 'input': given_input})
         check((status, content))
@@ -172,7 +172,7 @@ def test_any_text_has_a_vector_or_is_refused(client, model, given_input):
     check(client.post('embed', {'model': model, 'input': given_input}), given_input)
 
 
-@pytest.mark.parametrize('model', [PRETRAINED, 'single', 'tagging', WRITER])
+@pytest.mark.parametrize('model', [PRETRAINED, 'single', 'pairs', 'several', 'tagging', WRITER])
 def test_any_text_is_looked_into_or_refused(model, client):
     for text in (*TEXTS, *BESIDE_MASKS, *HALVES):
         check(client.post('inspect', {'model': model, 'text': text}))
@@ -187,6 +187,70 @@ def test_any_body_is_answered_or_refused(ability, client):
             for model in HEADS:
                 named = body[:-1] + f', "model": "{model}"}}'.encode()
                 check(client.post(ability, named))
+
+
+@pytest.mark.parametrize(
+    ('ability', 'body', 'key'),
+    [
+        ('predict', '"model": "single", "input": "a", "input": "b"', 'input'),
+        ('predict', '"model": "single", "model": "regression", "input": "a"', 'model'),
+        ('predict', '"model": "pairs", "input": {"text": "a", "text": "b", "other": "c"}', 'text'),
+        (
+            'predict',
+            '"model": "pairs", "input": [{"other": "b", "text": "a", "other": ""}]',
+            'other',
+        ),
+        ('embed', '"model": "single", "input": "a", "input": ["a"]', 'input'),
+        ('fill-mask', '"input": "[MASK]", "top": 1, "top": 2', 'top'),
+        ('generate', '"input": "a", "max_new_tokens": 1, "max_new_tokens": null', 'max_new_tokens'),
+        ('inspect', '"model": "single", "text": "a", "text": "b"', 'text'),
+    ],
+)
+def test_a_key_with_two_values_is_refused(ability, body, key, client):
+    status, content = client.post(ability, f'{{{body}}}'.encode())
+    assert status == 422
+    assert content['error'] == (
+        f'The body has the key {key!r} twice in an object, with different values; keep one of the '
+        f'two.'
+    )
+
+
+def test_a_key_may_say_the_same_twice(client):
+    one = client.post('predict', b'{"model": "single", "input": "a"}')
+    twice = client.post('predict', b'{"model": "single", "input": "a", "input": "a"}')
+    assert one == twice and one[0] == 200
+
+
+def test_true_is_no_number_of_a_word(client):
+    body = {'model': 'roles', 'input': {'sentence': 'a list', 'predicate': 1}}
+    assert client.post('predict', body)[0] == 200
+    body['input']['predicate'] = True
+    status, content = client.post('predict', body)
+    assert status == 422 and 'predicate must be a word of the sentence or its number' in str(
+        content
+    )
+
+
+@pytest.mark.parametrize(
+    ('model', 'has_second', 'sentence'),
+    [
+        ('single', True, 'the task classification with single texts; leave the second one out'),
+        ('several', True, 'the task multilabel with single texts; leave the second one out'),
+        ('tagging', True, 'the task tags with single texts; leave the second one out'),
+        ('pairs', False, 'with two texts, text and other; give the second one, too'),
+        ('questions', False, 'with two texts, question and passage; give the second one, too'),
+    ],
+)
+def test_as_many_texts_are_inspected_as_the_task_has(model, has_second, sentence, client):
+    body = {'model': model, 'text': 'a list'}
+    with_second = body | {'text_pair': 'a value'}
+    right, wrong = (body, with_second) if has_second else (with_second, body)
+    assert client.post('inspect', right)[0] == 200
+    status, content = client.post('inspect', wrong)
+    assert status == 422 and sentence in content['error']
+    # A model without a task takes either.
+    for either in (right, wrong):
+        assert client.post('inspect', either | {'model': PRETRAINED})[0] == 200
 
 
 @pytest.mark.slow  # needs schemathesis

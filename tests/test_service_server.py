@@ -280,6 +280,7 @@ def test_compiling_tells_how_far_it_is(capsys, monkeypatch):
     ('flags', 'message'),
     [
         (['--checkpoint=nowhere'], 'nowhere'),
+        (['--checkpoint=a\udce9=x'], 'the name of the model has half a surrogate pair'),
         (['--checkpoint=x', '--port=0'], '--port is 0'),
         (['--checkpoint=x', '--timeout=0'], '--timeout is 0.0; it must be a number above 0'),
         (['--checkpoint=x', '--timeout=inf'], '--timeout is inf'),

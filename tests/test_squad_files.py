@@ -216,7 +216,7 @@ def test_names_and_thresholds_that_do_not_fit(checkpoints):
     with pytest.raises(UserError, match='may have no answer .task squad2., not for the task class'):
         Answerer(checkpoints / 'mood', num_devices=1, null_score_diff_threshold=1.0)
     with pytest.raises(UserError, match='--labels has an empty name in place 2'):
-        Answerer(checkpoints / 'mood', num_devices=1, labels=['no', ' '])
+        Answerer(checkpoints / 'mood', num_devices=1, labels=['no', ' \u200b'])
     with pytest.raises(UserError, match="--labels names 'a' twice"):
         Answerer(checkpoints / 'mood', num_devices=1, labels=['a', ' a'])
 

@@ -3,6 +3,7 @@
 import collections
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,28 @@ def parse_row(text: str, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not isinstance(content, dict):
         raise UserError(f'{where} is not a JSON object.')
     return content, objects.repeated_in_last
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object of a file that others wrote: a key that is there twice says the same twice.
+
+    Args:
+      text: to parse.
+      where: what to call it in messages.
+
+    Raises:
+      UserError: if it is not a JSON object, or an object in it has a key with two values.
+    """
+    objects = _Objects()
+    content = _parsed(text, where, objects)
+    if not isinstance(content, dict):
+        raise UserError(f'{where} is not a JSON object.')
+    if objects.contradicted:
+        raise UserError(
+            f'{where}: a JSON object has the key {objects.contradicted[0]!r} twice, with different '
+            f'values; keep one of the two.'
+        )
+    return content
 
 
 def _parsed(text: str, where: str, objects: '_Objects') -> Any:
@@ -118,6 +141,11 @@ def check_lines(lines: Sequence[str], origin: str) -> None:
         raise UserError(f'{origin} begins with {what}; give one object a line, as `jq -c` writes.')
 
 
+def is_visible(text: str) -> bool:
+    """Whether a text, such as a label, has more than white space and characters without a shape."""
+    return any(unicodedata.category(x) not in ('Cc', 'Cf') and not x.isspace() for x in text)
+
+
 def is_json_object(line: str, names: Iterable[str]) -> bool:
     """Whether a line is meant as a JSON object, right or broken, and not as a text in braces.
 
@@ -150,6 +178,8 @@ class _Objects:
         # In any object, and in the one that was made last: the outermost.
         self.repeated: list[str] = []
         self.repeated_in_last: tuple[str, ...] = ()
+        # In any object, with different values.
+        self.contradicted: list[str] = []
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -158,4 +188,5 @@ class _Objects:
             counts = collections.Counter(key for key, _ in pairs)
             self.repeated_in_last = tuple(key for key, count in counts.items() if count > 1)
             self.repeated += self.repeated_in_last
+            self.contradicted += [key for key, value in pairs if value != content[key]]
         return content

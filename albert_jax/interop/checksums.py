@@ -42,7 +42,8 @@ def _digest_in_memory(array: Array | np.ndarray) -> int:
     return int((bits * (indices * np.uint32(0x9E3779B9) | np.uint32(1))).sum(dtype=np.uint32))
 
 
-def _is_in_memory(array: Array | np.ndarray) -> bool:
+def is_in_memory(array: Array | np.ndarray) -> bool:
+    """Whether NumPy reads an array where it is."""
     if isinstance(array, np.ndarray):
         return True
     is_on_cpu = all(device.platform == 'cpu' for device in array.devices())
@@ -52,7 +53,7 @@ def _is_in_memory(array: Array | np.ndarray) -> bool:
 def digests(tree: PyTree) -> dict[str, int]:
     """The digest of each array, by its path."""
     named = flatten(tree)
-    if all(map(_is_in_memory, named.values())):
+    if all(map(is_in_memory, named.values())):
         return {path: _digest_in_memory(array) for path, array in named.items()}
     leaves = list(named.values())
     sharding = getattr(leaves[0], 'sharding', None)

@@ -88,7 +88,7 @@ def show(model: Pretrained, destination: Path, to: str) -> None:
     kind = type(model.tokenizer).__name__
     vocabulary = f'{model.tokenizer.vocab_size:,} pieces ({kind})' if model.tokenizer else 'none'
     table.add_row('vocabulary', vocabulary)
-    Console().print(table)
+    Console(emoji=False).print(table)
     next_steps.show(_next(model, destination, to))
 
 

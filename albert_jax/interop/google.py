@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError, first_line
+from albert_jax.cli.json_text import parse_object
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import huggingface_tokenizer
 from albert_jax.interop.head_formats import HEAD_FORMATS
-from albert_jax.interop.huggingface_config import parse
 from albert_jax.interop.native import Pretrained, with_tokenizer
 from albert_jax.interop.table import Entry, Skip, Tensor, to_ours
 from albert_jax.model.config import AlbertConfig
@@ -152,7 +152,7 @@ def _config_of(directory: Path) -> tuple[dict[str, Any], Path]:
     parsed = {}
     for file in sorted(files):
         if file.is_file() and '"num_hidden_layers"' in file.read_text('utf-8', 'replace'):
-            parsed[file] = parse(file.read_text('utf-8', 'replace'), str(file))
+            parsed[file] = parse_object(file.read_text('utf-8', 'replace'), str(file))
     configs = list(parsed)
     if len(configs) != 1:
         raise UserError(

@@ -13,6 +13,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import parse_object
 from albert_jax.data.predicate import INPUT_OF_ROLES, NO_ROLE
 from albert_jax.interop import huggingface_config as configs
 from albert_jax.interop import huggingface_tokenizer as tokenizers
@@ -133,7 +134,8 @@ def read(path: Path, vocabulary: Path | None = None) -> Pretrained:
     config_file = path / 'config.json'
     if not config_file.is_file():
         raise UserError(f'{path} has weights but no config.json; put it beside them.')
-    content = configs.parse(config_file.read_text('utf-8', 'replace'), str(config_file))
+    # A byte that is no UTF-8 is half a surrogate pair then, which a label may not have.
+    content = parse_object(config_file.read_text('utf-8', 'surrogateescape'), str(config_file))
     config = configs.read_config(content, str(config_file))
     kind = content['model_type']
     tensors = _canonical(_open(path), kind, path)
@@ -175,9 +177,8 @@ def _open(path: Path) -> dict[str, Tensor]:
             f'save_pretrained(DIR, safe_serialization=True).'
         )
     if index.exists():
-        weight_map = configs.parse(index.read_text('utf-8', 'replace'), str(index)).get(
-            'weight_map', {}
-        )
+        content = parse_object(index.read_text('utf-8', 'replace'), str(index))
+        weight_map = content.get('weight_map', {})
         wanted = sorted({str(name) for name in weight_map.values()})
         if [file.name for file in files] != wanted:
             raise UserError(

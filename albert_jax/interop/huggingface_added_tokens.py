@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.json_text import check_text, parse_object
 from albert_jax.data.added_tokens import AddedToken, add_pieces
 from albert_jax.data.hub_tokenizer import HubTokenizer
-from albert_jax.interop.huggingface_config import parse
 
 FILE = 'added_tokens.json'
 DECODER = 'added_tokens_decoder'
@@ -146,7 +145,7 @@ def files(tokens: Iterable[AddedToken], num_model_pieces: int) -> tuple[dict[str
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        return parse(file.read_bytes().decode('utf-8'), str(file))
+        return parse_object(file.read_bytes().decode('utf-8'), str(file))
     except UnicodeDecodeError as error:
         raise UserError(f'{file} is not UTF-8 (byte {error.start}).') from error
 

@@ -1,10 +1,11 @@
 """Hugging Face's config.json of an ALBERT or a BERT, and ours."""
 
-import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text, is_visible
 from albert_jax.interop.head_formats import HEAD_FORMATS, KINDS_OF_SUFFIX
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads import HEADS, Head
@@ -260,7 +261,11 @@ def _problem_type(head: Head) -> str | None:
 
 
 def _labels(content: Mapping[str, Any], num_outputs: int, origin: str) -> tuple[str, ...]:
-    """The names of the outputs; LABEL_0 and so on where they have none."""
+    """The names of the outputs; LABEL_0 and so on where they have none.
+
+    Raises:
+      UserError: if there are not as many as outputs, or one is no name.
+    """
     given = content.get('id2label') or {f'{i}': f'LABEL_{i}' for i in range(num_outputs)}
     numbers = [str(index) for index in range(num_outputs)]
     if not isinstance(given, dict) or set(given) != set(numbers):
@@ -269,7 +274,17 @@ def _labels(content: Mapping[str, Any], num_outputs: int, origin: str) -> tuple[
             f'{origin}: id2label has {named}, the classifier {num_outputs} outputs; it must be an '
             f'object with a label for each, from "0" on.'
         )
-    return tuple(str(given[number]) for number in numbers)
+    return tuple(
+        _label(given[number], f'{origin}: label {number} of id2label') for number in numbers
+    )
+
+
+def _label(given: Any, where: str) -> str:
+    """A text, or a number or a truth value as a text: classes may be called so."""
+    is_number = isinstance(given, int) or (isinstance(given, float) and math.isfinite(given))
+    if not (isinstance(given, str) or is_number) or not is_visible(str(given)):
+        raise UserError(f'{where} is {given!r}; it must be a name that can be seen.')
+    return check_text(str(given), where)
 
 
 def training_notes(content: Mapping[str, Any]) -> list[str]:
@@ -328,18 +343,3 @@ def _check_groups(config: AlbertConfig, origin: str) -> None:
                 f'group than ALBERT for layer {layer}; choose num_hidden_groups among the divisors '
                 f'of num_hidden_layers.'
             )
-
-
-def parse(text: str, origin: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-      UserError: if it is none.
-    """
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f'{origin} is not JSON: {error}.') from error
-    if not isinstance(content, dict):
-        raise UserError(f'{origin} is not a JSON object.')
-    return content

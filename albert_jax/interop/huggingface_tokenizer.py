@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sentencepiece import sentencepiece_model_pb2
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.json_text import check_text, parse_object
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.added_tokens import AddedToken, add_pieces
 from albert_jax.data.hub_tokenizer import AnyTokenizer, HubTokenizer
@@ -17,7 +18,6 @@ from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop import huggingface_added_tokens as added_tokens
 from albert_jax.interop.huggingface_added_tokens import Found
-from albert_jax.interop.huggingface_config import parse
 
 _SENTENCEPIECE, _TOKENIZERS, _WORDPIECE = 'spiece.model', 'tokenizer.json', 'vocab.txt'
 # In the order in which one of them is chosen.
@@ -74,8 +74,12 @@ def read(path: Path, vocabulary: Path | None, num_rows: int) -> Vocabulary:
     if beyond:
         notes.append(f'it has no embeddings for its added tokens, which are text: {beyond}.')
     extra = added_tokens.extra_special(path, settings)
-    new = [content for content in extra if content not in (*tokenizer.pieces, *beyond)]
+    if '' in extra:
+        notes.append('an additional special token is empty and was left out, as by transformers.')
+    new = [content for content in extra if content and content not in (*tokenizer.pieces, *beyond)]
     if new and tokenizer.vocab_size + len(new) <= num_rows:
+        for content in new:
+            check_text(content, f'{path}: an additional special token')
         # They have the next ids, as in transformers.
         ids = range(tokenizer.vocab_size, num_rows)
         specials = [
@@ -107,7 +111,7 @@ def _settings(file: Path) -> dict[str, Any]:
     """The content of tokenizer_config.json; what is null there is left out."""
     if not file.is_file():
         return {}
-    settings = parse(_text(file), str(file))
+    settings = parse_object(_text(file), str(file))
     for name in ('do_lower_case', 'keep_accents', 'strip_accents', 'tokenize_chinese_chars'):
         if settings.get(name) is None:
             settings.pop(name, None)
@@ -198,7 +202,7 @@ def _text(file: Path) -> str:
 
 def _normalised(definition: str, settings: dict[str, Any], origin: str) -> str:
     """The definition with what tokenizer_config.json says of BERT's normaliser, as transformers."""
-    content = parse(definition, origin)
+    content = parse_object(definition, origin)
     normalizer = content.get('normalizer')
     if not isinstance(normalizer, dict) or normalizer.get('type') != 'BertNormalizer':
         return definition

@@ -16,6 +16,7 @@ from albert_jax.cli.paths import expand, local_path
 from albert_jax.cli.phase import phase
 from albert_jax.data.normalization import Normalization
 from albert_jax.interop import google, hub, huggingface, huggingface_tokenizer, native
+from albert_jax.interop.finite import check_finite
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.loops import with_num_loops
 
@@ -42,7 +43,7 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
       `initialised`. What a person should know goes to standard error, a line each.
 
     Raises:
-      UserError: if it is none of these, or cannot be read whole.
+      UserError: if it is none of these, cannot be read whole, or a weight is NaN or infinite.
     """
     pretrained = read(source, vocabulary)
     # One from text to text has all that it needs.
@@ -62,7 +63,9 @@ def read(source: str | Path, vocabulary: str | Path | None = None) -> Pretrained
     try:
         words = None if vocabulary is None else local_path(str(vocabulary))
         with phase(f'Reading {source} …'):
-            return _read(expand(str(source)), words)
+            model = _read(expand(str(source)), words)
+            check_finite(model, str(source))
+            return model
     except UserError:
         raise
     except OSError as error:

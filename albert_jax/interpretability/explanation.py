@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability import page, pair_page, pair_picture, picture
 from albert_jax.interpretability.answer import NO_ANSWER, Answer
@@ -98,16 +97,22 @@ class PairExplanation:
             best = np.argsort(-np.abs(scores), kind='stable')[:_NUM_SOURCE_WORDS]
             named = ', '.join(f'{found.source_words[n]} {scores[n]:+.2f}' for n in best)
             table.add_row(escape(word), f'{np.exp(log_prob):.0%}', escape(named))
-        Console().print(table)
+        Console(emoji=False).print(table)
 
 
 def explain(
-    checkpoint: str, text: str, pair: str | None, label: str | None, piece: str | None
+    model: Pretrained,
+    checkpoint: str,
+    text: str,
+    pair: str | None,
+    label: str | None,
+    piece: str | None,
 ) -> Explanation | PairExplanation:
     """Explains what a model does with a text.
 
     Args:
-      checkpoint: anything that `albert_jax.load` takes.
+      model: as it was read.
+      checkpoint: what to call it in messages.
       text: what the model reads.
       pair: a second text, of a task with pairs; of a model from text to text, a target to explain
         in place of the one that it writes.
@@ -115,9 +120,8 @@ def explain(
       piece: at the first [MASK], to explain in place of the likeliest.
 
     Raises:
-      UserError: if the checkpoint or the text cannot be used.
+      UserError: if the model or the text cannot be used.
     """
-    model = source.read(checkpoint)
     if model.decoder is not None:
         for name, value in (('label', label), ('piece', piece)):
             if value:

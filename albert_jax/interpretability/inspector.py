@@ -183,7 +183,7 @@ class Inspector:
         """The logit of a class of a fine-tuned model; the likeliest class if none is named.
 
         Raises:
-          UserError: if the model is not a classifier or has no such label.
+          UserError: if the model is not a classifier, has no such label, or two outputs of it.
         """
         head = self.model.head
         if head is None or not head.definition.is_text_classifier:
@@ -191,7 +191,13 @@ class Inspector:
         if label is not None and label not in head.labels:
             raise UserError(f'There is no label {label!r}; there are {", ".join(head.labels)}.')
         if label is None:
-            label = head.labels[int(self._outputs_of_text(encoded, None).argmax())]
+            index = int(self._outputs_of_text(encoded, None).argmax())
+            return Output(head.labels[index], index)
+        if head.labels.count(label) > 1:
+            raise UserError(
+                f'{head.labels.count(label)} outputs of the model are called {label!r}; give each '
+                f'a name of its own in the config.json of the model (id2label).'
+            )
         return Output(label, head.labels.index(label))
 
     def masked_output(self, encoded: EncodedText, piece: str | None = None) -> Output:

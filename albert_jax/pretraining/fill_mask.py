@@ -16,7 +16,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_text
 from albert_jax.cli.phase import phase
 from albert_jax.data.piece_text import piece_text
-from albert_jax.interop.native import Pretrained
+from albert_jax.interop.native import Pretrained, check_no_decoder
 from albert_jax.model.albert import PretrainingModel
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.heads.definition import Params
@@ -41,9 +41,10 @@ def fill_mask(model: Pretrained, text: str, top: int) -> list[list[Candidate]]:
     """The likeliest pieces for each `[MASK]` in the text, best first.
 
     Raises:
-      UserError: if the model has no vocabulary or no trained masked-LM head, or the text is longer
-        than its positions, has no `[MASK]` or half a surrogate pair.
+      UserError: if the model has no vocabulary or no trained masked-LM head, or goes from text to
+        text, or the text is longer than its positions, has no `[MASK]` or half a surrogate pair.
     """
+    check_no_decoder(model, 'The checkpoint', 'filling of masks')
     tokenizer, config = model.tokenizer, model.config
     if tokenizer is None or 'mlm' in model.initialised:
         missing = 'vocabulary' if tokenizer is None else 'masked-LM head'

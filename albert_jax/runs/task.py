@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
+from albert_jax.cli.json_text import check_text, is_visible
 from albert_jax.cli.settings import NonNegative, Positive, Probability, Settings, at_least
 
 
@@ -63,9 +64,15 @@ class TaskSettings(Settings):
         return tuple(name.strip() for name in names)
 
     def conflicts(self) -> Iterator[str]:
-        """Names that are empty, or there twice."""
+        """Names that are empty, or there twice.
+
+        Raises:
+          UserError: if one has half a character, as bytes of the command line that are no UTF-8.
+        """
+        check_text(self.labels, 'task.labels')
+        check_text(self.label_names, 'task.label_names')
         counts = collections.Counter(self.named)
-        if not all(self.named):
+        if not all(map(is_visible, self.named)):
             yield f'task.label_names is {self.label_names!r}, which has an empty name.'
         elif repeated := [name for name, count in counts.items() if count > 1]:
             yield (

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from albert_jax.service.body import BodyRoute
 from albert_jax.service.middleware import Middleware
 from albert_jax.service.routes import PATHS, Routes
 from albert_jax.service.schema import REFUSALS, error_response
@@ -57,6 +58,7 @@ def make_app(
             Exception: _tell_of_fault,
         },
     )
+    app.router.route_class = BodyRoute
     Routes(service).add_to(app, has_key=bool(api_key))
     limits = service.limits
     return Middleware(app, service.metrics, api_key, limits.body, limits.seconds, PATHS)

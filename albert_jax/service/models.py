@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability.encoding import encode
@@ -23,6 +24,7 @@ from albert_jax.service.generation import Generate, inspect_pair
 from albert_jax.service.packing import packed
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.second_text import check_second_text
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Pieces of a text that is inspected, at most; attention grows with the square of it.
@@ -133,8 +135,9 @@ class Served:
           second: of a pair; of a model from text to text its target.
 
         Raises:
-          UserError: if it is too long, or a target is missing.
+          UserError: if it is too long, or the second is missing or should not be there.
         """
+        check_second_text(self.model, second)
         if isinstance(self.inspector, PairInspector):
             return inspect_pair(self.inspector, first, second)
         encoded = encode(self.model, first, second)
@@ -177,7 +180,8 @@ def load(
       observe: told of every batch: model, ability, rows, and size.
 
     Raises:
-      UserError: if one cannot be read, has no vocabulary, or two have one name.
+      UserError: if one cannot be read, has no vocabulary or a name that is no text, or two have one
+        name.
     """
     served: dict[str, Served] = {}
     for given in checkpoints:
@@ -185,6 +189,7 @@ def load(
         # A path may have an = in it.
         if not equals or '/' in name or Path(given).exists():
             path, name = given, Path(given).resolve().name
+        check_text(name, '--checkpoint: the name of the model')
         if name in served:
             raise UserError(
                 f'Two checkpoints are called {name}; name them with --checkpoint=NAME=PATH.'

@@ -19,8 +19,8 @@ _MUST_BE = {
     'text_pair': 'a text',
     'max_new_tokens': 'a whole number, 1 or above',
 }
-# An example of a task with several fields.
-Item = dict[str, str | int | float | list[str]]
+# An example of a task with several fields. Without bool true would become 1.
+Item = dict[str, str | bool | int | float | list[str]]
 
 
 def _checked(given: Any, kinds: type | tuple[type, ...], wanted: str) -> Any:
@@ -154,7 +154,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     405: {'model': Refusal, 'description': 'The path is for another method.'},
     408: {'model': Refusal, 'description': 'The body took too long to arrive.'},
     413: {'model': Refusal, 'description': 'The body, a text or their number is too large.'},
-    422: {'model': Refusal, 'description': 'A field is missing, unknown or of the wrong type.'},
+    422: {
+        'model': Refusal,
+        'description': 'A field is missing, unknown, there twice or of the wrong type.',
+    },
     500: {'model': Refusal, 'description': 'A fault of the service.'},
     503: {'model': Refusal, 'description': 'Not ready yet, or too many texts are waiting.'},
     504: {'model': Refusal, 'description': 'No answer in time.'},

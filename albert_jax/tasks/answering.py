@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import check_text, is_visible
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
@@ -189,10 +190,11 @@ def _decoding_settings(model: Pretrained, changes: Mapping[str, Any]) -> Decodin
 
 
 def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names without white space around them; none is empty or there twice."""
-    names = tuple(label.strip() for label in labels)
-    if not all(names):
-        raise UserError(f'--labels has an empty name in place {names.index("") + 1}.')
+    """The names without white space around them; all are to be seen, and none is there twice."""
+    names = tuple(check_text(label, '--labels').strip() for label in labels)
+    empty = [place for place, name in enumerate(names, 1) if not is_visible(name)]
+    if empty:
+        raise UserError(f'--labels has an empty name in place {empty[0]}.')
     repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f'--labels names {repeated[0]!r} twice; each class has a name of its own.')

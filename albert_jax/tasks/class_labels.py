@@ -2,7 +2,6 @@
 
 import collections
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
@@ -13,11 +12,6 @@ _TRUTHS = ('true', 'false')
 # Spellings of a missing value that may also be the name of a class, and those that are never one.
 _DOUBTFUL = ('nan', 'null', 'none', 'na', 'n/a')
 _MISSING = ('NaN', '<NA>')
-
-
-def is_visible(name: str) -> bool:
-    """Whether a label or a tag has more than white space and characters without a shape."""
-    return any(unicodedata.category(x) not in ('Cc', 'Cf') and not x.isspace() for x in name)
 
 
 def known_label(label: str, labels: Sequence[str]) -> str | None:

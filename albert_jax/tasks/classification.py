@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, is_json_object, parse_json
+from albert_jax.cli.json_text import check_text, is_json_object, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import is_visible, known_label
+from albert_jax.tasks.class_labels import known_label
 from albert_jax.tasks.class_names import class_names, listed
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number

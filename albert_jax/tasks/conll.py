@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
-from albert_jax.tasks.class_labels import is_visible
+from albert_jax.cli.json_text import is_visible
 
 # Of CoNLL-U's ten columns.
 _FORM, _UPOS, _NUM_CONLLU = 1, 3, 10

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,12 +85,11 @@ class LoadedModel(Pretrained):
           UserError: if the model has no vocabulary or masked-LM head, or the text is too long or
             has no `[MASK]`.
         """
-        if top < 1:
-            raise UserError(f'top is {top}; it must be 1 or above.')
-        return masks.fill_mask(self, text, top)
+        _check_text(text, 'text')
+        return masks.fill_mask(self, text, _checked_count(top, 'top'))
 
     def predict(
-        self, texts: Sequence[str | Mapping[str, Any]], batch_size: int = 32
+        self, texts: Iterable[str | Mapping[str, Any]], batch_size: int = 32
     ) -> list[dict[str, Any]]:
         """The answers of a fine-tuned model.
 
@@ -105,16 +105,16 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: if the model has no head or vocabulary, or a text is not what its task takes.
         """
-        _check_sequence(texts, batch_size)
-        answerer = self._answerer(batch_size)
+        given = _listed(texts)
+        answerer = self._answerer(_checked_count(batch_size, 'batch_size'))
         examples = [
-            answerer.example(x if isinstance(x, str) else dict(x), f'text {number}', str(number))
-            for number, x in enumerate(texts)
+            answerer.example(_text_or_fields(x, f'text {number}'), f'text {number}', str(number))
+            for number, x in enumerate(given)
         ]
         answers = answerer.evaluate(examples)[1] if examples else []
         return [{name: value for name, value in a.items() if name != 'id'} for a in answers]
 
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> list[EncodedText]:
+    def encode(self, texts: Iterable[str], batch_size: int = 32) -> list[EncodedText]:
         """The vectors of every piece of some texts: the encoder's last layer, in float32.
 
         Args:
@@ -127,7 +127,7 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: if the model has no vocabulary, or a text is longer than its positions.
         """
-        rows = self._rows(texts, batch_size)
+        rows, batch_size = self._rows(texts), _checked_count(batch_size, 'batch_size')
         names = self._words.pieces
         found: list[EncodedText | None] = [None] * len(rows)
         for numbers, hidden in self._hidden(rows, batch_size):
@@ -137,7 +137,7 @@ class LoadedModel(Pretrained):
         return [text for text in found if text is not None]
 
     def embed(
-        self, texts: Sequence[str], batch_size: int = 32
+        self, texts: Iterable[str], batch_size: int = 32
     ) -> Float[np.ndarray, 'texts hidden']:
         """A vector for each text: the mean of its pieces' vectors, [CLS] and [SEP] included.
 
@@ -148,7 +148,7 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: as `encode`.
         """
-        rows = self._rows(texts, batch_size)
+        rows, batch_size = self._rows(texts), _checked_count(batch_size, 'batch_size')
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for numbers, hidden in self._hidden(rows, batch_size):
             for number, of_text in zip(numbers, hidden, strict=False):
@@ -183,13 +183,13 @@ class LoadedModel(Pretrained):
 
         return functools.partial(last_layer, params)
 
-    def _rows(self, texts: Sequence[str], batch_size: int) -> list[list[int]]:
+    def _rows(self, texts: Iterable[str]) -> list[list[int]]:
         """The ids of each text, with [CLS] and [SEP]."""
-        _check_sequence(texts, batch_size)
+        given = _listed(texts)
         words, longest = self._words, self.config.max_position_embeddings
-        for number, text in enumerate(texts):
+        for number, text in enumerate(given):
             _check_text(text, f'text {number}')
-        rows = [[words.cls_id, *ids, words.sep_id] for ids in words.encode(list(texts))]
+        rows = [[words.cls_id, *ids, words.sep_id] for ids in words.encode(given)]
         for number, row in enumerate(rows):
             if len(row) > longest:
                 raise UserError(
@@ -242,11 +242,46 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> LoadedMode
     return LoadedModel(**fields, source=str(source))
 
 
-def _check_sequence(texts: Any, batch_size: int) -> None:
+def _listed(texts: Any) -> list[Any]:
+    """The texts of whatever goes through them, be it once."""
     if isinstance(texts, str | Mapping):
         raise UserError('texts is one text; give a list of texts, as in [text].')
-    if batch_size < 1:
-        raise UserError(f'batch_size is {batch_size}; it must be 1 or above.')
+    # A table of pandas would go through the names of its columns.
+    if getattr(texts, 'ndim', 1) != 1:
+        raise UserError(
+            f'texts has {texts.ndim} dimensions; give a list of texts, such as one column.'
+        )
+    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
+        raise UserError(f'texts is of type {type(texts).__name__}; give a list of texts.')
+    return list(texts)
+
+
+def _checked_count(number: Any, name: str) -> int:
+    """The number as an int, if it is a whole one from 1 on."""
+    try:
+        if isinstance(number, bool):
+            raise TypeError
+        count = operator.index(number)
+    except TypeError:
+        raise UserError(
+            f'{name} is {number!r}, of type {type(number).__name__}; it must be an int.'
+        ) from None
+    if count < 1:
+        raise UserError(f'{name} is {count}; it must be 1 or above.')
+    return count
+
+
+def _text_or_fields(given: Any, where: str) -> str | dict[str, Any]:
+    """What `Answerer.example` takes of a text, a mapping, or a row of a table of pandas."""
+    if isinstance(given, str):
+        return given
+    # A row is no Mapping, though dict takes it for one.
+    if isinstance(given, Mapping) or hasattr(given, 'keys'):
+        return dict(given)
+    raise UserError(
+        f"{where} is of type {type(given).__name__}; it must be a str, or a mapping of the task's "
+        f'fields.'
+    )
 
 
 def _check_text(text: Any, where: str) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import classes, is_visible
+from albert_jax.tasks.class_labels import classes
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.tables import MISSING, Row, read_rows

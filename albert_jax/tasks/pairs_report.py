@@ -84,7 +84,7 @@ def _print(found: PairResults) -> None:
     table.add_section()
     mean_of = f'mean of {len(found.groups)} groups' if found.phenomena else 'all pairs'
     table.add_row(mean_of, *_percent(found.overall, names))
-    Console().print(table)
+    Console(emoji=False).print(table)
     for name, number in found.num_ties.items():
         if number:
             print(

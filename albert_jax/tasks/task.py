@@ -257,7 +257,7 @@ def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequenc
 
 
 def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
-    """The `id` of an object, as text: what is no text as JSON.
+    """The `id` of an object, as text: what is no text as JSON, or as Python writes it.
 
     Args:
       content: the object.
@@ -270,7 +270,12 @@ def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
     key = content.get('id')
     if key is None:
         return default
-    return check_text(key if isinstance(key, str) else json.dumps(key), f'{where}, id')
+    if not isinstance(key, str):
+        try:
+            key = json.dumps(key)
+        except (TypeError, ValueError):  # in Python alone: a number of NumPy, a date
+            key = str(key)
+    return check_text(key, f'{where}, id')
 
 
 def check_keys(examples: Iterable[Example], origin: str, is_refused: bool) -> None:

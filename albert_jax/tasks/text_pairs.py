@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import is_visible
 from albert_jax.cli.notes import note
-from albert_jax.tasks.class_labels import is_visible
 from albert_jax.tasks.tables import TABLE_ENDINGS, read_rows, read_text, split_lines, text_ending
 
 # Of a row: 'FILE, line N', its id or its number from 0, source and target, which may not be known.
