@@ -53,6 +53,36 @@ def test_classes_keep_their_names(labels, name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('labels', 'told'),
+    [
+        (['pos', 'pos\u200b', 'neg'], r"'pos' (1 examples), 'pos\u200b' (1 examples), which look "
+         'the same, are 2 classes'),
+        (['caf\xe9', 'cafe\u0301'], r"'caf\xe9' (1 examples), 'cafe\u0301' (1 examples), which look "
+         'the same, are 2 classes'),
+        (['very good', 'very\xa0good'], r"'very good' (1 examples), 'very\xa0good' (1 examples), "
+         'which look the same, are 2 classes'),
+        (['1.0', '1', '1\u2060'], r"'1' (2 examples), '1\u2060' (1 examples), which look the same"),
+        (['Pos', 'pos', 'pos\xad'], r"'pos\xad' (1 examples), which look the same but for their "
+         'case, are 3 classes'),
+    ],
+)  # fmt: skip
+def test_labels_that_look_the_same_are_told_and_never_one(labels, told, tmp_path, capsys):
+    read = _read(tmp_path, labels, 'x.csv')
+    assert told in capsys.readouterr().err
+    assert len(set(read)) == len(set(labels) - {'1.0'})
+    # Of lists too.
+    lines = [json.dumps({'text': 'a', 'label': [label]}) for label in labels]
+    tiny.task('multilabel').read(write_lines(tmp_path / 'x.jsonl', *lines), True)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('labels', [['a b', 'ab'], ['x²', 'x2'], ['Ａ', 'A'], ['e', 'é']])
+def test_labels_that_look_different_have_no_note(labels, tmp_path, capsys):
+    assert _read(tmp_path, labels, 'x.csv') == labels
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ('labels', 'read', 'told'),
     [
         (['True', 'true', 'False'], ['true', 'true', 'False'], "'True' (1 examples), 'true' (1 "
