@@ -258,7 +258,7 @@ def test_another_seed_holds_out_other_documents(text_file, vocabulary, tmp_path,
 
 
 def test_cleaning_is_counted(tmp_path, vocabulary):
-    page = '<html><head><style>p {}</style></head><body><p>Some text here.</p><p>More.</p></body>'
+    page = '<html><head><style>p {}</style></head><body><p>Some <b>t</b>ext here.<p>More.</body>'
     source = write_jsonl(
         tmp_path / 'a.jsonl',
         [page, page, 'tiny', ' ', 'A control\x07 character and a zero\u200bwidth space in a text.'],
