@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
+from albert_jax.tasks.numbers import number_of
 
 _INTEGER = re.compile(r'\+?(-?\d+)(?:\.0+)?')
 _TRUTHS = ('true', 'false')
@@ -144,7 +145,7 @@ def _check_missing(places: Mapping[str, str], counts: Mapping[str, int], origin:
     """Refuses labels that are missing values, and notes those that may be."""
     doubtful = [label for label in places if label.casefold() in _DOUBTFUL or label in _MISSING]
     others = [label for label in places if label not in doubtful]
-    are_numbers = bool(others) and all(map(_is_number, others))
+    are_numbers = bool(others) and all(number_of(label) is not None for label in others)
     for label in doubtful:
         if label in _MISSING or (are_numbers and label.casefold() == 'nan'):
             raise UserError(
@@ -152,11 +153,3 @@ def _check_missing(places: Mapping[str, str], counts: Mapping[str, int], origin:
                 f'it, or name all classes with --config.task.labels=A,B if it is one of them.'
             )
         note(f'{origin}: the label {label!r} ({counts[label]} examples) is taken as a class.')
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True

@@ -13,6 +13,7 @@ from albert_jax.data import tfds_reader
 from albert_jax.data.tfds_reader import DataSet
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.generation import GenerationTask
+from albert_jax.tasks.numbers import number_of
 from albert_jax.tasks.task import Task
 from albert_jax.tasks.text_examples import with_classes
 from albert_jax.tasks.text_pairs import PairRow, TextPair, checked_pairs
@@ -227,10 +228,8 @@ def _class_names(names: tuple[str, ...], task: TextTask) -> tuple[str, ...]:
 
 def _is_finite_number(text: str) -> bool:
     """Whether a text is a number, in float32 too."""
-    try:
-        return abs(float(text)) <= float(np.finfo(np.float32).max)
-    except ValueError:
-        return False
+    value = number_of(text)
+    return value is not None and abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _examples(
