@@ -13,7 +13,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import generation_metrics
-from albert_jax.tasks.features import Features, note_cut
+from albert_jax.tasks.features import Features
 from albert_jax.tasks.generation_metrics import Metric, Texts
 from albert_jax.tasks.pair_features import TARGET_IS_CUT, PairFeatures, as_pairs, encode_pairs
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, json_lines, key_of
@@ -136,7 +136,7 @@ class GenerationTask(Task[TextPair]):
         """The features as pairs; notes tell what was cut, and which sources are empty."""
         pairs = as_pairs(features, self.settings.max_target_length)
         origin = examples[0].where
-        note_cut(pairs, origin, self.settings.max_length)
+        self.note_cut(pairs, examples)
         if num_cut := int(pairs.targets[TARGET_IS_CUT].sum()):
             note(
                 f'{origin} and what follows: {num_cut} of {len(examples)} targets were cut, '

@@ -15,7 +15,7 @@ from albert_jax.cli.json_text import check_text, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
-from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.features import Features, FeaturesWriter, note_cut
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
 
 _LETTERS = 'ABCD'
@@ -126,6 +126,11 @@ class RaceTask(Task[Question]):
         writer.num_cut = len(cut)
         labels = [example.answer or 0 for example in examples]
         return writer.finish({'labels': np.array(labels, np.int32)})
+
+    def note_cut(self, features: Features, examples: Sequence[Question]) -> None:
+        """Notes how many questions have a passage, or a question with an option, that was cut."""
+        other = f'task.max_option_length {self.settings.max_option_length}'
+        note_cut(features, examples[0].where, self.settings.max_length, other)
 
     def metrics(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
