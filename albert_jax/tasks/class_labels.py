@@ -96,6 +96,11 @@ def note_alike(counts: Mapping[str, int], origin: str, kind: str = 'label') -> N
         note(f'{origin}: the {kind}s {listed}, which {how}, are {len(names)} classes.')
 
 
+def look_alike(name: str, names: Sequence[str]) -> str | None:
+    """One of some names that looks the same as another name and is none of them."""
+    return next((known for known in names if _seen(known) == _seen(name)), None)
+
+
 def _seen(name: str) -> str:
     """A name without what cannot be seen of it."""
     shown = ''.join(x for x in name if x.isspace() or unicodedata.category(x) not in ('Cc', 'Cf'))

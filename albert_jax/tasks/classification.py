@@ -14,7 +14,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import is_visible, known_label
+from albert_jax.tasks.class_labels import is_visible, known_label, look_alike
 from albert_jax.tasks.class_names import class_names, listed, named_labels
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number
@@ -172,6 +172,11 @@ class TextTask(Task[TextExample]):
         if label is None:
             label = next((label for label in known if self._name(label) == value), None)
         if label is None:
+            if alike := look_alike(value, known):
+                raise UserError(
+                    f'{where}: the label {value!a} is unknown; it looks the same as '
+                    f'{alike!a}, but is spelled with other characters.'
+                )
             raise UserError(
                 f'{where}: the label {value!r} is unknown; {who} {listed(known, self.names)}.'
             )

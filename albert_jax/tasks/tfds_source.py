@@ -11,6 +11,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
 from albert_jax.data import tfds_reader
 from albert_jax.data.tfds_reader import DataSet
+from albert_jax.tasks.class_labels import is_visible
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.generation import GenerationTask
 from albert_jax.tasks.numbers import number_of
@@ -165,9 +166,11 @@ class LabelColumn:
             return None
         if self.kind == 'text':
             text = tfds_reader.decode_text(value, where, self.name).strip()
-            if text and self.is_number and not _is_finite_number(text):
+            if not is_visible(text):
+                return None
+            if self.is_number and not _is_finite_number(text):
                 raise UserError(f'{where}: the label {text!r} is not a number.')
-            return text or None
+            return text
         if self.kind == 'float':
             return self._decimal(value, where)
         number = int(value)
