@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -241,7 +242,8 @@ def _with_own_keys(questions: Sequence[Question], path: Path) -> list[Question]:
 
 def _option(option: object, where: str) -> str:
     """The text of an option, which may be a number."""
-    if not isinstance(option, str | int | float):
+    is_missing = isinstance(option, float) and not math.isfinite(option)
+    if is_missing or not isinstance(option, str | int | float):
         raise UserError(f'{where}: the option {option!r} must be a text.')
     return check_text(str(option), f'{where}, options')
 
