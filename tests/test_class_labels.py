@@ -53,6 +53,36 @@ def test_classes_keep_their_names(labels, name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('labels', 'told'),
+    [
+        (['pos', 'pos\u200b', 'neg'], r"'pos' (1 examples), 'pos\u200b' (1 examples), which look "
+         'the same, are 2 classes'),
+        (['caf\xe9', 'cafe\u0301'], r"'caf\xe9' (1 examples), 'cafe\u0301' (1 examples), which look "
+         'the same, are 2 classes'),
+        (['very good', 'very\xa0good'], r"'very good' (1 examples), 'very\xa0good' (1 examples), "
+         'which look the same, are 2 classes'),
+        (['1.0', '1', '1\u2060'], r"'1' (2 examples), '1\u2060' (1 examples), which look the same"),
+        (['Pos', 'pos', 'pos\xad'], r"'pos\xad' (1 examples), which look the same but for their "
+         'case, are 3 classes'),
+    ],
+)  # fmt: skip
+def test_labels_that_look_the_same_are_told_and_never_one(labels, told, tmp_path, capsys):
+    read = _read(tmp_path, labels, 'x.csv')
+    assert told in capsys.readouterr().err
+    assert len(set(read)) == len(set(labels) - {'1.0'})
+    # Of lists too.
+    lines = [json.dumps({'text': 'a', 'label': [label]}) for label in labels]
+    tiny.task('multilabel').read(write_lines(tmp_path / 'x.jsonl', *lines), True)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('labels', [['a b', 'ab'], ['x²', 'x2'], ['Ａ', 'A'], ['e', 'é']])
+def test_labels_that_look_different_have_no_note(labels, tmp_path, capsys):
+    assert _read(tmp_path, labels, 'x.csv') == labels
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ('labels', 'read', 'told'),
     [
         (['True', 'true', 'False'], ['true', 'true', 'False'], "'True' (1 examples), 'true' (1 "
@@ -101,6 +131,14 @@ def test_named_classes_are_what_they_are(tmp_path):
         tiny.task('classification', labels='a, a')
 
 
+def test_an_unknown_label_that_looks_known_is_shown_in_escapes(tmp_path):
+    message = r"line 2: the label 'cafe\\u0301' is unknown; it looks the same as 'caf\\xe9', but is"
+    with pytest.raises(UserError, match=message):
+        _read(tmp_path, ['cafe\u0301'], 'x.csv', labels='bar,caf\xe9')
+    with pytest.raises(UserError, match='is unknown; there are bar, café'):
+        _read(tmp_path, ['Café'], 'x.csv', labels='bar,caf\xe9')
+
+
 def test_labels_are_those_of_the_model_as_numbers(tokenizer, tmp_path):
     """A column of integers becomes one of floats where a value is missing."""
     file = write_lines(tmp_path / 'x.csv', 'text,label', 'a,1.0', 'b,', 'c,0.0')
@@ -111,6 +149,13 @@ def test_labels_are_those_of_the_model_as_numbers(tokenizer, tmp_path):
     logits = {'logits': [np.array([0.0, 1.0])] * 3}
     head = Head('sequence_classification', ('0', '1'))
     assert task.metrics(examples, features, logits, head) == {'accuracy': 0.5}
+
+
+def test_texts_of_which_nothing_is_seen_are_counted_with_the_empty_ones(tmp_path, capsys):
+    file = write_lines(tmp_path / 'x.tsv', 't\tp\tlabel', 'a\tb\tx', 'a\t\u200b\ty', '\xa0\tb\tx')
+    tiny.task('classification', text='t', text_pair='p').read(file, True)
+    told = capsys.readouterr().err
+    assert 'x.tsv: 2 of 3 examples have an empty text, the first at line 3.' in told
 
 
 @pytest.mark.parametrize('label', ['null', 'NaN', '""'])

@@ -91,6 +91,8 @@ def test_ones_own_names(tokenizer, tmp_path):
         ('sst2', '', 'a,b\udc80', 'task.label_names has half a surrogate pair'),
         ('classification', 'a,b\udc80', '', 'task.labels has half a surrogate pair'),
         ('sst2', '', 'a, a', "names 'a' twice"),
+        ('classification', 'a,,b', '', "task.labels is 'a,,b', whose label 2 is empty; give each"),
+        ('multilabel', 'a,\u200b', '', r"task.labels is 'a,\\u200b', whose label 2 is empty"),
         ('stsb', '', 'a,b', 'but stsb has no classes to name'),
         ('multilabel', 'a,b', 'c,d', 'but multilabel has no classes to name'),
         ('squad1', '', 'a,b', 'but squad1 has no classes to name'),
@@ -99,6 +101,11 @@ def test_ones_own_names(tokenizer, tmp_path):
 def test_names_that_do_not_fit_are_refused(name, labels, names, message):
     with pytest.raises(UserError, match=message):
         tiny.task(name, labels=labels, label_names=names)
+
+
+def test_a_comma_may_stand_behind_the_last_label():
+    assert tiny.task('classification', labels='a, b,').labels == ('a', 'b')
+    assert tiny.task('classification', labels=' ').labels is None
 
 
 def test_the_names_leave_with_the_model(vocabulary, tmp_path):

@@ -46,6 +46,15 @@ def test_programs_are_kept_in_the_users_cache(environment, tmp_path):
     assert found()[0] == str(tmp_path / 'home' / '.cache' / 'albert_jax' / 'compiled')
 
 
+@pytest.mark.parametrize('value', ['', '~/cc', 'cc', './cc'])
+def test_a_relative_path_of_the_cache_is_ignored(value, environment, tmp_path):
+    """By the XDG Base Directory Specification; nothing is made below the folder of today."""
+    environment.setenv('HOME', str(tmp_path / 'home'))
+    environment.setenv('XDG_CACHE_HOME', value)
+    environment.chdir(tmp_path)
+    assert user_cache() == tmp_path / 'home' / '.cache' / 'albert_jax'
+
+
 def test_what_a_person_has_set_stays(environment):
     for folder, seconds in (('elsewhere', '7'), ('', '7')):
         environment.setenv(NAMES[0], folder)

@@ -151,7 +151,41 @@ def test_texts_that_are_cut_are_counted(pair, tokenizer, tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_passages_that_are_cut_are_counted(tokenizer):
+@pytest.mark.parametrize('name', ['squad1', 'squad2'])
+@pytest.mark.parametrize(
+    ('settings', 'limit', 'reason'),
+    [
+        ({'max_length': 40, 'max_query_length': 6}, 6, 'task.max_query_length is 6.'),
+        ({'max_length': 24}, 12, 'task.max_length is 24 and a question has half of it.'),
+    ],
+)
+def test_questions_that_are_cut_are_counted(
+    settings, limit, reason, name, tokenizer, tmp_path, capsys
+):
+    """By questions and not by windows, and as what they are: no passage is cut."""
+    task = tiny.task(name, stride=8, **settings)
+    fits = 'word ' * limit
+    asked = [fits, f'{fits}word', '', 'word ' * 40]
+    assert [len(x) for x in tokenizer.encode(asked)][:2] == [limit, limit + 1]
+    examples = [
+        task.parse({'question': question, 'passage': 'word ' * 60}, 'x, line 2', str(i))
+        for i, question in enumerate(asked)
+    ]
+    encode = Encoder(task, tokenizer, task.head([]), tmp_path)
+    for _ in range(2):
+        # The second time from the cache.
+        features = encode(examples, False)
+        assert features.num_cut == 2 and features.num_examples > 8
+        assert capsys.readouterr().err == (
+            f'note: x, line 2 and what follows: 2 of 4 questions were cut to {limit} tokens, '
+            f'because {reason}\n'
+        )
+    assert task.cut_to == f'the {limit} pieces of a question that the model reads at most'
+    encode(examples[:1], False)
+    assert not capsys.readouterr().err
+
+
+def test_passages_that_are_cut_are_counted(tokenizer, capsys):
     task = tiny.task('race', max_length=24, max_option_length=12)
     fields = {'question': 'word', 'options': ['a', 'b', 'c', 'd']}
     given = [
@@ -160,4 +194,8 @@ def test_passages_that_are_cut_are_counted(tokenizer):
         {**fields, 'passage': 'word', 'options': ['a', 'b', 'c', 'word ' * 30]},
     ]
     examples = [task.parse(one, 'x', str(index)) for index, one in enumerate(given)]
-    assert task.encode(examples, tokenizer, task.head(examples), False).num_cut == 2
+    features = task.encode(examples, tokenizer, task.head(examples), False)
+    assert features.num_cut == 2
+    task.finish(features, examples)
+    told = capsys.readouterr().err
+    assert 'were cut, because task.max_length is 24 and task.max_option_length 12 tokens.' in told

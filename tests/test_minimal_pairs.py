@@ -191,10 +191,37 @@ def _blimp(path: Path, *pairs: tuple[str, str, str]) -> Path:
     return path
 
 
-def test_the_first_pairs_of_each_group_of_a_folder(tmp_path: Path) -> None:
+def test_groups_without_a_name_and_of_several_phenomena_have_their_rows() -> None:
+    right, wrong = PairScores({'p': 0.0}, {'p': -1.0}), PairScores({'p': 0.0}, {'p': 1.0})
+    encoded = [(_sentence(5), _sentence(6))] * 3
+
+    def found(*names: tuple[str, str]) -> minimal_pairs.PairResults:
+        pairs = [
+            minimal_pairs.Pair('x', 'a', 'b', group, phenomenon) for phenomenon, group in names
+        ]
+        return results(pairs, encoded, [right, wrong, right])
+
+    of_one = found(('', 'u'), ('', ''), ('', 'u'))
+    assert of_one.groups == {'u': {'p': 1.0}, '': {'p': 0.0}}
+    assert of_one.overall == {'p': pytest.approx(2 / 3)}
+    assert found(('', ''), ('', ''), ('', '')).groups == {}
+    # BLiMP's groups have names of their own.
+    of_two = found(('npi', 'u'), ('binding', 'u'), ('npi', ''))
+    assert of_two.groups == {'npi/u': {'p': 1.0}, 'binding/u': {'p': 0.0}, '': {'p': 1.0}}
+    assert of_two.overall == {'p': pytest.approx(2 / 3)}
+    assert found(('npi', ''), ('npi', ''), ('binding', '')).groups == {
+        'npi/': {'p': 0.5}, 'binding/': {'p': 1.0},
+    }  # fmt: skip
+
+
+def test_the_first_pairs_of_each_group_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     _blimp(tmp_path / 'a.jsonl', ('A b.', 'A c.', 'u'), ('D e.', 'D f.', 'u'), ('G h.', 'G.', 'u'))
     _blimp(tmp_path / 'b.jsonl', ('I j.', 'I k.', 'v'))
     (tmp_path / 'README').write_text('not a table')
+    (tmp_path / 'c.json').write_text('{}')
+    (tmp_path / '.hidden').write_text('')
     layout, pairs = read_pairs(tmp_path, limit_per_group=2)
     assert layout == minimal_pairs.BLIMP
     assert [(pair.better, pair.group) for pair in pairs] == [
@@ -202,6 +229,15 @@ def test_the_first_pairs_of_each_group_of_a_folder(tmp_path: Path) -> None:
         ('D e.', 'u'),
         ('I j.', 'v'),
     ]
+    told = capsys.readouterr().err
+    assert '2 files or folders that are no .jsonl, .csv or .tsv are not read, the first' in told
+    assert f'{tmp_path}: 3 of 4 pairs are scored, the first 2 of each group.' in told
+    file = tmp_path / 'd.csv'
+    file.write_text('good,bad\na,b\nc,d\n')
+    assert len(read_pairs(file, ('good', 'bad'), 1)[1]) == 1
+    told = capsys.readouterr().err
+    assert 'd.csv: 1 of 2 pairs are scored, the first 1 as they have no groups.' in told
+    assert len(read_pairs(file, ('good', 'bad'), 2)[1]) == 2 and not capsys.readouterr().err
 
 
 def test_crows_pairs_are_known_by_their_columns(tmp_path: Path) -> None:
@@ -220,6 +256,11 @@ def test_crows_pairs_are_known_by_their_columns(tmp_path: Path) -> None:
         ('good\tbad\na\tb\nc\t \n', ('good', 'bad'), 'line 3: bad is empty'),
         ('good\tbad\na\tb\nc\tc \n', ('good', 'bad'), 'line 3: good and bad are the same'),
         ('good\tbad\n', ('good', 'bad'), 'has no pairs'),
+        (
+            'good\tbad\ttopic\na\tb\tx\n',
+            ('good', 'bad', 'topics'),
+            "line 2 has no column 'topics'; there are good, bad, topic",
+        ),
     ],
 )
 def test_pairs_that_cannot_be_scored_are_refused(
@@ -229,6 +270,22 @@ def test_pairs_that_cannot_be_scored_are_refused(
     file.write_text(content)
     with pytest.raises(UserError, match=message):
         read_pairs(file, columns)
+
+
+def test_a_row_of_json_lines_may_have_no_group(tmp_path: Path) -> None:
+    rows = [{'topic': 'x'}, {}, {'topic': None}, {'topic': ' '}, {'topic': 3}]
+    file = tmp_path / 'x.jsonl'
+    file.write_text(''.join(json.dumps({'g': 'a', 'b': 'c'} | row) + '\n' for row in rows))
+    _, pairs = read_pairs(file, ('g', 'b', 'topic'))
+    assert [pair.group for pair in pairs] == ['x', '', '', '', '3']
+
+
+@pytest.mark.parametrize('name', ['UID', 'linguistics_term'])
+def test_half_a_character_in_the_name_of_a_group_is_refused(name: str, tmp_path: Path) -> None:
+    row = {'sentence_good': 'a', 'sentence_bad': 'b', 'UID': 'u', 'linguistics_term': 't'}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(row | {name: 'a\ud83d'}))
+    with pytest.raises(UserError, match=f'x.jsonl, line 1: {name} has half a surrogate pair'):
+        read_pairs(tmp_path / 'x.jsonl')
 
 
 @pytest.mark.parametrize(

@@ -121,11 +121,19 @@ def test_a_label_is_a_number_of_float32_or_refused(value):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [('1e400', 'is beyond 3.4e\\+38'), ('-1e39', 'divide all labels'), ('1e', 'is not a number'),
+     ('1_000', "^x: the label '1_000' is not a number"), ('1_0.5e1_0', 'is not a number'),
      ('1,5', 'is not a number'), ('Infinity', 'is not a number'), ('nan', 'is not a number')],
 )  # fmt: skip
 def test_what_is_said_of_a_label(text, message):
     with pytest.raises(UserError, match=message):
         parse_number(text, 'x')
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'), [('+1.50', 1.5), ('.5', 0.5), ('1.', 1), ('１.５', 1.5), ('٣', 3)]
+)
+def test_digits_of_any_script_are_a_number(text, value):
+    assert parse_number(text, 'x') == value
 
 
 @pytest.mark.parametrize('name', ['train', 'dev'])

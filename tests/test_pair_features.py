@@ -37,6 +37,7 @@ def test_sides_are_marked_and_cut(tokenizer, tmp_path, capsys):
         (f'{POSITIVE} ' * 4, f'{NEGATIVE} ' * 4),
         ('class', None),
         ('', 'x'),
+        ('class', '\u0301'),
     )
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
     encode = Encoder(task, tokenizer, task.head(examples), tmp_path)
@@ -48,14 +49,17 @@ def test_sides_are_marked_and_cut(tokenizer, tmp_path, capsys):
         assert features.sequence(0).tolist() == [cls, *source, sep, cls, *target, sep]
         assert features.target(0).tolist() == [cls, *target, sep]
         # A source that was cut has its end, a target none that could be learnt.
-        assert features.source_lengths.tolist()[1:] == [8, 3, 2]
+        assert features.source_lengths.tolist()[1:4] == [8, 3, 2]
         assert features.target_lengths.tolist()[1:3] == [7, 0]
+        assert features.target(4).tolist() == [cls, sep]
         assert features.sequence(1)[7] == sep and features.target(1)[0] == cls
         assert sep not in features.target(1)
         said = capsys.readouterr().err
-        assert 'a.tsv, line 2 and what follows: 1 of 4 examples were cut' in said
+        assert 'a.tsv, line 2 and what follows: 1 of 5 examples were cut' in said
+        assert '1 of 5 sources are empty after normalisation.' in said
+        # Of the targets that are known.
         assert '1 of 4 targets were cut, because task.max_target_length is 8 tokens' in said
-        assert '1 of 4 sources are empty' in said
+        assert '1 of 4 targets are empty after normalisation.' in said
     some = features.subset([2, 0])
     assert [some.sequence(i).tolist() for i in range(2)] == [
         features.sequence(i).tolist() for i in (2, 0)

@@ -50,6 +50,26 @@ def test_text_files_have_blank_lines_between_documents(tmp_path):
     assert len(list(whole.documents())) == 2
 
 
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('ending', ['', '.gz'])
+def test_lines_end_as_any_system_ends_them(end, ending, tmp_path):
+    def write(name, *lines):
+        with (gzip.open if ending else open)(path := f'{tmp_path}/{name}{ending}', 'wb') as file:
+            file.write(end.join([*lines, '']).encode('latin-1'))
+        return path
+
+    path = write('a.txt', 'one a.', 'b.', '', 'two.', '', '', 'three.')
+    documents = list(Source('text', path).documents())
+    assert [text.split() for text in documents] == [['one', 'a.', 'b.'], ['two.'], ['three.']]
+    assert [split_sentences(text) for text in documents][0] == ['one a.', 'b.']
+    (whole,) = Source('text', path, is_file_document=True).documents()
+    assert whole == end.join(['one a.', 'b.', '', 'two.', '', '', 'three.', ''])
+    path = write('a.jsonl', '{"text": "one"}', '', '{"text": "two"}')
+    assert list(Source('jsonl', path).documents()) == ['one', 'two']
+    with pytest.raises(UserError, match='bad.txt.*, line 2: not UTF-8 .byte 0xe9 at column 4'):
+        list(Source('text', write('bad.txt', 'one', 'caf\xe9')).documents())
+
+
 def test_json_lines_are_read_gzipped_or_not(tmp_path):
     lines = b'{"text": "one"}\n\n{"text": "two", "id": 3}\n'
     (tmp_path / 'a.jsonl').write_bytes(lines)
@@ -258,7 +278,7 @@ def test_another_seed_holds_out_other_documents(text_file, vocabulary, tmp_path,
 
 
 def test_cleaning_is_counted(tmp_path, vocabulary):
-    page = '<html><head><style>p {}</style></head><body><p>Some text here.</p><p>More.</p></body>'
+    page = '<html><head><style>p {}</style></head><body><p>Some <b>t</b>ext here.<p>More.</body>'
     source = write_jsonl(
         tmp_path / 'a.jsonl',
         [page, page, 'tiny', ' ', 'A control\x07 character and a zero\u200bwidth space in a text.'],

@@ -1,5 +1,6 @@
 """Any text, bytes and records: tokenizer offsets, chunks, document readers and shards."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from albert_jax.cli.errors import UserError
-from albert_jax.data import documents
+from albert_jax.data import corpus, documents
 from albert_jax.data.corpus import Source
 from albert_jax.data.dataset import shard_bounds
 from albert_jax.data.documents import pack, split_sentences
@@ -19,6 +20,7 @@ from albert_jax.data.normalization import Normalization
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.tasks.batches import eval_batches
 from albert_jax.tasks.features import Features
+from albert_jax.tasks.tables import split_lines
 
 # All characters but halves of surrogate pairs, the odd ones often.
 _ODD = st.sampled_from(
@@ -176,6 +178,22 @@ def test_any_bytes_are_documents_of_text_or_refused(
         return
     text = content.decode('utf-8-sig')
     assert ''.join(''.join(read).split()) == ''.join(text.split())
+
+
+@given(content=st.text('ab\r\n', max_size=30), size=st.integers(1, 8), is_packed=st.booleans())
+def test_the_lines_of_a_corpus_are_those_of_tables_however_they_are_read(
+    content: str, size: int, is_packed: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / ('lines.txt.gz' if is_packed else 'lines.txt')
+    path.write_bytes(gzip.compress(content.encode()) if is_packed else content.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, '_CHUNK_BYTES', size)
+        read = [line for _, line in corpus._lines(str(path))]
+    assert ''.join(read) == content
+    lines = split_lines(content)
+    assert [line.rstrip('\r\n') for line in read] == [
+        line.rstrip('\r') for line in (lines if lines[-1] else lines[:-1])
+    ]
 
 
 @given(lines=st.lists(_TEXT.map(lambda text: json.dumps({'text': text})) | _TEXT, max_size=5))

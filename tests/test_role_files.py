@@ -184,6 +184,9 @@ REFUSED = [
      'line 2 has 11 columns, but line 1 of the same sentence has 12; a sentence'),
     ([row('run.01', 'V'), row('', '_', number=2)], 'line 2: column 10, counted from 0, marks pred'),
     ([row('run.01', 'V'), row('_', '', number=2)], 'line 2: the role is empty; write _ at words'),
+    ([row('run.01', 'V'), row('_', '\u200b', number=2)], 'line 2: the role is empty; write _ at'),
+    ([row('run.01', 'V'), row('_', '\xa0', number=2)], 'line 2: the role is empty; write _ at wo'),
+    ([row('run.01', 'V'), row('\u200b', '_', number=2)], 'line 2: column 10, counted from 0, mar'),
     ([row('run.01', 'V'), row('_', 'no role', number=2)], "line 2: the role 'no role' has a space"),
     ([row('run.01', 'V'), row('_', '(ARG0*)', number=2)], r"line 2: '\(ARG0\*\)' is part of a"),
     ([row('run.01', 'V'), row('_', '_', number=3)], 'line 2: the id is 3, but this is word 2 of'),
@@ -219,7 +222,18 @@ def test_a_tab_at_the_end_of_lines_is_no_column(tmp_path):
     assert example.roles == ('_', 'ARG1')
 
 
-@pytest.mark.parametrize('text', ['', 'x', '-1', '3:', '3:A,', ':VERB', '3 VERB', '99999', '³'])
+def test_roles_that_look_the_same_are_told(tmp_path, capsys):
+    lines = [row('run.01', 'ARG1'), row('_', 'ARG0', number=2), row('_', 'ARG0\u200b', number=3)]
+    file = tiny.write_lines(tmp_path / 'x.conllu', *lines)
+    (example,) = tiny.task('roles').read(file, True)
+    assert example.roles == ('ARG1', 'ARG0', 'ARG0\u200b')
+    told = r"the roles 'ARG0' (1 examples), 'ARG0\u200b' (1 examples), which look the same, are 2"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'x', '-1', '3:', '3:A,', ':VERB', '3 VERB', '99999', '³', '3:\u200b']
+)
 def test_a_column_of_predicates_must_be_a_number(text):
     with pytest.raises(UserError, match=f'--predicates={text}: give a column, counted from 0,'):
         PredicateMarks.parse(text)

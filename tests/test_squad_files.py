@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from albert_jax import evaluate, predict
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import is_visible
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.heads import HEADS, Head
@@ -91,7 +93,9 @@ BAD = [
     (document(ask(), context=None), r'paragraphs\[0\]: context must be a text'),
     (document('q'), r'qas\[0\] must be an object'),
     (document({'question': 'a', 'answers': []}), r'qas\[0\] has no id'),
-    (document(ask(None)), r'qas\[0\] has no id'),
+    (document(ask(None)), r'qas\[0\] has no id; in SQuAD.s layout each question has one of'),
+    (document(ask('')), r'qas\[0\] has an empty id; in SQuAD.s layout each question has one'),
+    (document(ask('\u200b')), r'qas\[0\] has an empty id'),
     (document(ask(question=None)), r'x.json, question q1: question must be a text'),
     (document({'id': 'q', 'answers': [_ANSWER]}), r'question q has no question'),
     (document(ask(answers=None)), r'question q1 has no answers'),
@@ -110,6 +114,9 @@ BAD = [
     (document(ask(text='', start=0)), r'question q1 has an empty answer, which no prediction can'),
     (document(ask(text=' ', start=4)), r'question q1 has an empty answer'),
     (document(ask(text='', start=-1)), r'question q1 has an empty answer'),
+    (document(ask(text='\u200b', start=1), context='a\u200bb'), r'question q1 has an empty answer'),
+    (document(ask(text='\u0301', start=1), context='e\u0301 b'), r'question q1 has an empty an'),
+    (document(ask(text=' \xa0', start=1), context='a \xa0b'), r'question q1 has an empty answer'),
     ('{"data": [{"title": 1, "title": 2}]}', r"x.json: a JSON object has the key 'title' twice"),
     ('{"data": [], "data": []}', r"x.json: a JSON object has the key 'data' twice"),
     (document(ask(question='\ud83d')), r'question q1: its question has half a surrogate pair'),
@@ -146,13 +153,18 @@ def test_what_was_right_stays_right(tmp_path):
     # An article or a point is nothing after SQuAD's normalisation, and still an answer.
     (question,) = read(tmp_path, document(ask(text='.', start=19)))
     assert question.answers == (('.', 19),)
+    # A vowel sign, a letter with its accent, and marks beside letters are text.
+    for text in ('\u093f', 'e\u0301', '\u0301b\u200b'):
+        (question,) = read(tmp_path, document(ask(text=text, start=2), context=f'a {text} b'))
+        assert question.answers == ((text, 2),)
 
 
 def test_what_is_left_out_is_told(tmp_path, capsys):
-    both = ask(answers=[{'text': '', 'answer_start': 0}, _ANSWER, {'text': ' ', 'answer_start': 4}])
-    (question,) = read(tmp_path, document(both))
+    both = ask(answers=[{'text': '', 'answer_start': 0}, _ANSWER, {'text': ' ', 'answer_start': 4},
+                        {'text': '\u2060', 'answer_start': 20}])  # fmt: skip
+    (question,) = read(tmp_path, document(both, context=f'{CONTEXT}\u2060'))
     assert question.answers == (('Oslo', 14),)
-    assert 'x.json: 2 empty answer(s) beside others are ignored.' in capsys.readouterr().err
+    assert 'x.json: 3 empty answer(s) beside others are ignored.' in capsys.readouterr().err
     (question,) = read(tmp_path, document(ask(is_impossible=True)), 'squad2')
     assert question.answers == ()
     assert '1 question(s) with is_impossible and answers count as' in capsys.readouterr().err
@@ -300,7 +312,7 @@ def test_answers_of_whole_tokens_come_back_as_they_are(
 def test_the_tokens_of_an_answer_hold_all_of_it(tmp_path_factory, tokenizer, context, begin, size):
     """But for characters of which the tokenizer makes nothing."""
     text = context[begin : begin + size]
-    if not text.strip():
+    if not is_visible(''.join(x for x in text if not unicodedata.combining(x))):
         return
     folder = tmp_path_factory.getbasetemp()
     task = tiny.task('squad2', max_length=128)

@@ -114,6 +114,12 @@ BAD_FILES = [
     ('x.csv', 'text,x,notes\na,1,good\n', r"column 'notes' holds 'good'; .* --config.task.labels"),
     ('x.csv', 'text,x,x\na,1,1\n', r"line 1 has the column 'x' twice"),
     ('x.csv', 'body,x\na,1\n', r"line 2 has no column 'text'"),
+    ('x.jsonl', '{"text": "a", "x": 1}\n{"text": "b", "x": 0, "y": 1}\n',
+     r"line 2: the column 'y' holds '1', and rows before this one have no such column; give every"),
+    ('x.jsonl', '{"text": "a", "x": 1, "y": 0}\n{"text": "b", "x": 0}\n',
+     r"line 2 has no value for the label 'y'; give it 0 or 1"),
+    ('x.jsonl', '{"text": "a", "\\ud83d": 1}\n', r'line 1: the name of a column has half a surrog'),
+    ('x.jsonl', '{"text": "a", "\\u200b": 1}\n', r"line 1: the column '\\u200b' has 0 or 1, and a"),
 ]  # fmt: skip
 
 
@@ -138,6 +144,38 @@ def test_labels_that_are_not_among_those_named(tokenizer, tmp_path):
     file = write_lines(tmp_path / 'x.csv', 'text,x', 'a,1')
     with pytest.raises(UserError, match=r"line 2 has no value for the label 'y'; give it 0 or 1"):
         tiny.task('multilabel', labels='x,y').read(file, True)
+
+
+def test_columns_that_are_no_labels_are_told(tmp_path, capsys):
+    lines = ['{"text": "a", "x": 1, "y": 0}', '{"text": "b", "x": 0, "y": 1, "from": "the web"}',
+             '{"text": "c", "x": 0, "y": 1, "from": null}']  # fmt: skip
+    file = write_lines(tmp_path / 'x.jsonl', *lines)
+    task = tiny.task('multilabel')
+    assert [e.labels for e in task.read(file, True)] == [('x',), ('y',), ('y',)]
+    told = capsys.readouterr().err
+    assert "x.jsonl: the column 'from' of 1 rows is no label that is known, and is not read" in told
+    # Of a file to evaluate what may have been a label, as a list of them would be refused.
+    more = write_lines(tmp_path / 'y.csv', 'text,x,y,z,from', 'a,1,0,1,web', 'b,0,0,0,web')
+    assert [e.labels for e in task.read(more, False)] == [('x',), ()]
+    told = capsys.readouterr().err
+    assert (
+        "y.csv: the column 'z' of 2 rows is no label that is known" in told and 'from' not in told
+    )
+    # A table of pandas has a first column without a name.
+    unnamed = write_lines(tmp_path / 'z.csv', ',text,x', '0,a,1', '1,b,0')
+    assert [e.labels for e in tiny.task('multilabel').read(unnamed, True)] == [('x',), ()]
+    # Whoever names the labels says that the others are none.
+    named = tiny.task('multilabel', labels='x,y')
+    assert [e.labels for e in named.read(more, True)] == [('x',), ()]
+    assert not capsys.readouterr().err
+
+
+def test_columns_that_look_the_same_are_told(tmp_path, capsys):
+    file = write_lines(tmp_path / 'x.csv', 'text,x,x\u200b', 'a,1,0', 'b,1,1')
+    task = tiny.task('multilabel')
+    assert task.head(task.read(file, True)).labels == ('x', 'x\u200b')
+    told = capsys.readouterr().err
+    assert r"the labels 'x' (2 examples), 'x\u200b' (1 examples), which look the same" in told
 
 
 def test_data_sets_of_tfds_are_refused():

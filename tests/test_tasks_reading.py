@@ -197,6 +197,7 @@ RACE_CHANGES = [
     ({'options': [['a'] * 4, 'abcd']}, 'question 1 must have a list of 4 options'),
     ({'options': [['a'] * 4, [['a'], 'b', 'c', 'd']]}, r"the option \['a'\] must be a text"),
     ({'options': [['a'] * 4, ['a', None, 'c', 'd']]}, 'question 1: the option None must be a text'),
+    ({'options': [['a'] * 4, ['a', float('nan'), 3, 4.5]]}, 'question 1: the option nan must be a'),
     ({'answers': ['A', 'E']}, "question 1: the answer 'E' is none of A, B, C and D"),
 ]
 # fmt: on

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from albert_jax import evaluate, finetune, predict
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import is_visible
 from albert_jax.interop import native
 from albert_jax.model.heads import Head
 from albert_jax.tasks import tfds_source
@@ -255,7 +256,8 @@ def expected_label(feature: Any, value: Any) -> str | float | None:
     if feature.np_dtype == np.bool_:
         return json.dumps(value)
     if isinstance(value, str | bytes):
-        return (value if isinstance(value, str) else value.decode()).strip() or None
+        text = (value if isinstance(value, str) else value.decode()).strip()
+        return text if is_visible(text) else None
     return float(value) if isinstance(value, float) else str(value)
 
 
@@ -272,6 +274,11 @@ def any_sets(tmp_path_factory):
 @example(
     text=(F.Text(), ['a', 'b', 'c']),
     label=(F.Scalar(np.uint64), [0, 2**64 - 1, 1]),
+    name='classification',
+)
+@example(
+    text=(F.Text(), ['a', 'b', 'c']),
+    label=(F.Text(), ['\u200b', ' x ', '\xa0']),
     name='classification',
 )
 @example(

@@ -153,6 +153,17 @@ def test_the_marks_between_sentences_become_spaces(tmp_path):
     assert pair.target == 'A . B .'
 
 
+@pytest.mark.parametrize('target', ['<::::>', ' <::::> <::::>', '<::::>\u200b'])
+def test_a_target_of_nothing_but_marks_is_an_empty_one(target, tmp_path):
+    (tmp_path / 'a.tsv').write_text(f'A .\tA .\nB .\t{target}\n')
+    task = tiny.task('splitting', source='0', target='1')
+    with pytest.raises(UserError, match='a.tsv, line 2: the target is empty but for <::::>, which'):
+        task.read(tmp_path / 'a.tsv', True)
+    # Elsewhere it is a text.
+    task = tiny.task('generation', source='0', target='1')
+    assert task.read(tmp_path / 'a.tsv', True)[1].target == target
+
+
 def test_published_files_are_read():
     folder = shared_data('seq2seq')
     pairs = read_pairs(folder / 'multi30k.train', SIDES, True)

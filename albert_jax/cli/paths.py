@@ -34,8 +34,10 @@ def expand_after(separator: str, text: str) -> str:
 def user_cache() -> Path:
     """Where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache.
 
+    As the XDG Base Directory Specification says, a path there that is not absolute is ignored.
+
     Raises:
       RuntimeError: if the user has no home directory.
     """
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'albert_jax'
+    base = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    return (base if base.is_absolute() else Path.home() / '.cache') / 'albert_jax'

@@ -8,14 +8,15 @@ import dataclasses
 import glob
 import gzip
 import inspect
+import io
 import pydoc_data.topics
 import re
 import sysconfig
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_text import check_text, parse_json
@@ -26,6 +27,9 @@ _DOCUMENTED_PACKAGES = (
     'flax', 'jax', 'numpy', 'optax', 'orbax', 'scipy', 'tensorflow_datasets',
 )  # fmt: skip
 _MIN_DOCSTRING = 80
+# Read at a time to see how the lines of a file end: the first such part says it, but for a file of
+# very long lines, or without any.
+_CHUNK_BYTES = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +100,12 @@ def parse_source(spec: str, text_key: str = 'text', is_file_document: bool = Fal
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file of UTF-8, gzipped or not."""
+    """Numbered lines of a file of UTF-8, gzipped or not, as `tables.split_lines` takes them."""
     number = 0
     try:
         opener = gzip.open if path.endswith('.gz') else open
-        with cast('IO[bytes]', opener(path, 'rb')) as file:
-            for number, line in enumerate(file, 1):
+        with cast('io.BufferedIOBase', opener(path, 'rb')) as file:
+            for number, line in enumerate(_byte_lines(file), 1):
                 yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
         raise UserError(
@@ -112,6 +116,29 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
         raise UserError(
             f'{path}, after line {number}: cannot be read ({reason(error)}).'
         ) from error
+
+
+def _byte_lines(file: io.BufferedIOBase) -> Iterable[bytes]:
+    r"""The lines of a file from its start, which end in \n, or in \r where the file has no \n."""
+    while chunk := file.read(_CHUNK_BYTES):
+        if b'\n' in chunk:
+            file.seek(0)
+            return file
+    file.seek(0)
+    return _lines_of_chunks(file)
+
+
+def _lines_of_chunks(file: io.BufferedIOBase) -> Iterator[bytes]:
+    r"""The lines of a file without any \n, not more than one of them in memory."""
+    rest: list[bytes] = []
+    while chunk := file.read(_CHUNK_BYTES):
+        first, *others = chunk.split(b'\r')
+        rest.append(first)
+        for other in others:
+            yield b''.join(rest) + b'\r'
+            rest = [other]
+    if last := b''.join(rest):
+        yield last
 
 
 def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:

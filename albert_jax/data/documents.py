@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Bool
-from selectolax.lexbor import LexborHTMLParser
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
+from albert_jax.data.html_text import text_of_html
 from albert_jax.data.preparation_settings import PreparationSettings
 
 _CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]')
@@ -85,10 +85,7 @@ def _from(place: int, sentences: Iterable[str]) -> Iterator[str]:
 def clean(text: str, settings: PreparationSettings, counts: collections.Counter[str]) -> str:
     """The document's text after the optional cleaning, or '' if it is left out."""
     if settings.html:
-        tree = LexborHTMLParser(text)
-        tree.strip_tags(['script', 'style', 'template', 'noscript'])
-        body = tree.body
-        text = body.text(separator='\n', strip=True) if body else ''
+        text = text_of_html(text)
         counts['documents_parsed_as_html'] += 1
     if settings.drop_control_characters:
         text, num_dropped = _CONTROL.subn('', text)

@@ -126,10 +126,7 @@ class Predict:
             if len(examples) > 1:
                 alone = answerer.task.encode([example], answerer.tokenizer, answerer.head, False)
             if alone.num_cut:
-                notes[number] = (
-                    f'was cut to the {answerer.task.settings.max_length} pieces that the model '
-                    f'reads at most'
-                )
+                notes[number] = f'was cut to {answerer.task.cut_to}'
             elif alone.num_without_text:
                 notes[number] = _EMPTY
         return notes

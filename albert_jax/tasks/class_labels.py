@@ -2,10 +2,12 @@
 
 import collections
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
+from albert_jax.tasks.numbers import number_of
 
 _INTEGER = re.compile(r'\+?(-?\d+)(?:\.0+)?')
 _TRUTHS = ('true', 'false')
@@ -34,8 +36,8 @@ def known_label(label: str, labels: Sequence[str]) -> str | None:
 def classes(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -> dict[str, str]:
     """The class of each label of a training file for which no classes are named.
 
-    Labels that are the same integer or truth value are one class. Notes tell of them, and of labels
-    that differ only in their case, or may stand for a missing value.
+    Labels that are the same integer or truth value are one class. Notes tell of them, of classes
+    that `note_alike` tells of, and of labels that may stand for a missing value.
 
     Args:
       places: 'FILE, line N' where each label is first, by the label.
@@ -49,24 +51,55 @@ def classes(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -
     _check_missing(places, counts, origin)
     found = {label: label for label in places}
     by_value: dict[str, list[str]] = collections.defaultdict(list)
-    by_case: dict[str, list[str]] = collections.defaultdict(list)
     for label in places:
-        value = _value(label)
-        if value is None:
-            by_case[label.casefold()].append(label)
-        else:
+        if (value := _value(label)) is not None:
             by_value[value].append(label)
     for value, same in by_value.items():
         if len(same) > 1:
             found |= dict.fromkeys(same, value)
             note(f'{origin}: the labels {_spellings(same, counts)} are one class, {value!r}.')
-    for same in by_case.values():
-        if len(same) > 1:
-            note(
-                f'{origin}: the labels {_spellings(same, counts)}, which differ in their case '
-                f'only, are {len(same)} classes.'
-            )
+    of_classes: collections.Counter[str] = collections.Counter()
+    for label, name in found.items():
+        of_classes[name] += counts[label]
+    note_alike(of_classes, origin)
     return found
+
+
+def note_alike(counts: Mapping[str, int], origin: str, kind: str = 'label') -> None:
+    """Notes classes that a reader may take for one, which they are not.
+
+    They differ in their case only, or in what cannot be seen: the kind of a space, characters
+    without a shape, and letters with an accent that are one character or two.
+
+    Args:
+      counts: examples of each class.
+      origin: what to call their file.
+      kind: what to call a class.
+    """
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for name in counts:
+        groups[_seen(name).casefold()].append(name)
+    for names in groups.values():
+        if len(names) < 2:
+            continue
+        how, listed = 'differ in their case only', _spellings(names, counts)
+        if len({name.casefold() for name in names}) > 1:
+            are_same = len({_seen(name) for name in names}) == 1
+            how = 'look the same' if are_same else 'look the same but for their case'
+            # In escapes, so that the difference shows.
+            listed = _spellings(names, counts, ascii)
+        note(f'{origin}: the {kind}s {listed}, which {how}, are {len(names)} classes.')
+
+
+def look_alike(name: str, names: Sequence[str]) -> str | None:
+    """One of some names that looks the same as another name and is none of them."""
+    return next((known for known in names if _seen(known) == _seen(name)), None)
+
+
+def _seen(name: str) -> str:
+    """A name without what cannot be seen of it."""
+    shown = ''.join(x for x in name if x.isspace() or unicodedata.category(x) not in ('Cc', 'Cf'))
+    return ' '.join(unicodedata.normalize('NFC', shown).split())
 
 
 def _value(label: str) -> str | None:
@@ -81,8 +114,10 @@ def _value(label: str) -> str | None:
     return match and ('0' if match[1] == '-0' else match[1])
 
 
-def _spellings(labels: Sequence[str], counts: Mapping[str, int]) -> str:
-    return ', '.join(f'{label!r} ({counts[label]} examples)' for label in labels)
+def _spellings(
+    labels: Sequence[str], counts: Mapping[str, int], spelled: Callable[[str], str] = repr
+) -> str:
+    return ', '.join(f'{spelled(label)} ({counts[label]} examples)' for label in labels)
 
 
 def _check_truths(places: Mapping[str, str], counts: Mapping[str, int], origin: str) -> None:
@@ -110,7 +145,7 @@ def _check_missing(places: Mapping[str, str], counts: Mapping[str, int], origin:
     """Refuses labels that are missing values, and notes those that may be."""
     doubtful = [label for label in places if label.casefold() in _DOUBTFUL or label in _MISSING]
     others = [label for label in places if label not in doubtful]
-    are_numbers = bool(others) and all(map(_is_number, others))
+    are_numbers = bool(others) and all(number_of(label) is not None for label in others)
     for label in doubtful:
         if label in _MISSING or (are_numbers and label.casefold() == 'nan'):
             raise UserError(
@@ -118,11 +153,3 @@ def _check_missing(places: Mapping[str, str], counts: Mapping[str, int], origin:
                 f'it, or name all classes with --config.task.labels=A,B if it is one of them.'
             )
         note(f'{origin}: the label {label!r} ({counts[label]} examples) is taken as a class.')
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True

@@ -3,7 +3,28 @@
 from collections.abc import Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import is_visible
 from albert_jax.runs.task import TaskSettings
+
+
+def named_labels(settings: TaskSettings) -> tuple[str, ...]:
+    """The labels in `task.labels`; none if it is empty. A comma may stand behind the last one.
+
+    Raises:
+      UserError: if one is empty, or there twice.
+    """
+    labels = [label.strip() for label in settings.labels.split(',')]
+    if not labels[-1]:
+        labels.pop()
+    for number, label in enumerate(labels, 1):
+        if not is_visible(label):
+            raise UserError(
+                f'task.labels is {settings.labels!r}, whose label {number} is empty; give each '
+                f'class a name.'
+            )
+    if len(set(labels)) < len(labels):
+        raise UserError(f'task.labels is {settings.labels!r}, which names a class twice.')
+    return tuple(labels)
 
 
 def class_names(

@@ -14,8 +14,8 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import known_label
-from albert_jax.tasks.class_names import class_names, listed
+from albert_jax.tasks.class_labels import known_label, look_alike
+from albert_jax.tasks.class_names import class_names, listed, named_labels
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
@@ -63,9 +63,7 @@ class TextTask(Task[TextExample]):
         default = ('pearson', 'spearman', 'mean_squared_error') if is_regression else ('accuracy',)
         self.metric_names = tuple(metric_names or default)
         self.best_metric = self.metric_names[0]
-        given = tuple(label.strip() for label in settings.labels.split(',') if label.strip())
-        if len(set(given)) < len(given):
-            raise UserError(f'task.labels is {settings.labels!r}, which names a class twice.')
+        given = named_labels(settings)
         self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
         # By label; empty where the labels are the names.
         self.names = {} if is_regression else class_names(settings, self.labels, names)
@@ -174,6 +172,11 @@ class TextTask(Task[TextExample]):
         if label is None:
             label = next((label for label in known if self._name(label) == value), None)
         if label is None:
+            if alike := look_alike(value, known):
+                raise UserError(
+                    f'{where}: the label {value!a} is unknown; it looks the same as '
+                    f'{alike!a}, but is spelled with other characters.'
+                )
             raise UserError(
                 f'{where}: the label {value!r} is unknown; {who} {listed(known, self.names)}.'
             )

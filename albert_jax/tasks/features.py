@@ -36,7 +36,7 @@ class Features:
     targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     token_targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     num_choices: int = 1
-    # Examples of which tokens were left out, because they are longer than a sequence may be.
+    # Examples of which tokens were left out, because they are longer than they may be.
     num_cut: int = 0
 
     @property
@@ -223,18 +223,20 @@ class FeaturesWriter:
         )
 
 
-def note_cut(features: Features, origin: str, max_length: int) -> None:
+def note_cut(features: Features, origin: str, max_length: int, other: str = '') -> None:
     """Notes how many examples were cut to the length of a sequence.
 
     Args:
       features: of the examples.
       origin: where the examples begin, for the note.
       max_length: of a sequence.
+      other: a setting that may cut them too, with its value.
     """
     if features.num_cut:
+        also = f' and {other}' if other else ''
         note(
             f'{origin} and what follows: {features.num_cut} of {features.num_examples} examples '
-            f'were cut, because task.max_length is {max_length} tokens.'
+            f'were cut, because task.max_length is {max_length}{also} tokens.'
         )
 
 

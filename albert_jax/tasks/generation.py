@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, is_json_object, parse_json
+from albert_jax.cli.json_text import check_text, is_json_object, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import generation_metrics
-from albert_jax.tasks.features import Features, note_cut
+from albert_jax.tasks.features import Features
 from albert_jax.tasks.generation_metrics import Metric, Texts
 from albert_jax.tasks.pair_features import TARGET_IS_CUT, PairFeatures, as_pairs, encode_pairs
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, json_lines, key_of
@@ -108,10 +108,19 @@ class GenerationTask(Task[TextPair]):
         return [self.with_own_target(pair) for pair in pairs]
 
     def with_own_target(self, pair: TextPair) -> TextPair:
-        """A pair as it was read, with spaces in place of the marks between sentences."""
+        """A pair as it was read, with spaces in place of the marks between sentences.
+
+        Raises:
+          UserError: if its target has marks and no text.
+        """
         if not self._sentence_mark or pair.target is None:
             return pair
         target = ' '.join(pair.target.replace(self._sentence_mark, ' ').split())
+        if not is_visible(target):
+            raise UserError(
+                f'{pair.where}: the target is empty but for {self._sentence_mark}, which stands '
+                f'between two sentences; remove such pairs, both sides.'
+            )
         return TextPair(pair.where, pair.key, pair.source, target)
 
     def head(self, examples: Sequence[TextPair]) -> Head:
@@ -133,20 +142,22 @@ class GenerationTask(Task[TextPair]):
         )
 
     def finish(self, features: Features, examples: Sequence[TextPair]) -> PairFeatures:
-        """The features as pairs; notes tell what was cut, and which sources are empty."""
+        """The features as pairs; notes tell what was cut, and how many sides are empty."""
         pairs = as_pairs(features, self.settings.max_target_length)
         origin = examples[0].where
-        note_cut(pairs, origin, self.settings.max_length)
+        num_targets = sum(example.target is not None for example in examples)
+        self.note_cut(pairs, examples)
         if num_cut := int(pairs.targets[TARGET_IS_CUT].sum()):
             note(
-                f'{origin} and what follows: {num_cut} of {len(examples)} targets were cut, '
+                f'{origin} and what follows: {num_cut} of {num_targets} targets were cut, '
                 f'because task.max_target_length is {self.settings.max_target_length} tokens.'
             )
-        if pairs.num_without_text:
-            note(
-                f'{pairs.num_without_text:,} of {len(examples):,} sources are empty after '
-                f'normalisation.'
-            )
+        for num_empty, num_all, side in (
+            (pairs.num_without_text, len(examples), 'sources'),
+            (pairs.num_targets_without_text, num_targets, 'targets'),
+        ):
+            if num_empty:
+                note(f'{num_empty:,} of {num_all:,} {side} are empty after normalisation.')
         return pairs
 
     def metrics(

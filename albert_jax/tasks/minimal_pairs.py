@@ -7,14 +7,15 @@ counts if the better sentence scores strictly higher: a tie is wrong.
 import collections
 import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.json_text import check_text, is_visible
+from albert_jax.cli.notes import note
 from albert_jax.pretraining.pseudo_likelihood import PieceScores, PseudoLikelihood, Sentence
 from albert_jax.tasks.tables import Row, read_rows
 
@@ -35,6 +36,8 @@ BLIMP = Layout('sentence_good', 'sentence_bad', 'UID', 'linguistics_term')
 # Measures stereotypes: the "better" sentence is the more stereotyped one, and 50 % is neutral.
 CROWS_PAIRS = Layout('sent_more', 'sent_less', 'bias_type', only_shared=True)
 
+# Of the files of a folder that are read, perhaps with .gz behind.
+_ENDINGS = ('.jsonl', '.csv', '.tsv')
 # Of a sentence; no piece has such a number.
 _START, _END = -1, -2
 
@@ -73,17 +76,22 @@ def read_pairs(
       limit_per_group: at most so many pairs of a group, the first; 0 for all.
 
     Raises:
-      UserError: if a file cannot be read, a column is missing, or a sentence is empty or, but in
-        BLiMP's own files, both are the same.
+      UserError: if a file cannot be read, a column is missing (a group's that is named: in all
+        rows), or a sentence is empty or, but in BLiMP's own files, both are the same.
     """
     layout = Layout(*columns[:2], group=''.join(columns[2:])) if columns else None
-    files = sorted(file for file in path.iterdir() if _is_table(file)) if path.is_dir() else [path]
     pairs: list[Pair] = []
     sizes: collections.Counter[tuple[str, str]] = collections.Counter()
-    for file in files:
+    without_column: Row | None = None
+    has_column = False
+    for file in _tables(path) if path.is_dir() else [path]:
         for row in read_rows(file):
             layout = layout or _layout_of(row)
             pair = _pair(row, layout)
+            if layout.group in row.values or layout.group in row.kinds:
+                has_column = True
+            else:
+                without_column = without_column or row
             sizes[pair.phenomenon, pair.group] += 1
             if not limit_per_group or sizes[pair.phenomenon, pair.group] <= limit_per_group:
                 pairs.append(pair)
@@ -91,11 +99,29 @@ def read_pairs(
         raise UserError(
             f'{path} has no pairs; it must be a .jsonl, .csv or .tsv file, or a folder of them.'
         )
+    if columns and layout.group and without_column and not has_column:
+        # Refuses it with the names of the columns that there are.
+        without_column.value(layout.group)
+    if len(pairs) < sizes.total():
+        of_what = 'of each group' if any(map(any, sizes)) else 'as they have no groups'
+        note(
+            f'{path}: {len(pairs)} of {sizes.total()} pairs are scored, the first '
+            f'{limit_per_group} {of_what}.'
+        )
     return layout, pairs
 
 
-def _is_table(file: Path) -> bool:
-    return file.name.removesuffix('.gz').endswith(('.jsonl', '.csv', '.tsv'))
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder; a note tells what else is there, but for hidden files."""
+    paths = sorted(folder.iterdir())
+    files = [path for path in paths if path.name.removesuffix('.gz').endswith(_ENDINGS)]
+    others = [p.name for p in paths if p not in files and not p.name.startswith('.')]
+    if others:
+        note(
+            f'{folder}: {len(others)} files or folders that are no .jsonl, .csv or .tsv are not '
+            f'read, the first is {others[0]}.'
+        )
+    return files
 
 
 def _layout_of(row: Row) -> Layout:
@@ -128,12 +154,13 @@ def _pair(row: Row, layout: Layout) -> Pair:
 
 
 def _name(row: Row, column: str) -> str:
-    """What a column, or none, says of a pair, which may be anything; '' where it says nothing."""
+    """What a column, or none, says of a pair, which may be any text; '' where it says nothing."""
     if not column:
         return ''
     if column in row.repeated:
         row.get(column)
-    return row.values.get(column, '')
+    text = check_text(row.values.get(column, ''), f'{row.where}: {column}')
+    return text if is_visible(text) else ''
 
 
 def encode_pairs(
@@ -205,8 +232,10 @@ class PairResults:
 
     # Over all pairs; with phenomena, the mean of the groups, as BLiMP is reported.
     overall: dict[str, float]
-    # The means of their groups, and the number of pairs.
+    # The means of their groups.
     phenomena: dict[str, dict[str, float]]
+    # By name, '' for pairs without one where others have one; with that of the phenomenon before it
+    # where several phenomena have such a group. None where no pair has a group.
     groups: dict[str, dict[str, float]]
     num_pairs: int
     # Pairs whose sentences scored the same, which are wrong, by the name of the score.
@@ -236,11 +265,22 @@ def results(
         phenomena={n: _mean(of_one) for n, of_one in by_phenomenon.items()}
         if has_phenomena
         else {},
-        groups={group: accuracies for (_, group), accuracies in groups.items() if group},
+        groups=_named(groups),
         num_pairs=len(pairs),
         num_ties={n: sum(s.better[n] == s.worse[n] for s in scores) for n in names},
         num_same_pieces=sum(better.ids == worse.ids for better, worse in encoded),
     )
+
+
+def _named(groups: Mapping[tuple[str, str], dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The groups of (phenomenon, group) by their names; none if there is nothing to tell apart."""
+    counts = collections.Counter(group for _, group in groups)
+    if len(groups) == 1 and '' in counts:
+        return {}
+    return {
+        group if counts[group] == 1 else f'{phenomenon}/{group}': accuracies
+        for (phenomenon, group), accuracies in groups.items()
+    }
 
 
 def _accuracies(scores: Sequence[PairScores], names: Sequence[str]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from albert_jax.cli.notes import note
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
-from albert_jax.tasks.class_labels import classes
+from albert_jax.tasks.class_labels import classes, note_alike
 from albert_jax.tasks.classification import TextTask
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.tables import MISSING, Row, read_rows
@@ -55,6 +55,8 @@ class MultiLabelTask(TextTask):
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings, metric_names=('micro_f1', 'macro_f1'))
+        # Whether the settings say which columns are those of labels.
+        self._names_columns = self.labels is not None
 
     def tfds_columns(self) -> Columns:
         """None: the label of a data set of tensorflow-datasets is read as one class.
@@ -78,33 +80,44 @@ class MultiLabelTask(TextTask):
         key_column = None if columns.key in (self.labels or ()) else columns.key
         examples: list[MultiLabelExample] = []
         num_empty = 0
+        # How many rows have a column that is none of a label, by its name.
+        unread: collections.Counter[str] = collections.Counter()
         for row in read_rows(path):
             if is_training and row.is_empty:
                 num_empty += 1
                 continue
             first = row.value(columns.first)
             second = row.value(columns.second) if columns.second else None
-            labels = self._row_labels(row, is_training) if is_labelled else None
+            labels = self._row_labels(row, is_training, unread) if is_labelled else None
             key = row.key(key_column)
             examples.append(MultiLabelExample(row.where, key, first, second, None, labels))
         if not examples:
             raise UserError(f'{path} has no examples.')
         if num_empty:
             note(f'{path}: {num_empty} empty rows were left out.')
+        for name, count in unread.items():
+            note(
+                f'{path}: the column {name!r} of {count} rows is no label that is known, and is '
+                f'not read.'
+            )
         note_gaps(examples, path, is_labelled)
         check_keys(examples, str(path), is_refused=False)
         if is_training and not self.labels:
             return _with_classes(examples, path)
+        if is_training and not self._names_columns:
+            note_alike({x: _num_with(x, examples) for x in self.labels or ()}, str(path))
         return list(examples)
 
-    def _row_labels(self, row: Row, is_training: bool) -> tuple[str, ...] | None:
+    def _row_labels(
+        self, row: Row, is_training: bool, unread: collections.Counter[str]
+    ) -> tuple[str, ...] | None:
         """The labels of a row; None where it has none and is not to be learnt from."""
         column = self.settings.label
         names = dict.fromkeys([*row.values, *row.kinds])
         if column in names and column not in (self.labels or ()):
             labels = _listed_labels(row, column)
         else:
-            labels = self._marked_labels(row, list(names), is_training)
+            labels = self._marked_labels(row, list(names), is_training, unread)
         if labels is None and is_training:
             raise UserError(
                 f'{row.where} has no labels; give it a list in column {column!r} (an empty one if '
@@ -115,11 +128,16 @@ class MultiLabelTask(TextTask):
         return tuple(self._known_label(x, row.where, self.labels, 'there are') for x in labels)
 
     def _marked_labels(
-        self, row: Row, names: Sequence[str], is_training: bool
+        self,
+        row: Row,
+        names: Sequence[str],
+        is_training: bool,
+        unread: collections.Counter[str],
     ) -> tuple[str, ...] | None:
         """The labels whose columns have a 1."""
         texts = (self.settings.text, self.settings.text_pair, *_NUMBERING)
-        labels = self.labels or tuple(name for name in names if name not in texts)
+        others = [name for name in names if name not in texts]
+        labels = self.labels or tuple(others)
         missing = [label for label in labels if row.get(label) is None]
         if len(missing) == len(labels):
             return None
@@ -138,7 +156,11 @@ class MultiLabelTask(TextTask):
                     f'column of lists with --config.task.label=NAME).'
                 )
         if not self.labels:
+            _check_names(labels, row.where)
             self.labels = labels
+        elif not self._names_columns:
+            others = [name for name in others if name not in labels]
+            unread.update(_unread(row, others, is_training))
         return tuple(label for label in labels if _YES_OR_NO[marks[label]])
 
     def labels_of(self, example: TextExample) -> tuple[str, ...]:
@@ -218,6 +240,45 @@ class MultiLabelTask(TextTask):
                 marks = [int(label in row['prediction']) for label in labels]
                 writer.writerow([row['id'], *marks])
         return [file]
+
+
+def _check_names(labels: Sequence[str], where: str) -> None:
+    """Refuses names of columns that are no names of labels."""
+    for label in labels:
+        check_text(label, f'{where}: the name of a column')
+        if not is_visible(label):
+            raise UserError(
+                f'{where}: the column {label!r} has 0 or 1, and a name of which nothing is seen; '
+                f'rename or remove it, or name the columns of labels with --config.task.labels=A,B.'
+            )
+
+
+def _unread(row: Row, names: Sequence[str], is_training: bool) -> list[str]:
+    """Which of the columns that are none of a label should be known of.
+
+    In training, where the first row says which labels there are, they are those that it lacks; in
+    other files columns that are marked as those of labels are.
+
+    Raises:
+      UserError: if the first row of a training file lacks a label.
+    """
+    found: list[str] = []
+    for name in names:
+        value = row.values.get(name, '')
+        is_marked = value.strip().lower() in _YES_OR_NO
+        if is_training and is_marked:
+            raise UserError(
+                f'{row.where}: the column {name!r} holds {value!r}, and rows before this one have '
+                f'no such column; give every row 0 or 1 for each label, or name those that are '
+                f'labels with --config.task.labels=A,B.'
+            )
+        if is_marked or (is_training and value.strip()):
+            found.append(name)
+    return found
+
+
+def _num_with(label: str, examples: Sequence[MultiLabelExample]) -> int:
+    return sum(label in (example.labels or ()) for example in examples)
 
 
 def _listed_labels(row: Row, column: str) -> tuple[str, ...] | None:

@@ -19,12 +19,9 @@ def parse_number(text: str, where: str) -> float:
     Raises:
       UserError: if it is not a number, or too large.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number_of(text)
     is_word = not any(letter.isdigit() for letter in text)
-    if math.isnan(value) or (math.isinf(value) and is_word):
+    if value is None or math.isnan(value) or (math.isinf(value) and is_word):
         raise UserError(f'{where}: the label {text!r} is not a number.')
     if abs(value) > _LARGEST:
         raise UserError(
@@ -32,3 +29,14 @@ def parse_number(text: str, where: str) -> float:
             f'in which labels are stored; divide all labels by the same number.'
         )
     return value
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text of a file is, as Python has it; None if it is none.
+
+    1_000 is a number in programs only.
+    """
+    try:
+        return None if '_' in text else float(text)
+    except ValueError:
+        return None

@@ -41,6 +41,11 @@ class PairFeatures(Features):
         """Sources of which nothing is left after normalisation."""
         return int((self.source_lengths == 2).sum())
 
+    @property
+    def num_targets_without_text(self) -> int:
+        """Targets that are known and of which nothing is left after normalisation."""
+        return int((self.target_lengths == 2).sum())
+
     def target(self, index: int) -> Int32[np.ndarray, 'length']:
         """The ids of one target."""
         return self.sequence(index)[self.seconds[index] :]

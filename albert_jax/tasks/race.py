@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from albert_jax.cli.json_text import check_text, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
-from albert_jax.tasks.features import Features, FeaturesWriter
+from albert_jax.tasks.features import Features, FeaturesWriter, note_cut
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
 
 _LETTERS = 'ABCD'
@@ -127,6 +128,11 @@ class RaceTask(Task[Question]):
         labels = [example.answer or 0 for example in examples]
         return writer.finish({'labels': np.array(labels, np.int32)})
 
+    def note_cut(self, features: Features, examples: Sequence[Question]) -> None:
+        """Notes how many questions have a passage, or a question with an option, that was cut."""
+        other = f'task.max_option_length {self.settings.max_option_length}'
+        note_cut(features, examples[0].where, self.settings.max_length, other)
+
     def metrics(
         self, examples: Sequence[Question], features: Features, outputs: Outputs, head: Head
     ) -> dict[str, float]:
@@ -236,7 +242,8 @@ def _with_own_keys(questions: Sequence[Question], path: Path) -> list[Question]:
 
 def _option(option: object, where: str) -> str:
     """The text of an option, which may be a number."""
-    if not isinstance(option, str | int | float):
+    is_missing = isinstance(option, float) and not math.isfinite(option)
+    if is_missing or not isinstance(option, str | int | float):
         raise UserError(f'{where}: the option {option!r} must be a text.')
     return check_text(str(option), f'{where}, options')
 

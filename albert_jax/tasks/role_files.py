@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
+from albert_jax.cli.json_text import check_text, is_visible
 from albert_jax.cli.notes import note
 from albert_jax.tasks.conll import Block, blocks_of, check_has_text, is_word_id, split_lines
 from albert_jax.tasks.role_layout import (
@@ -41,7 +41,11 @@ class PredicateMarks(NamedTuple):
         """
         column, colon, values = text.partition(':')
         names = tuple(value.strip() for value in values.split(',')) if colon else ()
-        if not (column.isascii() and column.isdigit()) or len(column) > 4 or not all(names):
+        if (
+            not (column.isascii() and column.isdigit())
+            or len(column) > 4
+            or not all(map(is_visible, names))
+        ):
             raise UserError(
                 f'--predicates={text}: give a column, counted from 0, and perhaps the values that '
                 f'mark predicates there, as in 10 or 3:VERB,AUX.'
@@ -210,7 +214,7 @@ def _predicates(
         # Universal Propositions leave the columns of sentences without predicates empty.
         return ()
     for word, cell in zip(words, cells, strict=True):
-        if not cell:
+        if not is_visible(cell):
             raise UserError(
                 f'{word.where}: column {column}, counted from 0, marks predicates and is empty; '
                 f'write {NOTHING} where there is none.'
@@ -242,7 +246,7 @@ def _roles(
         )
     for column in columns:
         for word, role in zip(words, column, strict=True):
-            if not role:
+            if not is_visible(role):
                 raise UserError(
                     f'{word.where}: the role is empty; write {NOTHING} at words without one.'
                 )

@@ -4,6 +4,7 @@ An example is `[CLS] sentence [SEP] predicate [SEP]` (arXiv 1904.05255), and eve
 sentence has a role or none.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from albert_jax.data.predicate import NO_ROLE, find_predicate, predicate_sequenc
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
+from albert_jax.tasks.class_labels import note_alike
 from albert_jax.tasks.conll import blocks_of, split_lines
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.inputs import parse_lines
@@ -165,7 +167,7 @@ class RolesTask(Task[RoleExample]):
         sentences = read_sentences(path, text, is_labelled, marks)
         if is_training and sentences[0].roles is None:
             raise UserError(f'{path} has predicates and no columns of roles for them.')
-        return [
+        examples = [
             RoleExample(
                 sentence.where,
                 f'{number}.{predicate + 1}',
@@ -177,6 +179,10 @@ class RolesTask(Task[RoleExample]):
             for number, sentence in enumerate(sentences)
             for place, predicate in enumerate(sentence.predicates)
         ]
+        if is_training:
+            roles = (role for one in examples for role in dict.fromkeys(self.labels_of(one)))
+            note_alike(collections.Counter(roles), str(path), 'role')
+        return examples
 
     def head(self, examples: Sequence[RoleExample]) -> Head:
         """An output for each role of the examples, and one for none.

@@ -77,7 +77,8 @@ class SquadTask(Task[Question]):
         """[CLS] question [SEP] window [SEP], windows `stride` tokens apart.
 
         In training a window without the whole answer is impossible in version 2.0, and left out
-        in version 1.1.
+        in version 1.1. Of a question that is too long the first tokens are kept; a passage is never
+        cut.
         """
         del head
         settings = self.settings
@@ -91,8 +92,9 @@ class SquadTask(Task[Question]):
         numbers = {passage: i for i, passage in enumerate({e.passage: 0 for e in examples})}
         passages = tokenizer.encode_with_offsets(list(numbers))
         asked = tokenizer.encode([example.question for example in examples])
+        writer.num_cut = sum(len(question) > self._query_length for question in asked)
         for number, example in enumerate(examples):
-            question = asked[number][: min(settings.max_query_length, settings.max_length // 2)]
+            question = asked[number][: self._query_length]
             ids, offsets = passages[numbers[example.passage]]
             answer = self._answer_tokens(example, offsets)
             windows = _windows(len(ids), settings.max_length - len(question) - 3, settings.stride)
@@ -126,6 +128,29 @@ class SquadTask(Task[Question]):
                 name: np.concatenate([np.zeros(0, np.int32), *values])
                 for name, values in token_targets.items()
             },
+        )
+
+    @property
+    def _query_length(self) -> int:
+        """Tokens of a question at most."""
+        return min(self.settings.max_query_length, self.settings.max_length // 2)
+
+    @property
+    def cut_to(self) -> str:
+        """Its own length of a question: a longer passage has several windows."""
+        return f'the {self._query_length} pieces of a question that the model reads at most'
+
+    def note_cut(self, features: Features, examples: Sequence[Question]) -> None:
+        """Notes how many questions were cut."""
+        if not features.num_cut:
+            return
+        settings = self.settings
+        reason = f'task.max_query_length is {settings.max_query_length}'
+        if self._query_length < settings.max_query_length:
+            reason = f'task.max_length is {settings.max_length} and a question has half of it'
+        note(
+            f'{examples[0].where} and what follows: {features.num_cut} of {len(examples)} '
+            f'questions were cut to {self._query_length} tokens, because {reason}.'
         )
 
     def _note_lost(self, examples: Sequence[Question], targets: Mapping[str, list[int]]) -> None:

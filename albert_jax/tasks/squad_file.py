@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.tasks.tables import read_text
 from albert_jax.tasks.task import key_of
@@ -75,8 +76,11 @@ class QuestionReader:
         ignored: collections.Counter[str] = collections.Counter()
         for place, asked, title, passage in _asked(content['data'], path):
             key = key_of(asked, place, '')
-            if asked.get('id') is None:
-                raise UserError(f"{place} has no id; in SQuAD's layout it must.")
+            if not is_visible(key):
+                state = 'no' if asked.get('id') is None else 'an empty'
+                raise UserError(
+                    f"{place} has {state} id; in SQuAD's layout each question has one of its own."
+                )
             if key in places and self.is_training:
                 ignored['question(s) have the id of another one before them'] += 1
             elif key in places:
@@ -136,7 +140,7 @@ class QuestionReader:
         read = [
             _answer(answer, passage, f'{where}, answers[{i}]') for i, answer in enumerate(answers)
         ]
-        known = tuple((text, start) for text, start in read if text.strip())
+        known = tuple((text, start) for text, start in read if text)
         if not known:
             raise UserError(
                 f'{where} has an empty answer, which no prediction can match; write "answers": [] '
@@ -190,7 +194,7 @@ def _answer(answer: Any, passage: str, where: str) -> tuple[str, int]:
     if isinstance(start, bool) or not isinstance(start, int):
         raise UserError(f'{where}: answer_start is {start!r}; it must be an integer.')
     # An empty one is judged with the others of its question.
-    if not text.strip():
+    if not _has_letters(text):
         return '', 0
     there = passage[start : start + len(text)] if start >= 0 else ''
     if there != text:
@@ -199,3 +203,11 @@ def _answer(answer: Any, passage: str, where: str) -> tuple[str, int]:
             f'{start}; there is {there!r}.'
         )
     return text, start
+
+
+def _has_letters(text: str) -> bool:
+    """Whether a text has more than white space, characters without a shape, and lone accents.
+
+    Of nothing else there are tokens, and so no prediction.
+    """
+    return is_visible(''.join(x for x in text if not unicodedata.combining(x)))

@@ -177,9 +177,18 @@ class Task(abc.ABC, Generic[ExampleT]):
           features: what `encode` gave for the examples.
           examples: at least one.
         """
-        note_cut(features, examples[0].where, self.settings.max_length)
+        self.note_cut(features, examples)
         tell_empty(features)
         return features
+
+    def note_cut(self, features: Features, examples: Sequence[ExampleT]) -> None:
+        """Notes how many examples were cut, and by which setting."""
+        note_cut(features, examples[0].where, self.settings.max_length)
+
+    @property
+    def cut_to(self) -> str:
+        """What is left of an example that was cut, behind 'was cut to'."""
+        return f'the {self.settings.max_length} pieces that the model reads at most'
 
     @abc.abstractmethod
     def metrics(

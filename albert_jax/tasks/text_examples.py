@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from albert_jax.cli.json_text import is_visible
 from albert_jax.cli.notes import note
 from albert_jax.tasks.class_labels import classes
 
@@ -28,8 +29,10 @@ class TextExample:
 
     @property
     def has_empty_text(self) -> bool:
-        """Whether one of its texts is empty, or white space."""
-        return not self.first.strip() or (self.second is not None and not self.second.strip())
+        """Whether of one of its texts nothing is seen."""
+        return not is_visible(self.first) or (
+            self.second is not None and not is_visible(self.second)
+        )
 
     @property
     def group(self) -> str:

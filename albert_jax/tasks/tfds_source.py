@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import is_visible
 from albert_jax.cli.notes import note
 from albert_jax.data import tfds_reader
 from albert_jax.data.tfds_reader import DataSet
 from albert_jax.tasks.classification import TextExample, TextTask
 from albert_jax.tasks.generation import GenerationTask
+from albert_jax.tasks.numbers import number_of
 from albert_jax.tasks.task import Task
 from albert_jax.tasks.text_examples import with_classes
 from albert_jax.tasks.text_pairs import PairRow, TextPair, checked_pairs
@@ -164,9 +166,11 @@ class LabelColumn:
             return None
         if self.kind == 'text':
             text = tfds_reader.decode_text(value, where, self.name).strip()
-            if text and self.is_number and not _is_finite_number(text):
+            if not is_visible(text):
+                return None
+            if self.is_number and not _is_finite_number(text):
                 raise UserError(f'{where}: the label {text!r} is not a number.')
-            return text or None
+            return text
         if self.kind == 'float':
             return self._decimal(value, where)
         number = int(value)
@@ -227,10 +231,8 @@ def _class_names(names: tuple[str, ...], task: TextTask) -> tuple[str, ...]:
 
 def _is_finite_number(text: str) -> bool:
     """Whether a text is a number, in float32 too."""
-    try:
-        return abs(float(text)) <= float(np.finfo(np.float32).max)
-    except ValueError:
-        return False
+    value = number_of(text)
+    return value is not None and abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _examples(
