@@ -38,6 +38,15 @@ def _is_of_task(path: Path, task: Task[ExampleT]) -> bool:
     return task.reads_any_file or text_ending(path) in task.file_endings
 
 
+def _without_mark(line: str, number: int) -> str:
+    """A line without a byte-order mark, which several files put together have within, too.
+
+    A line of nothing else, but the first, stays the text that it is.
+    """
+    text = line.removeprefix('\ufeff')
+    return text if text.strip() or not number else line
+
+
 def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list[ExampleT]:
     """An example for each line that is not empty, or that may be, as `Task.parse_line` takes it.
 
@@ -52,8 +61,7 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     Raises:
       UserError: if a line is not what the task takes, or all are something else.
     """
-    # A byte-order mark is no part of the text, at the head of each of several files either.
-    lines = [line.removeprefix('\ufeff').rstrip('\r\n') for line in lines]
+    lines = [_without_mark(line.rstrip('\r\n'), number) for number, line in enumerate(lines)]
     check_lines(lines, origin)
     task.check_lines(lines, origin)
     examples = []
