@@ -193,3 +193,10 @@ def test_json_is_not_of_tagging(name, is_labelled, tmp_path):
     (tmp_path / 'x.jsonl').write_text('{"tokens": ["a", "b"], "tags": ["O", "O"]}\n' * 2, 'utf-8')
     with pytest.raises(UserError, match='x.jsonl is not of tagging: give CoNLL columns'):
         tiny.task(name).read(tmp_path / 'x.jsonl', is_labelled, is_labelled)
+
+
+@pytest.mark.parametrize('name', ['tags', 'ner', 'upos'])
+@pytest.mark.parametrize('content', ['-DOCSTART- -X- O\n', '# id 1\n\n# id 2\n'])
+def test_a_file_of_nothing_but_comments_has_no_sentences(name, content, tmp_path):
+    with pytest.raises(UserError, match=r'x\.txt has no sentences'):
+        train(tmp_path, content, name)

@@ -221,6 +221,8 @@ class TaggingTask(Task[Sentence]):
     def _column_rows(
         self, path: Path, blocks: Sequence[conll.Block], is_labelled: bool
     ) -> list[list[conll.Row]]:
+        if not blocks:
+            return []
         word_column, tag_column = self.settings.word_column, self.settings.tag_column
         if not is_labelled and all(len(line.fields) == 1 for line in conll.lines_of(blocks)):
             # Words and nothing else, wherever they are in the files of the task.
