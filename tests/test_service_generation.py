@@ -14,7 +14,7 @@ from albert_jax.tasks.answering import Answerer
 from tests import tiny
 from tests.service_of_heads import LENGTH, PRETRAINED, WRITER, Client, make_service, write_models
 
-SOURCES = ['returns an index of the list', 'a value', '', 'class error', ' '.join(['list'] * 60)]
+SOURCES = [*tiny.SOURCES, ' '.join(['list'] * 60), '']
 
 
 @pytest.fixture(scope='module')
@@ -38,29 +38,38 @@ def predicted(folder):
     return [answer['prediction'] for answer in answerer.answer(SOURCES, 'x')]
 
 
-def test_texts_are_those_of_predict(client, predicted):
+@pytest.fixture(scope='module')
+def has_end(folder):
+    """If the model ends its text, of each source that is not cut."""
+    inspector = PairInspector(native.read(folder / WRITER))
+    return [inspector.encode(source).target_pieces[-1] == '[SEP]' for source in tiny.SOURCES]
+
+
+def test_texts_are_those_of_predict(client, predicted, has_end):
     status, content = client.post('generate', {'input': SOURCES})
     assert status == 200 and content['model'] == WRITER
     assert [answer['text'] for answer in content['output']] == predicted
-    assert predicted[0] == 'operations' and predicted[2] == ''
+    assert predicted[-1] == ''
     is_finished = [answer['is_finished'] for answer in content['output']]
-    assert is_finished == [True, False, True, False, is_finished[-1]]
-    assert [answer['source_is_cut'] for answer in content['output']] == [False] * 4 + [True]
-    scores = [answer['score'] for answer in content['output']]
-    assert scores[2] is None and all(score < 0 for n, score in enumerate(scores) if n != 2)
+    assert is_finished == [*has_end, is_finished[-2], True] and set(has_end) == {True, False}
+    is_cut = [answer['source_is_cut'] for answer in content['output']]
+    assert is_cut == [False] * len(tiny.SOURCES) + [True, False]
+    *scores, of_nothing = (answer['score'] for answer in content['output'])
+    assert of_nothing is None and all(score < 0 for score in scores)
     # One text for one, whoever is beside it.
     alone = client.post('generate', {'input': SOURCES[1], 'model': WRITER})[1]['output']
     assert alone['score'] == pytest.approx(scores[1], abs=1e-5)
     assert alone | {'score': 0} == content['output'][1] | {'score': 0}
 
 
-def test_a_limit_cuts_the_text(client, predicted):
-    body = {'input': SOURCES[1], 'max_new_tokens': 3}
-    output = client.post('generate', body)[1]['output']
-    assert predicted[1].startswith(output['text']) and len(output['text']) < len(predicted[1])
+def test_a_limit_cuts_the_text(client, predicted, has_end):
+    number = has_end.index(False)
+    body = {'input': SOURCES[number], 'max_new_tokens': 3}
+    output, wanted = client.post('generate', body)[1]['output'], predicted[number]
+    assert wanted.startswith(output['text']) and len(output['text']) < len(wanted)
     assert not output['is_finished']
     longest = client.post('generate', body | {'max_new_tokens': 15})[1]['output']
-    assert longest['text'] == predicted[1]
+    assert longest['text'] == wanted
 
 
 @pytest.mark.parametrize(
@@ -131,15 +140,16 @@ def test_several_texts_of_a_source_and_all_that_is_compiled_beforehand(vocabular
     count = served.num_compiled
     assert count == 2
     ability = served.abilities['generate']
-    given = [{'text': text, 'max_new_tokens': None} for text in SOURCES]
+    sources = SOURCES[-5:]
+    given = [{'text': text, 'max_new_tokens': None} for text in sources]
     encoded = ability.encode(given)
     outputs = ability.start(collate(encoded.rows, 8))
     rows = [{name: np.asarray(x)[n] for name, x in outputs.items()} for n in range(len(given))]
     answers = encoded.answers(rows)
-    wanted = Answerer(tmp_path / 'beams', num_devices=1, batch_size=1).answer(SOURCES, 'x')
+    wanted = Answerer(tmp_path / 'beams', num_devices=1, batch_size=1).answer(sources, 'x')
     for number, (answer, right) in enumerate(zip(answers, wanted, strict=True)):
         assert answer['text'] == right['prediction']
-        if number == 2:
+        if not sources[number]:
             assert 'best' not in answer
             continue
         assert [best['text'] for best in answer['best']] == [x['text'] for x in right['best']]

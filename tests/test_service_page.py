@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from albert_jax.interop import native
+from albert_jax.interpretability.pair_inspector import PairInspector
 from tests.conftest import WIDTHS
 from tests.service_of_heads import WRITER, listening, make_service, write_models
 
@@ -117,6 +119,9 @@ def test_clicking_through(browser, server, width, tmp_path):
 @pytest.mark.parametrize('width', WIDTHS)
 def test_a_text_is_written_and_its_cross_attention_shown(browser, vocabulary, width, tmp_path):
     write_models(tmp_path, vocabulary, [])
+    source = 'returns an index of the list'
+    inspector = PairInspector(native.read(tmp_path / WRITER))
+    pair = inspector.encode(source)
     size = dict(zip(('width', 'height'), WIDTHS[width], strict=True))
     page, wrong = browser.new_page(viewport=size), []
     page.on('console', lambda x: wrong.append(x.text) if x.type == 'error' else None)
@@ -124,13 +129,14 @@ def test_a_text_is_written_and_its_cross_attention_shown(browser, vocabulary, wi
     with listening(make_service(tmp_path, [WRITER])) as port:
         page.goto(f'http://127.0.0.1:{port}/')
         page.wait_for_selector('#field-text')
-        page.fill('#field-text', 'returns an index of the list')
+        page.fill('#field-text', source)
         page.press('#field-text', 'Control+Enter')
         page.wait_for_selector('#cross:not([hidden])', timeout=60_000)
-        assert page.inner_text('.answer') == 'operations'
+        assert page.inner_text('.answer') == pair.target != ''
         assert page.is_hidden('#interpretability') and page.is_hidden('#moved')
         written, read = page.locator('#cross-target button'), page.locator('#cross-source button')
-        assert written.count() == 2 and read.count() > 6
+        words = inspector.contributions(pair).target_words
+        assert written.count() == len(words) and read.count() > 6
 
         def shares():
             return [read.nth(n).get_attribute('title') for n in range(read.count())]

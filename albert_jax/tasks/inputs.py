@@ -24,11 +24,11 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
     path = Path(source)
     if source == '-':
         text = decode(sys.stdin.buffer.read(), 'Standard input')
-        examples = parse_lines(task, split_lines(text), 'standard input')
+        examples = parse_lines(task, _lines(text), 'standard input')
     elif path.is_dir() or _is_of_task(path, task) or '.tar.gz' in source:
         examples = task.read(path, False, is_labelled=False)
     else:
-        examples = parse_lines(task, split_lines(read_text(path)), source)
+        examples = parse_lines(task, _lines(read_text(path)), source)
     if not examples:
         raise UserError(f'{"Standard input" if source == "-" else source} has no examples.')
     return examples
@@ -36,6 +36,12 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
 
 def _is_of_task(path: Path, task: Task[ExampleT]) -> bool:
     return task.reads_any_file or text_ending(path) in task.file_endings
+
+
+def _lines(text: str) -> list[str]:
+    *lines, last = split_lines(text)
+    # What follows the end of the last line is none.
+    return [*lines, last] if last else lines
 
 
 def _without_mark(line: str, number: int) -> str:
@@ -66,9 +72,6 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     task.check_lines(lines, origin)
     examples = []
     num_empty = num_empty_between = 0
-    if task.keeps_empty_lines and lines and not lines[-1]:
-        # What follows the end of the last line is none.
-        del lines[-1]
     for number, line in enumerate(lines):
         if not line.strip() and not task.keeps_empty_lines:
             num_empty += 1
