@@ -61,6 +61,8 @@ def test_classes_keep_their_names(labels, name, tmp_path):
          'the same, are 2 classes'),
         (['very good', 'very\xa0good'], r"'very good' (1 examples), 'very\xa0good' (1 examples), "
          'which look the same, are 2 classes'),
+        (['\u2764\ufe0f', '\u2764', 'x'], r"'\u2764\ufe0f' (1 examples), '\u2764' (1 examples), which "
+         'look the same, are 2 classes'),
         (['1.0', '1', '1\u2060'], r"'1' (2 examples), '1\u2060' (1 examples), which look the same"),
         (['Pos', 'pos', 'pos\xad'], r"'pos\xad' (1 examples), which look the same but for their "
          'case, are 3 classes'),

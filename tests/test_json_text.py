@@ -71,7 +71,8 @@ def test_half_a_surrogate_pair_is_refused() -> None:
 
 def test_what_can_be_seen() -> None:
     assert is_visible('a') and is_visible(' \u200b.')
-    assert not any(map(is_visible, ('', ' \t', '\u200b', '\ufeff\x00\u2028')))
+    nothing = ('', ' \t', '\u200b', '\ufeff\x00\u2028', '\u3164', '\ufe0f', '\u2800 ')
+    assert not any(map(is_visible, nothing))
 
 
 @given(st.text(st.characters(exclude_categories=['Cs'])))

@@ -206,6 +206,8 @@ REFUSED = [  # a line for each
     ('x.jsonl', '{"text": "a"}\n\n{"text": "b \\ud83d", "label": 1}', 'line 1 has no column .label.; there are text'),
     ('x.jsonl', '{"text": "a", "label": 1}\n\n{"text": "b \\ud83d", "label": 1}', "line 3, column 'text' has half a surrogate pair"),
     ('x.jsonl', '{"text": "a", "label": "\\udc00"}', "line 1, column 'label' has half a surrogate pair"),
+    ('x.tsv', 'text\tlabel\na\t0\ntext\tlabel\nb\t1\n', 'line 3 names the columns again, as line 1 does'),
+    ('x.csv', '\nlabel,text\n0,a\n\ufefflabel,text\n1,b\n', 'line 4 names the columns again, as line 2'),
     ('x.jsonl', '[' * 100_000, 'line 1 is JSON that is nested too deep'),
 ]
 # fmt: on
@@ -216,6 +218,19 @@ def test_what_has_no_one_meaning_is_refused_with_its_line(name, content, message
     path = _write(tmp_path / name, content)
     with pytest.raises(UserError, match=message):
         tiny.task('classification').read(path, True)
+
+
+def test_lines_of_an_old_mac_with_another_end(tmp_path):
+    content = 'text\tlabel\ra\t0\rb\t1\n'
+    for text in (content, content[:-1]):
+        examples = tiny.task('classification').read(_write(tmp_path / 'x.tsv', text), True)
+        assert [(e.first, e.label) for e in examples] == [('a', '0'), ('b', '1')]
+
+
+@pytest.mark.parametrize('setting', ['text', 'text_pair'])
+def test_the_label_is_no_text(setting):
+    with pytest.raises(UserError, match=f'task.{setting} and task.label are both .label.; name'):
+        tiny.task('classification', **{setting: 'label'})
 
 
 def test_a_column_that_nobody_reads_may_be_anything(tmp_path):

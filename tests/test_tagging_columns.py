@@ -133,7 +133,12 @@ def test_a_header_is_no_word(tmp_path):
     message = r'x.txt, line 1 names the columns \(Token and NER\); files of columns have no header'
     with pytest.raises(UserError, match=message):
         train(tmp_path, 'Token\tNER\nAnna\tPER\nsleeps\tNONE\n')
-    assert train(tmp_path, 'word pos\nfor tag\nword pos\n')[0][0] == ('word', 'pos')
+    assert train(tmp_path, 'word pos\nfor tag\nof pos\n')[0][0] == ('word', 'pos')
+    # Two files, one behind the other.
+    with pytest.raises(UserError, match=r'x.txt, line 4 names the columns \(word and tag\)'):
+        train(tmp_path, 'a N\nb V\n\nword tag\nc N\n')
+    with pytest.raises(UserError, match=r'x.txt, line 1 names the columns \(word and tag\)'):
+        train(tmp_path, 'word tag\na N\n\nword tag\nc N\n')
     assert train(tmp_path, 'Token NN\nx pos\n')[0][0] == ('Token', 'NN')
 
 

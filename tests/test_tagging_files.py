@@ -106,6 +106,7 @@ def test_columns_are_told_by_tags_of_the_model_or_of_the_training_file(tmp_path)
          'columns or sentences: rename it to .conll'),
         ('x.txt', 'Anna lives here\nBob was there\n\nCarl lives here\nDora ran home', 'may have'),
         ('x.txt', 'Anna lives in Oslo .\t1\nChen too .\t0\n', 'may have CoNLL columns or'),
+        ('x.tsv', 'id\ttext\na1\tAnna lives\na2\tChen sleeps\na3\tx y\n', 'may have CoNLL'),
         ('x.jsonl', '{"text": "Anna lives"}\n', 'x.jsonl is not of tagging: give CoNLL columns'),
         ('x.json', '{"text":"a"}\n', 'x.json is not of tagging'),
         ('x.csv', 'Anna,B-PER\nlives,O\n', 'x.csv is not of tagging'),
@@ -114,6 +115,23 @@ def test_columns_are_told_by_tags_of_the_model_or_of_the_training_file(tmp_path)
 def test_what_may_be_either_is_refused(file, content, message, tmp_path):
     with pytest.raises(UserError, match=message):
         predict(tmp_path, content, file=file)
+
+
+def test_tags_that_look_alike_are_told(tmp_path, capsys):
+    assert train(tmp_path, 'a NOUN\nb noun\n\nc NOUN\nd X\u200b\ne X\n', 'tags')[1][0] == (
+        'c',
+        'NOUN',
+    )
+    told = capsys.readouterr().err
+    assert "the tags 'NOUN' (2 examples), 'noun' (1 examples), which differ in their case" in told
+    assert r"the tags 'X\u200b' (1 examples), 'X' (1 examples), which look the same, are 2" in told
+    train(tmp_path, 'a\tB-ORG\nb\tI-ORG\nc\tO\n')
+    assert not capsys.readouterr().err
+
+
+def test_a_file_behind_another_begins_with_no_mark(tmp_path):
+    content = '\ufeffa O\n\n\ufeff-DOCSTART- -X- O O\n\n\ufeffb O\n\ufeff O\n'
+    assert train(tmp_path, content, 'tags') == [[('a', 'O')], [('b', 'O'), ('\ufeff', 'O')]]
 
 
 def test_the_ending_of_columns_settles_it(tmp_path):

@@ -130,6 +130,29 @@ def test_endings_in_capitals_are_endings(name, tmp_path):
     assert one.first == 'a'
 
 
+@pytest.mark.parametrize('name', ['classification', 'regression', 'multilabel', 'generation'])
+def test_a_table_is_no_texts(name, tmp_path, monkeypatch):
+    content = 'text\tlabel\nA film.\tyes\n\nGood.\tno\n'
+    (tmp_path / 'x.txt').write_text(content)
+    _pipe(monkeypatch, content.encode())
+    for source in (str(tmp_path / 'x.txt'), '-'):
+        with pytest.raises(UserError, match='has 2 columns with tabs between them in each line'):
+            read_input(tiny.task(name), source)
+    # A tab in a text, or in some of them.
+    task = tiny.task(name)
+    assert len(parse_lines(task, ['A\tfilm.'], 'x')) == 1
+    assert len(parse_lines(task, ['A\tfilm.', 'Good.'], 'x')) == 2
+    assert len(parse_lines(task, ['a\tb', '{"source": "a", "text": "a"}'], 'x')) == 2
+
+
+def test_the_names_of_the_columns_are_no_pair():
+    task = tiny.task('classification', text='a', text_pair='b')
+    with pytest.raises(UserError, match=r"x: the first line, 'a\\tb', names the columns"):
+        parse_lines(task, ['', 'a\tb', 'c\td'], 'x')
+    assert len(parse_lines(task, ['a\tb'], 'x')) == 1
+    assert len(parse_lines(task, ['c\td', 'a\tb'], 'x')) == 2
+
+
 def test_ids_are_kept():
     lines = [
         '{"text": "a", "id": "x"}',

@@ -11,6 +11,11 @@ from albert_jax.cli.errors import UserError
 
 # Before an object, where nobody sees them: byte-order marks and spaces without width.
 _INVISIBLE = r'[\s\u200b\u200e\u200f\u2060\ufeff]*'
+# Without a shape, though Unicode counts them among letters, marks and symbols: fillers, selectors
+# of a variation (as behind an emoji), and the Braille pattern without dots.
+_IGNORABLE = re.compile(
+    '[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]'
+)
 # Of an object: a text in quotation marks, before a colon.
 _KEY = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*:"""
 
@@ -143,7 +148,13 @@ def check_lines(lines: Sequence[str], origin: str) -> None:
 
 def is_visible(text: str) -> bool:
     """Whether a text, such as a label, has more than white space and characters without a shape."""
-    return any(unicodedata.category(x) not in ('Cc', 'Cf') and not x.isspace() for x in text)
+    return any(has_shape(x) and not x.isspace() for x in text)
+
+
+def has_shape(character: str) -> bool:
+    """Whether a character is more than a control, a joiner, a variation or a filler."""
+    is_control = unicodedata.category(character) in ('Cc', 'Cf')
+    return not is_control and _IGNORABLE.match(character) is None
 
 
 def is_json_object(line: str, names: Iterable[str]) -> bool:

@@ -119,17 +119,21 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
 
 
 def _byte_lines(file: io.BufferedIOBase) -> Iterable[bytes]:
-    r"""The lines of a file from its start, which end in \n, or in \r where the file has no \n."""
+    r"""The lines of a file from its start, which end in \n; in \r if no \n is before the end."""
+    end = b''
     while chunk := file.read(_CHUNK_BYTES):
-        if b'\n' in chunk:
+        end = (end + chunk)[-2:]
+        if (place := chunk.find(b'\n')) >= 0:
+            # At the end alone it is of another program than the lines.
+            is_last = place == len(chunk) - 1 and end != b'\r\n' and not file.read(1)
             file.seek(0)
-            return file
+            return _lines_of_chunks(file) if is_last else file
     file.seek(0)
     return _lines_of_chunks(file)
 
 
 def _lines_of_chunks(file: io.BufferedIOBase) -> Iterator[bytes]:
-    r"""The lines of a file without any \n, not more than one of them in memory."""
+    r"""The lines of a file without any \n within, not more than one of them in memory."""
     rest: list[bytes] = []
     while chunk := file.read(_CHUNK_BYTES):
         first, *others = chunk.split(b'\r')

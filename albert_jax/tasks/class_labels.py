@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.json_text import has_shape
 from albert_jax.cli.notes import note
 from albert_jax.tasks.numbers import number_of
 
@@ -98,7 +99,7 @@ def look_alike(name: str, names: Sequence[str]) -> str | None:
 
 def _seen(name: str) -> str:
     """A name without what cannot be seen of it."""
-    shown = ''.join(x for x in name if x.isspace() or unicodedata.category(x) not in ('Cc', 'Cf'))
+    shown = ''.join(x for x in name if x.isspace() or has_shape(x))
     return ' '.join(unicodedata.normalize('NFC', shown).split())
 
 

@@ -17,6 +17,7 @@ from albert_jax.tasks import metrics
 from albert_jax.tasks.class_labels import known_label, look_alike
 from albert_jax.tasks.class_names import class_names, listed, named_labels
 from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
+from albert_jax.tasks.line_checks import check_pairs, check_single_texts
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
@@ -64,6 +65,7 @@ class TextTask(Task[TextExample]):
         self.metric_names = tuple(metric_names or default)
         self.best_metric = self.metric_names[0]
         given = named_labels(settings)
+        _check_columns(settings)
         self.labels: tuple[str, ...] | None = tuple(labels) if labels else given or None
         # By label; empty where the labels are the names.
         self.names = {} if is_regression else class_names(settings, self.labels, names)
@@ -146,6 +148,17 @@ class TextTask(Task[TextExample]):
         if len(texts) != 2:
             raise UserError(f'{where}: the task wants two texts with a tab between them.')
         return TextExample(where, key, texts[0], texts[1], None)
+
+    def check_lines(self, lines: Sequence[str], origin: str) -> None:
+        """Refuses lines that are a table.
+
+        Raises:
+          UserError: if they are.
+        """
+        if self.fields:
+            check_pairs(lines, self.fields, origin)
+        else:
+            check_single_texts(lines, origin)
 
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
         if row.get(column) is None and not is_training:
@@ -327,6 +340,17 @@ class TextTask(Task[TextExample]):
         """GLUE's form: a TSV with the columns index and prediction."""
         del examples
         return [write_tsv(folder / 'predictions.tsv', predictions)]
+
+
+def _check_columns(settings: TaskSettings) -> None:
+    columns = {'text': settings.text, 'text_pair': settings.text_pair, 'label': settings.label}
+    by_name: dict[str, str] = {}
+    for setting, name in columns.items():
+        other = by_name.setdefault(name, setting)
+        if name and other != setting:
+            raise UserError(
+                f'task.{other} and task.{setting} are both {name!r}; name a column for each.'
+            )
 
 
 def write_tsv(file: Path, predictions: Sequence[Mapping[str, Any]]) -> Path:

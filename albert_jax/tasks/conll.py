@@ -15,6 +15,8 @@ _NOTHING = '_'
 # The ids of a word, and of a range of words that are written as one or a word that is not written.
 _WORD_ID, _OTHER_ID = re.compile('[0-9]+'), re.compile(r'[0-9]+[-.][0-9]+')
 _LINE_END = re.compile('\r*\n|\r')
+# A byte-order mark before a word.
+_MARK = re.compile(r'^\ufeff(?=\S)')
 
 
 class Line(NamedTuple):
@@ -50,7 +52,9 @@ def blocks_of(text: str) -> list[Block]:
     is part of a word.
     """
     blocks: list[Block] = [[]]
-    for number, line in enumerate(split_lines(text), 1):
+    # A file within another begins with the mark.
+    lines = (_MARK.sub('', line) for line in split_lines(text))
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith('-DOCSTART-'):
             blocks.append([])
         else:

@@ -103,7 +103,7 @@ def check_widths(path: Path, blocks: Sequence[Block], tag_column: int | None) ->
 
 
 def check_header(path: Path, blocks: Sequence[Block], word_column: int, tag_column: int) -> None:
-    """Refuses a first line that names the columns, which would be a word and a tag.
+    """Refuses a line that names the columns, the first or that of a file put behind another.
 
     Args:
       path: of the file, for messages.
@@ -114,17 +114,19 @@ def check_header(path: Path, blocks: Sequence[Block], word_column: int, tag_colu
     Raises:
       UserError: if there is one.
     """
-    first, *others = (
-        (line.number, line.fields[word_column], line.fields[tag_column].strip())
-        for line in lines_of(blocks)
-    )
-    number, word, tag = first
-    is_header = word.lower() in _WORD_NAMES and tag.lower() in _TAG_NAMES
-    if is_header and not any(tag == other for _, _, other in others):
-        raise UserError(
-            f'{path}, line {number} names the columns ({word} and {tag}); files of columns have no '
-            f'header: remove the line.'
-        )
+    named, tags = [], set[str]()
+    for line in lines_of(blocks):
+        word, tag = line.fields[word_column], line.fields[tag_column].strip()
+        if word.lower() in _WORD_NAMES and tag.lower() in _TAG_NAMES:
+            named.append((line.number, word, tag))
+        else:
+            tags.add(tag)
+    for number, word, tag in named:
+        if tag not in tags:
+            raise UserError(
+                f'{path}, line {number} names the columns ({word} and {tag}); files of columns '
+                f'have no header: remove the line.'
+            )
 
 
 def check_words(

@@ -119,8 +119,9 @@ def kind_of(
     if not lines:
         return 'sentences'
     if all('\t' in line.text for line in lines):
-        # With a whole sentence before the tab.
-        num_long = sum(' ' in line.fields[0] for line in lines)
+        # With a whole sentence before or behind a tab, as beside its number.
+        width = min(len(line.fields) for line in lines)
+        num_long = max(sum(' ' in line.fields[n] for line in lines) for n in (0, width - 1))
         return 'columns' if num_long <= len(lines) / 2 else 'unclear'
     if share_of_tags(lines, tag_column, tags, is_iob) >= 0.5:
         return 'columns'

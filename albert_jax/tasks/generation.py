@@ -15,6 +15,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import generation_metrics
 from albert_jax.tasks.features import Features
 from albert_jax.tasks.generation_metrics import Metric, Texts
+from albert_jax.tasks.line_checks import check_single_texts
 from albert_jax.tasks.pair_features import TARGET_IS_CUT, PairFeatures, as_pairs, encode_pairs
 from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, json_lines, key_of
 from albert_jax.tasks.text_pairs import Sides, TextPair, read_pairs
@@ -95,6 +96,14 @@ class GenerationTask(Task[TextPair]):
         if is_json_object(line, names):
             return self.parse(parse_json(line, where, names), where, key)
         return TextPair(where, key, line, None)
+
+    def check_lines(self, lines: Sequence[str], origin: str) -> None:
+        """Refuses lines that are a table.
+
+        Raises:
+          UserError: if they are.
+        """
+        check_single_texts(lines, origin)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[TextPair]:
         """The pairs of a table or of two files, as `read_pairs` finds them.

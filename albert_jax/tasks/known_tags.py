@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.notes import note
+from albert_jax.tasks.class_labels import look_alike
 
 # What a model of Hugging Face calls its outputs where nobody has named them.
 _UNNAMED = re.compile(r'LABEL_\d+')
@@ -44,7 +45,9 @@ def check_tags(sentences: Sequence[Tags], known: Sequence[str], kind: str = 'tag
             f'name the {kind}s in the order of its outputs with --labels=A,B.'
         )
     num_words = sum(counts[tag] for tag in unknown)
+    # In escapes where it would read as one that is known.
+    shown = [ascii(tag) if look_alike(tag, known) else tag for tag in unknown]
     note(
         f'{where.rpartition(",")[0]}: {num_words} words have a {kind} that the model does not know '
-        f'and count as wrong: {", ".join(unknown)}.'
+        f'and count as wrong: {", ".join(shown)}.'
     )

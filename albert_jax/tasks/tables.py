@@ -147,9 +147,11 @@ def decode(content: bytes, origin: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""The lines of a text, which end in \n or \r\n, or in \r where the text has no \n."""
-    if '\n' not in text:
-        return text.split('\r')
+    r"""The lines of a text, which end in \n or \r\n, or in \r where no \n is before the end."""
+    # A \n at the end alone is of another program than the lines.
+    if '\n' not in text[:-1] and not text.endswith('\r\n'):
+        lines = text.removesuffix('\n').split('\r')
+        return [*lines, ''] if text.endswith('\n') else lines
     return text.replace('\r\n', '\n').split('\n')
 
 
@@ -222,6 +224,7 @@ def _delimited(
     path: Path, records: Iterator[tuple[int, list[str]]], has_header: bool, skips_broken: bool
 ) -> Iterator[Row]:
     names: list[str] | None = None
+    header = 0
     repeated: dict[str, str] = {}
     blank_lines: list[tuple[int, list[str]]] = []
     number = num_broken = num_blank = 0
@@ -231,9 +234,15 @@ def _delimited(
                 continue
             names = fields if has_header else [str(index) for index in range(len(fields))]
             if has_header:
+                header = line
                 repeated = {name: f'{path}, line {line}' for name in _repeated(names)}
                 _note_keys(f'{path}, line {line}', repeated)
                 continue
+        if header and len(names) > 1 and _without_mark(fields) == _without_mark(names):
+            raise UserError(
+                f'{path}, line {line} names the columns again, as line {header} does; remove it '
+                f'from files that were put together.'
+            )
         if _is_blank(fields, len(names)):
             blank_lines.append((line, fields))
             continue
@@ -260,6 +269,11 @@ def _delimited(
         note(f'{path}: {num_broken} broken rows were left out.')
     if num_blank:
         note(f'{path}: {num_blank} blank lines were skipped.')
+
+
+def _without_mark(fields: Sequence[str]) -> list[str]:
+    """Fields without the byte-order mark that a file within another begins with."""
+    return [fields[0].removeprefix('\ufeff'), *fields[1:]] if fields else []
 
 
 def _is_blank(fields: Sequence[str], num_columns: int) -> bool:

@@ -1,5 +1,6 @@
 """A tag for every word: CoNLL columns (IOB1, IOB2 or any tags) and CoNLL-U (UPOS)."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from albert_jax.data.predicate import NO_ROLE
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import conll, conll_checks, conll_layout, metrics
+from albert_jax.tasks.class_labels import note_alike
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.known_tags import Tags, check_tags
@@ -157,6 +159,9 @@ class TaggingTask(Task[Sentence]):
             sentences = self._column_rows(path, blocks, is_labelled)
         if not sentences:
             raise UserError(f'{path} has no sentences.')
+        if is_training:
+            tags = (row.tag for rows in sentences for row in rows if row.tag is not None)
+            note_alike(collections.Counter(tags), str(path), 'tag')
         return [
             Sentence(
                 f'{path}, line {rows[0].number}',
