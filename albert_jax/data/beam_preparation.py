@@ -23,7 +23,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from albert_jax.cli.errors import UserError
-from albert_jax.data import beam_storage, dataset
+from albert_jax.data import beam_storage, dataset, source_notes
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import Worker, blocks_of, manifest_of
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -175,6 +175,7 @@ def find_parts(sources: Sequence[Source]) -> list[Part]:
             (match,) = FileSystems.match([source.target])
             paths = sorted(metadata.path for metadata in match.metadata_list)
         else:
+            source_notes.tell_of(source)
             paths = source.files()
         if not paths:
             raise UserError(f'No file matches {source.target!r} of --input={source}.')

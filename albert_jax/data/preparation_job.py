@@ -14,7 +14,7 @@ from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import incomplete
 from albert_jax.cli.progress import Progress
-from albert_jax.data import dataset, vocabulary_normalization
+from albert_jax.data import dataset, source_notes, vocabulary_normalization
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import prepare, vocabulary_for
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -50,7 +50,7 @@ def run(
       UserError: if there is other content in `output`, or the text or vocabulary cannot be used.
     """
     for source in sources:
-        source.files()  # a glob that matches nothing is told before anything is read
+        source_notes.tell_of(source)  # before hours are spent on it
     given, asked = None, settings
     if vocabulary != 'train':
         given = Tokenizer.from_file(vocabulary)
