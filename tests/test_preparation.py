@@ -376,6 +376,22 @@ def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path, vocabulary):
     assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 
+@pytest.mark.parametrize(
+    ('texts', 'message'),
+    [
+        (['Held out.'], 'the only document of jsonl:.* went into validation; lower --validation_f'),
+        (['Held out.', 'And this.'], 'all 2 documents of jsonl:.* went into validation'),
+        ([' '], 'no text was left of jsonl:'),
+    ],
+)
+def test_a_corpus_of_nothing_but_held_out_documents_says_so(texts, message, tmp_path, vocabulary):
+    source = write_jsonl(tmp_path / 'a.jsonl', texts)
+    settings = PreparationSettings(validation_fraction=0.9999)
+    with pytest.raises(UserError, match=message):
+        prepare([source], tmp_path / 'c', vocabulary, settings, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
+
+
 def test_an_error_half_way_leaves_nothing(tmp_path, vocabulary):
     source = write_jsonl(tmp_path / 'a.jsonl', documents()[:5])
     with (tmp_path / 'a.jsonl').open('a') as file:
