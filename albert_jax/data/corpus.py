@@ -21,6 +21,7 @@ from typing import cast
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.utf16 import NUM_BYTES, check_is_not_utf16
 from albert_jax.data.tfds_reader import decode_text, open_data_set
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
@@ -123,6 +124,8 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     try:
         opener = gzip.open if path.endswith('.gz') else open
         with cast('io.BufferedIOBase', opener(path, 'rb')) as file:
+            check_is_not_utf16(file.read(NUM_BYTES), path)
+            file.seek(0)
             for number, line in enumerate(_byte_lines(file), 1):
                 yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
