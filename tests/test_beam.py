@@ -87,6 +87,16 @@ def test_a_broken_file_is_named(beam_preparation, vocabulary, tmp_path):
     assert not list((tmp_path / 'out').iterdir()) and not list((tmp_path / 'scratch').iterdir())
 
 
+def test_nothing_but_held_out_documents_is_told(beam_preparation, vocabulary, tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{"text": "Held out."}\n')
+    with pytest.raises(UserError, match='the only document of jsonl:.* went into validation'):
+        beam_preparation.prepare(
+            [Source('jsonl', str(tmp_path / 'a.jsonl'))], str(tmp_path / 'out'), vocabulary,
+            PreparationSettings(validation_fraction=0.9999), str(tmp_path / 'scratch'),
+            ['--runner=DirectRunner'],
+        )  # fmt: skip
+
+
 def test_what_workers_cannot_share_is_refused(beam_preparation):
     with pytest.raises(UserError, match='not made of files'):
         beam_preparation.find_parts([Source('builtin')])

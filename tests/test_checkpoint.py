@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +150,47 @@ def test_loading_a_damaged_checkpoint_is_refused(tmp_path, about):
     flip(largest_file(tmp_path / 'checkpoints' / '3' / 'params'))
     with pytest.raises(UserError, match='cannot be read as a checkpoint'):
         albert_jax.load(tmp_path)
+
+
+def damaged_part(pattern, share, what):
+    return pytest.param(pattern, share, what, id=f'{pattern} {share}')
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'share', 'what'),
+    [
+        damaged_part('about/metadata', None, 'about/metadata is not there'),
+        damaged_part('about/metadata', 0.5, 'about/metadata is cut off or changed'),
+        damaged_part('params/_METADATA', None, 'params/_METADATA is not there'),
+        damaged_part('params/_METADATA', 0.5, 'params/_METADATA is cut off or changed'),
+        damaged_part('params/_sharding', 0.5, 'params/_sharding is cut off or changed'),
+        damaged_part(
+            'params/array_metadatas/*', 0.5, 'params/array_metadatas/.* is cut off or changed'
+        ),
+        damaged_part('params/manifest.ocdbt', None, 'params/manifest.ocdbt is not there'),
+        damaged_part('params/manifest.ocdbt', 0.5, 'params/manifest.ocdbt is missing, cut off'),
+        damaged_part('params/d/*', None, 'params/d/.* is missing, cut off or changed'),
+        damaged_part('params/d/*', 0.5, 'params/d/.* is missing, cut off or changed'),
+        damaged_part('params/ocdbt.process_0/d/*', None, 'the array .* of params is missing'),
+        damaged_part('params/ocdbt.process_0/d/*', 0.5, 'the array .* of params is missing'),
+    ],
+)
+def test_half_a_copy_is_refused_by_the_part_that_it_lacks(
+    tmp_path, about, pattern, share, what, capfd
+):
+    save(tmp_path, about, {3: 1.0})
+    folder = tmp_path / 'checkpoints' / '3'
+    file = max(folder.glob(pattern), key=lambda path: path.stat().st_size)
+    if share is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    capfd.readouterr()
+    with pytest.raises(UserError, match=rf'3 is incomplete or damaged \({what}.*\): copy it again'):
+        albert_jax.load(folder)
+    # The threads of a reader that fails write what they find later.
+    time.sleep(0.2)
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_another_model_or_corpus_is_refused_with_the_fields_that_differ(tmp_path, about):

@@ -213,6 +213,20 @@ def test_prepare_again_says_so_and_other_settings_are_refused(text_file, tmp_pat
     assert (tmp_path / 'c' / 'corpus.json').read_bytes() == manifest
 
 
+def test_prepare_tells_of_a_corpus_that_pretraining_would_refuse(tmp_path, vocabulary):
+    (tmp_path / 'v.model').write_bytes(vocabulary)
+    (tmp_path / 'a.txt').write_text('The only document. It has two sentences.')
+    flags = [
+        'albert_jax.prepare', f'--input=text:{tmp_path}/a.txt', f'--output={tmp_path}/c',
+        f'--vocabulary={tmp_path}/v.model', '--workers=1',
+    ]  # fmt: skip
+    for result in (run(*flags), run(*flags)):
+        assert result.returncode == 0 and 'Next:' not in result.stdout
+        assert 'has no documents in validation, on which pretraining evaluates' in result.stderr
+    error = refused('albert_jax.pretrain', *pretrain_flags(tmp_path / 'c', tmp_path / 'run'))
+    assert 'has no validation split; prepare the corpus again' in error
+
+
 def test_prepare_on_a_full_disk_says_so_and_leaves_nothing(text_file, tmp_path, vocabulary):
     (tmp_path / 'v.model').write_bytes(vocabulary)
     code = (

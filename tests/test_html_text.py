@@ -12,6 +12,7 @@ PAGES = [
     ('<p>un<b>believ</b>able <i>small</i> dog</p>', 'unbelievable small dog'),
     ('<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp>字</ruby>だ。', '漢(かん)字だ。'),
     ('x<sup>2</sup>, <my-mark>y</my-mark>z and w<wbr>w<img src="a">w', 'x2, yz and www'),
+    ('<p>hy&shy;phen\xadated</p><pre>a&#173;b</pre><p>&shy;</p>c', 'hyphenated\nab\nc'),
     ('one<br>two<br/>three<hr>four', 'one\ntwo\nthree\nfour'),
     ('<h1>A <em>title</em></h1>text<div>more</div>rest', 'A title\ntext\nmore\nrest'),
     ('<ul><li>one<li>t<u>w</u>o</ul>tail', 'one\ntwo\ntail'),

@@ -8,7 +8,7 @@ import pytest
 
 import albert_jax
 from albert_jax.cli.errors import UserError
-from albert_jax.tasks import loaded
+from albert_jax.tasks import given as checks
 from albert_jax.tasks.answering import Answerer
 from tests import tiny
 
@@ -90,12 +90,18 @@ def test_answers(finetuned):
         (lambda m: m.embed('one text'), r'give a list of texts, as in \[text\]'),
         (lambda m: m.predict({'text': 'a'}), r'texts is one text; give a list of texts'),
         # What the signatures forbid is refused by the checker of types in tests: the checks alone.
-        (lambda _: loaded._listed(None), 'texts is of type NoneType; give a list of texts'),
-        (lambda _: loaded._listed(b'ab'), 'texts is of type bytes; give a list of texts'),
-        (lambda _: loaded._listed(np.array([['a']])), 'texts has 2 dimensions; give a list of'),
-        (lambda _: loaded._checked_count('4', 'top'), "top is '4', of type str; it must be an int"),
-        (lambda _: loaded._checked_count(1.5, 'top'), 'top is 1.5, of type float; it must be an i'),
-        (lambda _: loaded._check_text(None, 'text'), 'text is of type NoneType; it must be a str'),
+        (lambda _: checks.listed(None, 'texts'), 'texts is of type NoneType; give a list of texts'),
+        (lambda _: checks.listed(b'ab', 'texts'), 'texts is of type bytes; give a list of texts'),
+        (
+            lambda _: checks.listed(np.array([['a']]), 'texts'),
+            'texts has 2 dimensions; give a list of',
+        ),
+        (lambda _: checks.checked_count('4', 'top'), "top is '4', of type str; it must be an int"),
+        (lambda _: checks.checked_count(1.5, 'top'), 'top is 1.5, of type float; it must be an i'),
+        (
+            lambda _: checks.check_is_text(None, 'text'),
+            'text is of type NoneType; it must be a str',
+        ),
         (lambda m: m.embed(iter(['a', math.nan])), 'text 1 is of type float; it must be a str'),
         (lambda m: m.embed(['a'], batch_size=True), 'batch_size is True, of type bool; it must be'),
         (lambda m: m.predict(['a'], batch_size=True), 'batch_size is True, of type bool; it must'),
@@ -121,12 +127,33 @@ def test_what_is_no_example_is_refused_by_its_number(given, finetuned):
         albert_jax.load(finetuned).predict(iter(['a', given]))
 
 
+@pytest.mark.parametrize(
+    ('lines', 'message'),
+    [
+        ('Good film.', r'^lines is one text; give a list of texts, as in \[text\]'),
+        ({'text': 'a'}, '^lines is one text; give a list of texts'),
+        (iter(['a', b'Good']), '^mine, line 2 is of type bytes; it must be a str'),
+        (iter([None]), '^mine, line 1 is of type NoneType; it must be a str'),
+        (iter([math.nan]), '^mine, line 1 is of type float; it must be a str'),
+        (iter([{'text': 'a'}]), '^mine, line 1 is of type dict; it must be a str'),
+    ],
+)
+def test_lines_that_are_no_texts_are_refused_by_their_number(lines, message, finetuned):
+    with pytest.raises(UserError, match=message):
+        Answerer(finetuned).answer(lines, 'mine')
+
+
+def test_one_text_is_no_names_of_classes(finetuned):
+    with pytest.raises(UserError, match="labels is one text, 'no'; give a list of names"):
+        Answerer(finetuned, labels='no')
+
+
 def test_texts_and_examples_may_come_from_a_generator_or_a_row_of_a_table(model, finetuned):
     np.testing.assert_array_equal(model.embed(x for x in TEXTS), model.embed(TEXTS))
     assert [one.pieces for one in model.encode(iter(TEXTS))] == [
         one.pieces for one in model.encode(TEXTS)
     ]
-    assert loaded._checked_count(np.int64(2), 'top') == 2
+    assert checks.checked_count(np.int64(2), 'top') == 2
     # As a row of pandas: with keys, and no Mapping.
     row = type('Row', (), {'keys': lambda _: ['text'], '__getitem__': lambda *_: 'list error'})()
     classifier = albert_jax.load(finetuned)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from albert_jax.cli.errors import UserError
+from albert_jax.data import source_notes
 from albert_jax.data.corpus import Source, parse_source
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.preparation import (
@@ -164,6 +165,57 @@ def test_what_is_no_source_is_refused(spec):
 def test_a_glob_without_files_is_refused(tmp_path):
     with pytest.raises(UserError, match='No file matches'):
         parse_source(f'text:{tmp_path}/*.txt').files()
+
+
+@pytest.mark.parametrize('kind', ['text', 'jsonl'])
+def test_a_link_to_nothing_among_the_files_is_refused(kind, tmp_path):
+    write_jsonl(tmp_path / 'a.jsonl', ['here'])
+    (tmp_path / 'b.jsonl').symlink_to(tmp_path / 'elsewhere.jsonl')
+    with pytest.raises(UserError, match=r'b\.jsonl cannot be read \(No such file or directory\)'):
+        list(parse_source(f'{kind}:{tmp_path}/*.jsonl').documents())
+
+
+def test_folders_that_match_are_counted_in_a_note(tmp_path, capsys):
+    write_jsonl(tmp_path / 'a.jsonl', ['here'])
+    (tmp_path / 'b.jsonl').mkdir()
+    write_jsonl(tmp_path / 'b.jsonl' / 'c.jsonl', ['there'])
+    source = parse_source(f'jsonl:{tmp_path}/*.jsonl')
+    source_notes.tell_of(source)
+    assert list(source.documents()) == ['here']
+    assert f'matches 1 folders or pipes beside its files, such as {tmp_path}/b.jsonl' in (
+        capsys.readouterr().err
+    )
+    source_notes.tell_of(parse_source(f'jsonl:{tmp_path}/**'))
+    assert not capsys.readouterr().err
+
+
+def test_a_name_with_brackets_is_that_file_before_it_is_a_pattern(tmp_path):
+    for name in ('data[1].txt', 'data1.txt', 'data2.txt'):
+        (tmp_path / name).write_text(name)
+    assert list(parse_source(f'text:{tmp_path}/data[1].txt').documents()) == ['data[1].txt']
+    both = parse_source(f'text:{tmp_path}/data[12].txt')
+    assert list(both.documents()) == ['data1.txt', 'data2.txt']
+    (tmp_path / 'data[1].txt').unlink()
+    assert list(parse_source(f'text:{tmp_path}/data[1].txt').documents()) == ['data1.txt']
+
+
+def test_a_file_named_as_a_pattern_that_matches_it_hides_no_others(tmp_path):
+    for name in ('*.txt', 'a.txt'):
+        (tmp_path / name).write_text(name)
+    assert list(parse_source(f'text:{tmp_path}/*.txt').documents()) == ['*.txt', 'a.txt']
+
+
+def test_json_lines_that_are_read_as_text_are_told(tmp_path, capsys):
+    write_jsonl(tmp_path / 'a.jsonl', ['One.'])
+    (tmp_path / 'b.txt').write_text('{braces} begin a text.\n{"a": 1}\n')
+    source_notes.tell_of(parse_source(f'text:{tmp_path}/*'))
+    told = capsys.readouterr().err
+    assert f'note: {tmp_path}/a.jsonl of --input=text:' in told
+    assert 'the first line is a JSON object' in told
+    assert f'--input=jsonl:{tmp_path}/* takes the text of each line' in told
+    source_notes.tell_of(parse_source(f'text:{tmp_path}/b.txt'))
+    source_notes.tell_of(parse_source(f'jsonl:{tmp_path}/a.jsonl'))
+    assert not capsys.readouterr().err
 
 
 # Sentences and chunks.
@@ -321,6 +373,22 @@ def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path, vocabulary):
     source = write_jsonl(tmp_path / 'a.jsonl', [' ', ''])
     with pytest.raises(UserError, match='The corpus is empty: no text was left of jsonl:'):
         prepare([source], tmp_path / 'c', vocabulary, PreparationSettings(), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
+
+
+@pytest.mark.parametrize(
+    ('texts', 'message'),
+    [
+        (['Held out.'], 'the only document of jsonl:.* went into validation; lower --validation_f'),
+        (['Held out.', 'And this.'], 'all 2 documents of jsonl:.* went into validation'),
+        ([' '], 'no text was left of jsonl:'),
+    ],
+)
+def test_a_corpus_of_nothing_but_held_out_documents_says_so(texts, message, tmp_path, vocabulary):
+    source = write_jsonl(tmp_path / 'a.jsonl', texts)
+    settings = PreparationSettings(validation_fraction=0.9999)
+    with pytest.raises(UserError, match=message):
+        prepare([source], tmp_path / 'c', vocabulary, settings, 1)
     assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 

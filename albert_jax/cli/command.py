@@ -17,6 +17,7 @@ from albert_jax.cli.libtpu import silence_without_chips
 from albert_jax.cli.paths import expand, local_path
 from albert_jax.cli.phase import tell_of_imports
 from albert_jax.cli.settings import Settings
+from albert_jax.cli.streams import escape_what_cannot_be_written
 
 
 def run(main: Callable[[Sequence[str]], int | None], trains: bool = False) -> None:
@@ -30,6 +31,7 @@ def run(main: Callable[[Sequence[str]], int | None], trains: bool = False) -> No
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.ERROR)
     silence_without_chips()
+    escape_what_cannot_be_written()
     if trains:
         keep_freed_memory()
     keep_programs()

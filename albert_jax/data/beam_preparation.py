@@ -23,9 +23,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from albert_jax.cli.errors import UserError
-from albert_jax.data import beam_storage, dataset
+from albert_jax.data import beam_storage, dataset, source_notes
 from albert_jax.data.corpus import Source
-from albert_jax.data.preparation import Worker, blocks_of, manifest_of
+from albert_jax.data.preparation import Worker, blocks_of, empty, manifest_of
 from albert_jax.data.preparation_settings import PreparationSettings
 from albert_jax.data.source_reader import DIGEST_BYTES, text_digest
 from albert_jax.data.tokenizer import Tokenizer
@@ -120,10 +120,7 @@ def _prepare(
 
     written, shards = _plan_shards(parts, output, scratch)
     if not written['train'].shard_lengths:
-        raise UserError(
-            f'The corpus is empty: no text was left of {", ".join(map(str, sources))} after '
-            f'cleaning.'
-        )
+        raise empty(sources, counts)
     with _pipeline(options) as laying:
         _each(laying, shards, _WriteShard())
     manifest = manifest_of(
@@ -175,6 +172,7 @@ def find_parts(sources: Sequence[Source]) -> list[Part]:
             (match,) = FileSystems.match([source.target])
             paths = sorted(metadata.path for metadata in match.metadata_list)
         else:
+            source_notes.tell_of(source)
             paths = source.files()
         if not paths:
             raise UserError(f'No file matches {source.target!r} of --input={source}.')

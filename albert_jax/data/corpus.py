@@ -11,6 +11,7 @@ import inspect
 import io
 import pydoc_data.topics
 import re
+import stat
 import sysconfig
 import warnings
 import zlib
@@ -20,6 +21,7 @@ from typing import cast
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.utf16 import NUM_BYTES, check_is_not_utf16
 from albert_jax.data.tfds_reader import decode_text, open_data_set
 
 # The packages, beside the standard library, whose documentation is the builtin corpus.
@@ -47,21 +49,24 @@ class Source:
         return f'{self.kind}:{self.target}' if self.target else self.kind
 
     def files(self) -> list[str]:
-        """The files to read, sorted.
+        """The files to read, sorted; folders and pipes that match too are left out.
 
         Raises:
-          UserError: if there are none.
+          UserError: if there are none, or one is a link to nothing.
         """
-        if self.kind not in ('text', 'jsonl'):
-            return []
-        paths = sorted(
-            path
-            for path in glob.glob(self.target, recursive=True)  # noqa: PTH207 (absolute globs)
-            if Path(path).is_file()
-        )
-        if not paths:
+        paths = [path for path in self.matches() if _is_file(path)]
+        if not paths and self.kind in ('text', 'jsonl'):
             raise UserError(f'No file matches {self.target!r} of --input={self}.')
         return paths
+
+    def matches(self) -> list[str]:
+        """Whatever the target names, sorted: files, and folders with them."""
+        if self.kind not in ('text', 'jsonl'):
+            return []
+        paths = sorted(glob.glob(self.target, recursive=True))  # noqa: PTH207 (absolute globs)
+        # As a pattern, data[1].txt is data1.txt.
+        is_name = self.target not in paths and Path(self.target).is_file()
+        return [self.target] if is_name else paths
 
     def documents(self) -> Iterator[str]:
         """The documents, in an order that depends on nothing but the source.
@@ -82,6 +87,20 @@ class Source:
                     yield from _json_documents(path, self.text_key)
 
 
+def _is_file(path: str) -> bool:
+    """Whether a path is a file, and no folder, pipe or socket.
+
+    Raises:
+      UserError: if nobody can tell, as of a link to nothing.
+    """
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be read ({reason(error)}); remove it, or the link that it is.'
+        ) from error
+
+
 def parse_source(spec: str, text_key: str = 'text', is_file_document: bool = False) -> Source:
     """A source from `builtin`, `text:GLOB`, `jsonl:GLOB` or `tfds:NAME[/CONFIG][:SPLIT]`.
 
@@ -99,12 +118,14 @@ def parse_source(spec: str, text_key: str = 'text', is_file_document: bool = Fal
     )
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     """Numbered lines of a file of UTF-8, gzipped or not, as `tables.split_lines` takes them."""
     number = 0
     try:
         opener = gzip.open if path.endswith('.gz') else open
         with cast('io.BufferedIOBase', opener(path, 'rb')) as file:
+            check_is_not_utf16(file.read(NUM_BYTES), path)
+            file.seek(0)
             for number, line in enumerate(_byte_lines(file), 1):
                 yield number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
@@ -147,7 +168,7 @@ def _lines_of_chunks(file: io.BufferedIOBase) -> Iterator[bytes]:
 
 def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:
     paragraph: list[str] = []
-    for _, line in _lines(path):
+    for _, line in numbered_lines(path):
         if line.strip() or is_file_document:
             paragraph.append(line)
         elif paragraph:
@@ -158,7 +179,7 @@ def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:
 
 
 def _json_documents(path: str, text_key: str) -> Iterator[str]:
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         where = f'{path}, line {number}'

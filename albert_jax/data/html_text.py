@@ -21,6 +21,8 @@ _LINE_END = re.compile('\r\n?|\n')
 _SPACES = re.compile('[ \t\r\n]+')
 # White space of HTML that pages do without.
 _BREAK = '\f'
+# Says where a word may be broken, as <wbr> does; it is shown only there.
+_SOFT_HYPHEN = '\xad'
 
 
 def text_of_html(page: str) -> str:
@@ -37,7 +39,8 @@ def text_of_html(page: str) -> str:
             node.insert_after(_BREAK)
             if tag in _PREFORMATTED:
                 _keep_lines(node)
-    lines = (_SPACES.sub(' ', line).strip() for line in body.text(separator='').split(_BREAK))
+    text = body.text(separator='').replace(_SOFT_HYPHEN, '')
+    lines = (_SPACES.sub(' ', line).strip() for line in text.split(_BREAK))
     return '\n'.join(filter(None, lines))
 
 

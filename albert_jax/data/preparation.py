@@ -16,7 +16,7 @@ import multiprocessing.connection
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,24 @@ def vocabulary_for(sources: list[Source], settings: PreparationSettings, vocab_s
     )
     first = next(sentences, None)
     if first is None:
-        raise _empty(sources)
+        raise empty(sources, {})
     return train_vocabulary(itertools.chain([first], sentences), vocab_size)
 
 
-def _empty(sources: list[Source]) -> UserError:
+def empty(sources: Sequence[Source], counts: Mapping[str, int]) -> UserError:
+    """Why there is nothing to train on.
+
+    Args:
+      sources: of the corpus.
+      counts: of its documents, by split.
+    """
+    num_held_out = counts.get('documents/validation', 0)
+    if num_held_out:
+        documents = f'all {num_held_out:,} documents' if num_held_out > 1 else 'the only document'
+        return UserError(
+            f'The corpus has nothing to train on: {documents} of {", ".join(map(str, sources))} '
+            f'went into validation; lower --validation_fraction or give more documents.'
+        )
     return UserError(
         f'The corpus is empty: no text was left of {", ".join(map(str, sources))} after cleaning.'
     )
@@ -230,7 +243,7 @@ def _write(
     for writer in writers.values():
         writer.close()
     if not writers['train'].shard_lengths:
-        raise _empty(sources)
+        raise empty(sources, counts)
     manifest = manifest_of(
         sources, settings, tokenizer, reader.fingerprint, counts + reader.counts,
         {split: sum(writer.shard_lengths) for split, writer in writers.items()},

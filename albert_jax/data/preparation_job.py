@@ -1,7 +1,6 @@
 """Prepares a corpus on one machine: trains a vocabulary if asked, writes records, shows them."""
 
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from rich.table import Table
 from albert_jax.cli import next_steps
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.files import incomplete
+from albert_jax.cli.notes import note
 from albert_jax.cli.progress import Progress
-from albert_jax.data import dataset, vocabulary_normalization
+from albert_jax.data import dataset, source_notes, vocabulary_normalization
 from albert_jax.data.corpus import Source
 from albert_jax.data.preparation import prepare, vocabulary_for
 from albert_jax.data.preparation_settings import PreparationSettings
@@ -50,7 +50,7 @@ def run(
       UserError: if there is other content in `output`, or the text or vocabulary cannot be used.
     """
     for source in sources:
-        source.files()  # a glob that matches nothing is told before anything is read
+        source_notes.tell_of(source)  # before hours are spent on it
     given, asked = None, settings
     if vocabulary != 'train':
         given = Tokenizer.from_file(vocabulary)
@@ -167,15 +167,20 @@ def show(manifest: Mapping[str, Any], output: Path | str, vocab_size: int) -> No
     table.add_row('fingerprint', manifest['fingerprint'])
     Console().print(table)
     if unknown_share > _MANY_UNKNOWN:
-        print(
-            f'note: {unknown_share:.1%} of the tokens are unknown: the vocabulary lacks characters '
-            f'of this text; train one of it with --vocabulary=train.',
-            file=sys.stderr,
+        note(
+            f'{unknown_share:.1%} of the tokens are unknown: the vocabulary lacks characters of '
+            f'this text; train one of it with --vocabulary=train.'
         )
     print(f'Wrote {output}.')
     _show_next(manifest, output, vocab_size)
 
 
 def _show_next(manifest: Mapping[str, Any], output: Path | str, vocab_size: int) -> None:
+    if not manifest['counts']['chunks'].get('validation'):
+        note(
+            f'{output} has no documents in validation, on which pretraining evaluates; prepare '
+            f'the text again with a larger --validation_fraction, or with more documents.'
+        )
+        return
     length = manifest['settings']['sequence_length']
     next_steps.show(next_steps.pretrain(output, vocab_size, length))

@@ -20,6 +20,7 @@ from albert_jax.interop import old_names
 from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata, read_selection
 from albert_jax.interop.run_folder import FOLDER, best_step, read_scores, without_warnings
+from albert_jax.interop.whole import damage
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import AlbertConfig
 from albert_jax.model.decoder import init_seq2seq
@@ -182,6 +183,7 @@ def read(path: str | Path) -> Pretrained:
     """
     try:
         directory = _best_checkpoint(Path(path).absolute())
+        _check_whole(directory)
         content = read_content(directory)
         metadata = CheckpointMetadata.from_json(content)
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -210,6 +212,12 @@ def read(path: str | Path) -> Pretrained:
         run=metadata.run,
         decoder=metadata.decoder,
     )
+
+
+def _check_whole(checkpoint: Path) -> None:
+    found = damage(checkpoint, METADATA_ITEM, 'params')
+    if found:
+        raise UserError(f'{checkpoint} is incomplete or damaged ({found}): copy it again.')
 
 
 def _check_shapes(

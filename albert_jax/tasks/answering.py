@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, is_visible
+from albert_jax.cli.json_text import is_visible
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import source
 from albert_jax.interop.native import Pretrained
@@ -20,6 +20,7 @@ from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.generation import DECODER, GenerationTask
 from albert_jax.tasks.generator import Generator
+from albert_jax.tasks.given import check_is_text, listed, text_or_fields
 from albert_jax.tasks.inputs import parse_lines
 from albert_jax.tasks.prediction import Predictor, nothing
 from albert_jax.tasks.registry import default_task, make_task
@@ -135,6 +136,9 @@ class Answerer:
         Raises:
           UserError: if a line is not what the task wants.
         """
+        lines = listed(lines, 'lines')
+        for number, line in enumerate(lines, 1):
+            check_is_text(line, f'{origin}, line {number}')
         return iter(parse_lines(self.task, lines, origin))
 
     @property
@@ -142,19 +146,19 @@ class Answerer:
         """What an example must have; empty where it may be a text and nothing else."""
         return self.task.fields
 
-    def example(self, given: str | dict[str, Any], where: str, key: str) -> Any:
+    def example(self, given: Any, where: str, key: str) -> Any:
         """The example of a text, or of an object with the task's fields.
 
         Args:
-          given: a text for tasks of one text, and words with spaces between for tagging; else an
-            object.
+          given: a text for tasks of one text, and words with spaces between for tagging; else a
+            mapping, or a row of a table of pandas.
           where: what to call it in messages.
           key: its name, unless an object has an `id`.
 
         Raises:
           UserError: if it is not what the task wants.
         """
-        return self.task.parse(given, where, key)
+        return self.task.parse(text_or_fields(given, where), where, key)
 
 
 def _head_of(
@@ -191,7 +195,11 @@ def _decoding_settings(model: Pretrained, changes: Mapping[str, Any]) -> Decodin
 
 def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """The names without white space around them; all are to be seen, and none is there twice."""
-    names = tuple(check_text(label, '--labels').strip() for label in labels)
+    if isinstance(labels, str):
+        raise UserError(f'labels is one text, {labels!r}; give a list of names, a class each.')
+    for place, label in enumerate(labels, 1):
+        check_is_text(label, f'name {place} of --labels')
+    names = tuple(label.strip() for label in labels)
     empty = [place for place, name in enumerate(names, 1) if not is_visible(name)]
     if empty:
         raise UserError(f'--labels has an empty name in place {empty[0]}.')

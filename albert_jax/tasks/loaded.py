@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text
 from albert_jax.cli.phase import phase
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.interop import source as sources
@@ -24,6 +22,7 @@ from albert_jax.pretraining import fill_mask as masks
 from albert_jax.pretraining.fill_mask import Candidate
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.given import check_is_text, checked_count, listed
 
 _ENCODER_PARTS = ('embeddings', 'encoder')
 
@@ -85,8 +84,8 @@ class LoadedModel(Pretrained):
           UserError: if the model has no vocabulary or masked-LM head, or the text is too long or
             has no `[MASK]`.
         """
-        _check_text(text, 'text')
-        return masks.fill_mask(self, text, _checked_count(top, 'top'))
+        check_is_text(text, 'text')
+        return masks.fill_mask(self, text, checked_count(top, 'top'))
 
     def predict(
         self, texts: Iterable[str | Mapping[str, Any]], batch_size: int = 32
@@ -105,11 +104,10 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: if the model has no head or vocabulary, or a text is not what its task takes.
         """
-        given = _listed(texts)
-        answerer = self._answerer(_checked_count(batch_size, 'batch_size'))
+        given = listed(texts, 'texts')
+        answerer = self._answerer(checked_count(batch_size, 'batch_size'))
         examples = [
-            answerer.example(_text_or_fields(x, f'text {number}'), f'text {number}', str(number))
-            for number, x in enumerate(given)
+            answerer.example(x, f'text {number}', str(number)) for number, x in enumerate(given)
         ]
         answers = answerer.evaluate(examples)[1] if examples else []
         return [{name: value for name, value in a.items() if name != 'id'} for a in answers]
@@ -127,7 +125,7 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: if the model has no vocabulary, or a text is longer than its positions.
         """
-        rows, batch_size = self._rows(texts), _checked_count(batch_size, 'batch_size')
+        rows, batch_size = self._rows(texts), checked_count(batch_size, 'batch_size')
         names = self._words.pieces
         found: list[EncodedText | None] = [None] * len(rows)
         for numbers, hidden in self._hidden(rows, batch_size):
@@ -148,7 +146,7 @@ class LoadedModel(Pretrained):
         Raises:
           UserError: as `encode`.
         """
-        rows, batch_size = self._rows(texts), _checked_count(batch_size, 'batch_size')
+        rows, batch_size = self._rows(texts), checked_count(batch_size, 'batch_size')
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for numbers, hidden in self._hidden(rows, batch_size):
             for number, of_text in zip(numbers, hidden, strict=False):
@@ -185,10 +183,10 @@ class LoadedModel(Pretrained):
 
     def _rows(self, texts: Iterable[str]) -> list[list[int]]:
         """The ids of each text, with [CLS] and [SEP]."""
-        given = _listed(texts)
+        given = listed(texts, 'texts')
         words, longest = self._words, self.config.max_position_embeddings
         for number, text in enumerate(given):
-            _check_text(text, f'text {number}')
+            check_is_text(text, f'text {number}')
         rows = [[words.cls_id, *ids, words.sep_id] for ids in words.encode(given)]
         for number, row in enumerate(rows):
             if len(row) > longest:
@@ -240,51 +238,3 @@ def load(source: str | Path, vocabulary: str | Path | None = None) -> LoadedMode
     loaded = sources.load(source, vocabulary)
     fields = {field.name: getattr(loaded, field.name) for field in dataclasses.fields(loaded)}
     return LoadedModel(**fields, source=str(source))
-
-
-def _listed(texts: Any) -> list[Any]:
-    """The texts of whatever goes through them, be it once."""
-    if isinstance(texts, str | Mapping):
-        raise UserError('texts is one text; give a list of texts, as in [text].')
-    # A table of pandas would go through the names of its columns.
-    if getattr(texts, 'ndim', 1) != 1:
-        raise UserError(
-            f'texts has {texts.ndim} dimensions; give a list of texts, such as one column.'
-        )
-    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
-        raise UserError(f'texts is of type {type(texts).__name__}; give a list of texts.')
-    return list(texts)
-
-
-def _checked_count(number: Any, name: str) -> int:
-    """The number as an int, if it is a whole one from 1 on."""
-    try:
-        if isinstance(number, bool):
-            raise TypeError
-        count = operator.index(number)
-    except TypeError:
-        raise UserError(
-            f'{name} is {number!r}, of type {type(number).__name__}; it must be an int.'
-        ) from None
-    if count < 1:
-        raise UserError(f'{name} is {count}; it must be 1 or above.')
-    return count
-
-
-def _text_or_fields(given: Any, where: str) -> str | dict[str, Any]:
-    """What `Answerer.example` takes of a text, a mapping, or a row of a table of pandas."""
-    if isinstance(given, str):
-        return given
-    # A row is no Mapping, though dict takes it for one.
-    if isinstance(given, Mapping) or hasattr(given, 'keys'):
-        return dict(given)
-    raise UserError(
-        f"{where} is of type {type(given).__name__}; it must be a str, or a mapping of the task's "
-        f'fields.'
-    )
-
-
-def _check_text(text: Any, where: str) -> None:
-    if not isinstance(text, str):
-        raise UserError(f'{where} is of type {type(text).__name__}; it must be a str.')
-    check_text(text, where)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_text import check_text, parse_row
 from albert_jax.cli.notes import note
+from albert_jax.cli.utf16 import check_is_not_utf16
 
 # In characters; csv's own limit is 131,072, and the largest that it takes is a C long.
 _LONGEST_FIELD = 2**31 - 1
@@ -112,7 +113,7 @@ def read_text(path: Path) -> str:
     """The content of a file of text; one whose name ends in .gz is unpacked.
 
     Raises:
-      UserError: if it cannot be read, is empty, or is not UTF-8.
+      UserError: if it cannot be read, is empty, or is not UTF-8 or looks like UTF-16.
     """
     try:
         content = path.read_bytes()
@@ -134,8 +135,9 @@ def decode(content: bytes, origin: str) -> str:
       origin: what to call them in the message.
 
     Raises:
-      UserError: if they are not UTF-8.
+      UserError: if they are not UTF-8, or look like UTF-16.
     """
+    check_is_not_utf16(content, origin)
     try:
         return content.decode('utf-8-sig')
     except UnicodeDecodeError as error:

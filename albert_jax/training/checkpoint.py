@@ -25,6 +25,7 @@ from albert_jax.interop.checksums import check_digests, digests
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.interop.native import METADATA_ITEM, read_content
 from albert_jax.interop.run_folder import FOLDER
+from albert_jax.interop.whole import damage_of_arrays
 from albert_jax.training import distributed
 from albert_jax.training.step import TrainState
 
@@ -185,6 +186,9 @@ class Checkpoints:
         _check_fingerprint(
             old_names.fingerprint_of(content), metadata.resume_fingerprint, self._directory
         )
+        for name in _ITEMS:
+            if found := damage_of_arrays(self._directory / str(step), name):
+                raise ValueError(found)
         items = _items(abstract_state, old_names.is_old(content))
         composite = self._manager.restore(
             step,
