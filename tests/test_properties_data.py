@@ -188,7 +188,7 @@ def test_the_lines_of_a_corpus_are_those_of_tables_however_they_are_read(
     path.write_bytes(gzip.compress(content.encode()) if is_packed else content.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, '_CHUNK_BYTES', size)
-        read = [line for _, line in corpus._lines(str(path))]
+        read = [line for _, line in corpus.numbered_lines(str(path))]
     assert ''.join(read) == content
     lines = split_lines(content)
     assert [line.rstrip('\r\n') for line in read] == [
