@@ -104,6 +104,36 @@ def test_unknown_tasks_and_missing_folders(tmp_path):
     assert set(TASKS) >= {'squad1', 'squad2', 'race', 'ner', 'upos', 'regression'}
 
 
+@pytest.mark.parametrize(
+    ('name', 'files', 'read', 'others'),
+    [
+        ('upos', ('en_ewt-ud-train.conllu', 'en_gum-ud-train.conllu'), 0, 'en_gum-ud-train.conllu'),
+        ('classification', ('train.jsonl', 'train.csv', 'train.tsv'), 2, 'train.csv, train.jsonl'),
+        ('roles', ('train.conllu', 'train.conllu.gz'), 0, 'train.conllu.gz'),
+    ],
+)
+def test_of_several_files_for_a_split_those_that_are_not_read_are_named(
+    name, files, read, others, tmp_path, capsys
+):
+    for file in files:
+        (tmp_path / file).touch()
+    assert find_files(name, tmp_path)[0] == tmp_path / files[read]
+    assert (
+        f'{tmp_path}: {files[read]} is read for train; not read: {others} (name another with '
+        f'--config.data.train=FILE).'
+    ) in ' '.join(capsys.readouterr().err.split())
+    # Where the settings name a file, nothing of the folder is read for the split.
+    find_files(name, tmp_path, unread=['train'])
+    assert not capsys.readouterr().err
+
+
+def test_files_of_several_splits_are_no_files_beside_others(tmp_path, capsys):
+    for file in ('train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'):
+        (tmp_path / f'{file}.tsv').touch()
+    assert len(find_files('mnli', tmp_path)[1]) == 2
+    assert not capsys.readouterr().err
+
+
 def test_what_is_held_out_depends_on_the_text_alone(tmp_path):
     file = write_lines(tmp_path / 'x.tsv', 'text\tlabel', *(f't{i}\t{i % 2}' for i in range(500)))
     examples = tiny.task('classification').read(file, True)
