@@ -130,6 +130,30 @@ def test_endings_in_capitals_are_endings(name, tmp_path):
     assert one.first == 'a'
 
 
+def test_a_second_text_is_refused_where_the_task_has_one_and_other_columns_are_not_read():
+    task = tiny.task('classification')
+    (one,) = parse_lines(task, ['{"text": "a", "date": 1, "text_pair": null}'], 'x')
+    assert (one.first, one.second) == ('a', None)
+    with pytest.raises(UserError, match="^x, line 1: there is no field 'text_pair'; the task tak"):
+        parse_lines(task, ['{"text": "a", "text_pair": "b"}'], 'x')
+    # Of a column with that name.
+    task = tiny.task('classification', text='text_pair')
+    assert parse_lines(task, ['{"text_pair": "b"}'], 'x')[0].first == 'b'
+
+
+@pytest.mark.parametrize('name', ['squad1', 'squad2', 'race', 'generation', 'rte', 'multilabel'])
+def test_objects_may_have_what_labelled_examples_have_and_nothing_else(name):
+    answerer = Answerer.__new__(Answerer)
+    answerer.task = tiny.task(name)
+    sample = answerer.task.sample
+    fields = sample if isinstance(sample, dict) else {answerer.task.other_fields[0]: sample}
+    others = dict.fromkeys(answerer.task.other_fields, 'x')
+    assert 'id' in others and len(others) > 1
+    answerer.example(others | fields, 'input 0', '')
+    with pytest.raises(UserError, match="^input 0: there is no field 'context'; the task takes "):
+        answerer.example(fields | {'context': 'c'}, 'input 0', '')
+
+
 def test_ids_are_kept():
     lines = [
         '{"text": "a", "id": "x"}',

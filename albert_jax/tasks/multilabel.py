@@ -69,6 +69,11 @@ class MultiLabelTask(TextTask):
             f'examples to a .jsonl with a list of labels each, and set --config.data.train=FILE.'
         )
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The columns of the text and of the labels, too."""
+        return (*super().other_fields, *(self.labels or ()))
+
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[TextExample]:
         """The examples of a file.
 

@@ -64,6 +64,11 @@ class RaceTask(Task[Question]):
         return ('question', 'passage', 'options')
 
     @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The letter of the right option, too."""
+        return ('id', 'answer')
+
+    @property
     def sample(self) -> dict[str, Any]:
         """Four short options."""
         return dict.fromkeys(self.fields, 'a') | {'options': ['a'] * len(_LETTERS)}

@@ -52,6 +52,11 @@ class SquadTask(Task[Question]):
         """The question and its passage."""
         return ('question', 'passage')
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """Of a question in the official layout what is no text to read."""
+        return ('id', 'title', 'answers', 'is_impossible')
+
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
         """The question of an object."""
         fields = check_fields(content, where, self.fields)

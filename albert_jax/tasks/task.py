@@ -48,6 +48,9 @@ class Example(Protocol):
         ...
 
 
+# Of a field, in messages.
+_LONGEST_NAME = 60
+
 ExampleT = TypeVar('ExampleT', bound=Example)
 
 
@@ -85,6 +88,11 @@ class Task(abc.ABC, Generic[ExampleT]):
     @abc.abstractmethod
     def fields(self) -> tuple[str, ...]:
         """What an object for `parse` must have; empty where a text is enough."""
+
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """What else an object for `parse` may have, read or not: its `id`, and its label."""
+        return ('id',)
 
     @property
     def sample(self) -> str | dict[str, Any]:
@@ -263,6 +271,25 @@ def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequenc
             raise UserError(f'{where}: {name} must be a text.')
         check_text(content[name], f'{where}, {name}')
     return content
+
+
+def check_no_others(content: Mapping[str, Any], where: str, names: Sequence[str]) -> None:
+    """Refuses an object with a field that would not be read, such as a second text.
+
+    Args:
+      content: the object; a field without a value says nothing.
+      where: what to call it in messages.
+      names: of the fields that it may have.
+
+    Raises:
+      UserError: if it has another one.
+    """
+    for name, value in content.items():
+        if name not in names and value is not None:
+            raise UserError(
+                f'{where}: there is no field {str(name)[:_LONGEST_NAME]!r}; the task takes '
+                f'{", ".join(dict.fromkeys(names))}.'
+            )
 
 
 def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
