@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_row
+from albert_jax.cli.json_text import check_lines, check_text, parse_row
 from albert_jax.cli.notes import note
 
 # In characters; csv's own limit is 131,072, and the largest that it takes is a C long.
@@ -282,6 +282,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     lines = split_lines(text.rstrip())
+    check_lines(lines, str(path))
     number = num_blank = 0
     first_repeated = ''
     for line_number, line in enumerate(lines, 1):
