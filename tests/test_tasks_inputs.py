@@ -154,6 +154,32 @@ def test_objects_may_have_what_labelled_examples_have_and_nothing_else(name):
         answerer.example(fields | {'context': 'c'}, 'input 0', '')
 
 
+@pytest.mark.parametrize('name', ['x.jsonl', 'x.JSONL', 'x.jsonl.gz'])
+def test_json_lines_of_questions_are_read_from_a_file(name, tmp_path):
+    question = {'question': 'a', 'passage': 'b', 'id': 'q'}
+    of_race = question | {'options': ['1', '2', '3', '4']}
+    for task, asked in (('squad1', question), ('squad2', question), ('race', of_race)):
+        content = f'{json.dumps(asked)}\n{json.dumps(asked | {"id": "r"})}\n'.encode()
+        for text, keys in ((content, ['q', 'r']), (content.splitlines()[0], ['q'])):
+            (tmp_path / name).write_bytes(gzip.compress(text) if '.gz' in name else text)
+            examples = read_input(tiny.task(task), str(tmp_path / name))
+            assert [(e.key, e.question, e.passage) for e in examples] == [
+                (key, 'a', 'b') for key in keys
+            ]
+    # A file to train on must have the answers.
+    with pytest.raises(UserError, match=f"{name} is not of SQuAD's layout: a JSON object with"):
+        tiny.task('squad1').read(tmp_path / name, True)
+
+
+@pytest.mark.parametrize('indent', [None, 1])
+def test_a_file_in_squads_layout_may_be_called_json_lines(indent, tmp_path):
+    asked = {'id': 'q', 'question': 'a'}
+    content = {'data': [{'paragraphs': [{'context': 'b', 'qas': [asked]}]}]}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(content, indent=indent))
+    (one,) = read_input(tiny.task('squad1'), str(tmp_path / 'x.jsonl'))
+    assert (one.key, one.question, one.passage) == ('q', 'a', 'b')
+
+
 def test_ids_are_kept():
     lines = [
         '{"text": "a", "id": "x"}',

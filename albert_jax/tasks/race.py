@@ -56,6 +56,8 @@ class RaceTask(Task[Question]):
     best_metric = 'accuracy'
     metric_names = ('accuracy', *(f'accuracy_{level}' for level in _LEVELS))
     head_kind = 'multiple_choice'
+    # Of JSON Lines each is a question.
+    file_endings = tuple(ending for ending in Task.file_endings if ending != '.jsonl')
     writes_by_key = True
 
     @property

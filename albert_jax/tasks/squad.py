@@ -14,7 +14,7 @@ from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.squad_file import Question, QuestionReader
+from albert_jax.tasks.squad_file import Question, QuestionReader, has_question_lines
 from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
 
 
@@ -62,6 +62,10 @@ class SquadTask(Task[Question]):
         fields = check_fields(content, where, self.fields)
         question, passage = fields['question'], fields['passage']
         return Question(where, key_of(fields, where, key), '', question, passage, None)
+
+    def reads_file(self, path: Path) -> bool:
+        """JSON Lines are a question each, unless they are one object in the official layout."""
+        return super().reads_file(path) and not has_question_lines(path)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.

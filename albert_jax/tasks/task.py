@@ -18,6 +18,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.features import Features, note_cut, tell_empty
+from albert_jax.tasks.tables import text_ending
 
 # One array for each example, or each window of a passage, in order.
 Outputs = Mapping[str, Sequence[np.ndarray]]
@@ -134,6 +135,10 @@ class Task(abc.ABC, Generic[ExampleT]):
           UserError: if they are something else.
         """
         del lines, origin
+
+    def reads_file(self, path: Path) -> bool:
+        """Whether `read` takes a file to predict for; if not, it is lines for `parse_line`."""
+        return self.reads_any_file or text_ending(path) in self.file_endings
 
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
