@@ -180,6 +180,30 @@ def test_a_file_in_squads_layout_may_be_called_json_lines(indent, tmp_path):
     assert (one.key, one.question, one.passage) == ('q', 'a', 'b')
 
 
+@pytest.mark.parametrize(
+    ('name', 'fields', 'empty'),
+    [
+        ('squad2', {'question': '', 'passage': 'b'}, 'question'),
+        ('squad1', {'question': 'a', 'passage': '\u200b'}, 'passage'),
+        (
+            'race',
+            {'question': ' ', 'passage': '', 'options': ['1', '', '', '']},
+            'question and passage',
+        ),
+        ('race', {'question': 'a', 'passage': 'b', 'options': ['', ' ', '', '']}, 'options'),
+        ('rte', {'sentence1': 'a', 'sentence2': ''}, 'sentence2'),
+    ],
+)
+def test_lines_without_one_of_several_texts_are_counted(name, fields, empty, capsys):
+    task, (one, *_) = tiny.task(name), parse_lines(tiny.task(name), [json.dumps(fields)] * 2, 'x')
+    assert task.empty_texts(one) == tuple(empty.split(' and '))
+    listed = empty.replace(' and ', ', ')
+    said = f'x: 2 of 2 examples have an empty text, the first at line 1 ({listed}).'
+    assert said in ' '.join(capsys.readouterr().err.split())
+    parse_lines(task, [json.dumps(task.sample)], 'x')
+    assert not capsys.readouterr().err
+
+
 def test_ids_are_kept():
     lines = [
         '{"text": "a", "id": "x"}',

@@ -167,6 +167,11 @@ class TextTask(Task[TextExample]):
             raise UserError(f'{where}: the task wants two texts with a tab between them.')
         return TextExample(where, key, texts[0], texts[1], None)
 
+    def empty_texts(self, example: TextExample) -> tuple[str, ...]:
+        """Of pairs: a single text that is empty is counted when it is encoded."""
+        texts = zip(self.fields, (example.first, example.second or ''), strict=False)
+        return tuple(name for name, text in texts if not is_visible(text))
+
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
         if row.get(column) is None and not is_training:
             return None

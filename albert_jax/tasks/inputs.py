@@ -8,7 +8,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_lines, check_text
 from albert_jax.cli.notes import note
 from albert_jax.tasks.tables import decode, read_text, split_lines
-from albert_jax.tasks.task import ExampleT, Task, check_keys
+from albert_jax.tasks.task import ExampleT, Task, check_keys, note_empty
 
 
 def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
@@ -53,7 +53,7 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     """An example for each line that is not empty, or that may be, as `Task.parse_line` takes it.
 
     An example without an `id` is called by the number of its line, from 0. Notes tell how many
-    lines between others are empty, and how many ids are there again.
+    lines between others are empty, how many texts of several are, and how many ids are there again.
 
     Args:
       task: of the examples.
@@ -77,5 +77,6 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
         examples.append(task.parse_line(check_text(line, where), where, str(number)))
     if num_empty_between:
         note(f'{origin}: {num_empty_between} empty lines were skipped.')
+    note_empty(task, examples, origin)
     check_keys(examples, origin, is_refused=False)
     return examples

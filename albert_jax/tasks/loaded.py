@@ -24,6 +24,7 @@ from albert_jax.pretraining import fill_mask as masks
 from albert_jax.pretraining.fill_mask import Candidate
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
+from albert_jax.tasks.task import note_empty
 
 _ENCODER_PARTS = ('embeddings', 'encoder')
 
@@ -111,6 +112,7 @@ class LoadedModel(Pretrained):
             answerer.example(_text_or_fields(x, f'text {number}'), f'text {number}', str(number))
             for number, x in enumerate(given)
         ]
+        note_empty(answerer.task, examples, 'texts')
         answers = answerer.evaluate(examples)[1] if examples else []
         return [{name: value for name, value in a.items() if name != 'id'} for a in answers]
 

@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.tasks.features import Features, FeaturesWriter, note_cut
-from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
+from albert_jax.tasks.task import (
+    Outputs,
+    Task,
+    check_fields,
+    check_keys,
+    key_of,
+    note_empty,
+    softmax,
+)
 
 _LETTERS = 'ABCD'
 _LEVELS = ('middle', 'high')
@@ -102,7 +110,15 @@ class RaceTask(Task[Question]):
             note(f'{path}: {num_replaced} files are not UTF-8; \ufffd stands for their bytes.')
         if not questions:
             raise UserError(f'{path} has no questions; give a folder with middle and high.')
+        note_empty(self, questions, str(path))
         return _with_own_keys(questions, path)
+
+    def empty_texts(self, example: Question) -> tuple[str, ...]:
+        """The question, its passage, or all of its options."""
+        texts = example.question, example.passage, ''.join(example.options)
+        return tuple(
+            name for name, text in zip(self.fields, texts, strict=True) if not is_visible(text)
+        )
 
     def head(self, examples: Sequence[Question]) -> Head:
         """One score for each option."""

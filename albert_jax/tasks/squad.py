@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from albert_jax.cli.json_output import to_json
+from albert_jax.cli.json_text import is_visible
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
@@ -15,7 +16,7 @@ from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
 from albert_jax.tasks.squad_file import Question, QuestionReader, has_question_lines
-from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
+from albert_jax.tasks.task import Outputs, Task, check_fields, key_of, note_empty
 
 
 class Candidate(NamedTuple):
@@ -73,7 +74,14 @@ class SquadTask(Task[Question]):
         Raises:
           UserError: as `QuestionReader.read` does.
         """
-        return QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
+        questions = QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
+        note_empty(self, questions, str(path))
+        return questions
+
+    def empty_texts(self, example: Question) -> tuple[str, ...]:
+        """The question, or its passage."""
+        texts = zip(self.fields, (example.question, example.passage), strict=True)
+        return tuple(name for name, text in texts if not is_visible(text))
 
     def head(self, examples: Sequence[Question]) -> Head:
         """Start and end; for version 2.0 with answerability."""

@@ -144,6 +144,11 @@ class Task(abc.ABC, Generic[ExampleT]):
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
         """The examples of a file or directory in the task's layout."""
 
+    def empty_texts(self, example: ExampleT) -> tuple[str, ...]:
+        """The names of those of an example's several texts of which nothing is seen."""
+        del example
+        return ()
+
     def labels_of(self, example: ExampleT) -> tuple[str, ...]:
         """The classes that training on an example teaches, where the head has classes."""
         del example
@@ -234,6 +239,23 @@ class Task(abc.ABC, Generic[ExampleT]):
         self, examples: Sequence[ExampleT], predictions: Sequence[Mapping[str, Any]], folder: Path
     ) -> list[Path]:
         """Writes the predictions in the form that the benchmark's server takes."""
+
+
+def note_empty(task: Task[ExampleT], examples: Sequence[ExampleT], origin: str) -> None:
+    """Notes how many examples of several texts lack one of them.
+
+    Args:
+      task: of the examples.
+      examples: that are kept.
+      origin: what to call their file, or where they come from.
+    """
+    empty = [example for example in examples if task.empty_texts(example)]
+    if empty:
+        note(
+            f'{origin}: {len(empty)} of {len(examples)} examples have an empty text, the first '
+            f'at {empty[0].where.removeprefix(f"{origin}, ")} '
+            f'({", ".join(task.empty_texts(empty[0]))}).'
+        )
 
 
 def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
