@@ -181,6 +181,10 @@ def test_shards_are_put_together(directory, model):
     (directory / file).rename(directory / 'elsewhere')
     with pytest.raises(UserError, match='index.json names the files'):
         albert_jax.load(directory)
+    for value in (None, ['a'], 3):
+        index.write_text(json.dumps({'weight_map': value}))
+        with pytest.raises(UserError, match=r'index.json: weight_map is .*; it must be an object'):
+            albert_jax.load(directory)
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

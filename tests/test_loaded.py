@@ -148,6 +148,16 @@ def test_one_text_is_no_names_of_classes(finetuned):
         Answerer(finetuned, labels='no')
 
 
+def test_a_field_that_would_not_be_read_is_refused(finetuned):
+    model = albert_jax.load(finetuned)
+    message = "^text 0: there is no field 'text_pair'; the task takes text, id, label.$"
+    with pytest.raises(UserError, match=message):
+        model.predict([{'text': 'a', 'text_pair': 'b'}])
+    # Rows of labelled data, and fields that say nothing.
+    rows = [{'text': 'list error', 'label': 'no', 'id': 'x', 'text_pair': None}]
+    assert model.predict(rows) == model.predict(['list error'])
+
+
 def test_texts_and_examples_may_come_from_a_generator_or_a_row_of_a_table(model, finetuned):
     np.testing.assert_array_equal(model.embed(x for x in TEXTS), model.embed(TEXTS))
     assert [one.pieces for one in model.encode(iter(TEXTS))] == [

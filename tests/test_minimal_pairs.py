@@ -272,6 +272,16 @@ def test_pairs_that_cannot_be_scored_are_refused(
         read_pairs(file, columns)
 
 
+def test_a_first_row_without_a_sentence_has_its_columns(tmp_path: Path) -> None:
+    file = tmp_path / 'x.jsonl'
+    file.write_text('{"sentence_good": "a", "sentence_bad": null}\n')
+    with pytest.raises(UserError, match=r"line 1: 'sentence_bad' is null; give it a value or rem"):
+        read_pairs(file)
+    file.write_text('{"good": "a", "bad": null}\n')
+    with pytest.raises(UserError, match=r'has neither the columns .* \(there are good, bad\)'):
+        read_pairs(file)
+
+
 def test_a_row_of_json_lines_may_have_no_group(tmp_path: Path) -> None:
     rows = [{'topic': 'x'}, {}, {'topic': None}, {'topic': ' '}, {'topic': 3}]
     file = tmp_path / 'x.jsonl'

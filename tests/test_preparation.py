@@ -132,6 +132,9 @@ def test_tfds_is_a_source(tmp_path):
         (b'{"text": "a", "x": ' + b'1' * 5000 + b'}\n', 'a.jsonl, line 1 is not JSON'),
         (b'{"text": 5}\n', 'a.jsonl, line 1: a document without text'),
         (b'[1, 2]\n', 'a.jsonl, line 1: a document without text'),
+        (b'[{"text": "a"}, {"text": "b"}]', 'a.jsonl begins with a JSON list; give one object a l'),
+        (b'\n[\n{"text": "a"},\n{"text": "b"}\n]', 'a.jsonl begins with a JSON list; give one obj'),
+        (b'{\n  "text": "a"\n}\n', 'a.jsonl begins with a JSON object over several lines; give'),
         (b'{"text": "half \\ud83d"}\n', 'a.jsonl, line 1 has half a surrogate pair'),
     ],
 )

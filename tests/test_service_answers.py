@@ -91,6 +91,24 @@ def test_the_answers_of_every_head(kind, checkpoints):
             assert mine['prediction'] == theirs['prediction']
 
 
+def test_a_question_or_passage_without_text_is_told(checkpoints):
+    base = native.read(checkpoints / 'base')
+    encoder = {name: base.params[name] for name in ('embeddings', 'encoder', 'pooler')}
+    head = tiny.random_tree(heads.HEADS['question_answering'].init(0, CONFIG, jax.random.key(2)), 3)
+    model = Pretrained(
+        CONFIG, encoder | {'head': head}, base.tokenizer, Head('question_answering', ())
+    )
+    ability = Predict(Answerer(model, num_devices=1, max_length=32))
+    texts = [('a', 'value'), ('', 'value'), ('\u200b ' + 'a ' * 40, ' '), ('', '')]
+    given = [{'question': question, 'passage': passage} for question, passage in texts]
+    cut = 'was cut to the 16 pieces of a question that the model reads at most'
+    assert ability.encode(given).notes == {
+        1: 'has no text in question, so the answer says nothing',
+        2: f'has no text in passage, so the answer says nothing, and {cut}',
+        3: 'has no text, so the answer says nothing',
+    }
+
+
 @pytest.mark.parametrize('kind', [FillMask, Embed])
 def test_who_is_beside_changes_no_mask_and_no_vector(kind, checkpoints):
     ability = kind(native.read(checkpoints / 'base'), make_mesh(1))

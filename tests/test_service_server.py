@@ -115,6 +115,7 @@ MISTAKES = [
     ('/v1/predict', {'input': 'a', 'model': 'x'}, 404, "model is 'x'; there is no such m"),
     ('/v1/predict', {'input': 'a', 'model': 'base'}, 404, 'base has /v1/embed, /v1/fill-m'),
     ('/v1/predict', {'input': {'words': 'a'}}, 422, 'lacks text'),
+    ('/v1/predict', {'input': {'text': 'a', 'text_pair': 'b'}}, 422, "no field 'text_pair'; the"),
     ('/v1/predict', b'{"input": {"x": ' + b'[' * 600 + b']' * 600 + b'}}', 422, 'input must be'),
     ('/v1/predict/', {'input': 'a'}, 404, 'nothing at this path'),
     ('/v1/predict', {'input': ['a'] * 65}, 413, 'at most 64'),

@@ -46,6 +46,20 @@ def read(folder, content, name='squad1', is_training=True, is_labelled=True):
     return tiny.task(name).read(write(folder, content), is_training, is_labelled)
 
 
+@pytest.mark.parametrize('name', ['squad1', 'squad2'])
+def test_questions_without_a_text_are_counted(name, tmp_path, capsys):
+    content = document(ask(), ask('q2', question='\u200b'), ask('q3', question=''))
+    assert len(read(tmp_path, content, name)) == 3
+    said = 'x.json: 2 of 3 examples have an empty text, the first at question q2 (question).'
+    assert said in ' '.join(capsys.readouterr().err.split())
+    read(tmp_path, document(ask(answers=None), context=' '), name, False)
+    assert '1 of 1 examples have an empty text, the first at question q1 (passage).' in ' '.join(
+        capsys.readouterr().err.split()
+    )
+    read(tmp_path, document(ask()), name)
+    assert not capsys.readouterr().err
+
+
 # Repeated ids.
 
 

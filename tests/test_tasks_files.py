@@ -55,6 +55,9 @@ BAD_FILES = [  # the lines are long: one case each
     ('classification', 'x.csv', 'text,label\n', r'x.csv has no examples'),
     ('classification', 'x.jsonl', '{"text": "a", "label": "1"}\nnot json\n', r'line 2 is not JSON'),
     ('classification', 'x.jsonl', '[1]\n', r'line 1 is not a JSON object'),
+    ('classification', 'x.json', '[{"text": "a", "label": "1"}]', r'x.json begins with a JSON list; give one object a l'),
+    ('multilabel', 'x.jsonl', '[\n{"text": "a"},\n{"text": "b"}\n]', r'x.jsonl begins with a JSON list; give one'),
+    ('regression', 'x.json', '{\n"text": "a"\n}\n', r'x.json begins with a JSON object over several lines; gi'),
     ('classification', 'x.parquet', 'abc', r'is none of .tsv, .csv and .jsonl'),
     ('regression', 'x.csv', 'text,label\na,high\n', r"line 2: the label 'high' is not a number"),
     ('regression', 'x.csv', 'text,label\na,nan\n', r"line 2: the label 'nan' is not a number"),
@@ -102,6 +105,36 @@ def test_unknown_tasks_and_missing_folders(tmp_path):
     with pytest.raises(UserError, match='has none of the files of sst2'):
         find_files('sst2', tmp_path)
     assert set(TASKS) >= {'squad1', 'squad2', 'race', 'ner', 'upos', 'regression'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'files', 'read', 'others'),
+    [
+        ('upos', ('en_ewt-ud-train.conllu', 'en_gum-ud-train.conllu'), 0, 'en_gum-ud-train.conllu'),
+        ('classification', ('train.jsonl', 'train.csv', 'train.tsv'), 2, 'train.csv, train.jsonl'),
+        ('roles', ('train.conllu', 'train.conllu.gz'), 0, 'train.conllu.gz'),
+    ],
+)
+def test_of_several_files_for_a_split_those_that_are_not_read_are_named(
+    name, files, read, others, tmp_path, capsys
+):
+    for file in files:
+        (tmp_path / file).touch()
+    assert find_files(name, tmp_path)[0] == tmp_path / files[read]
+    assert (
+        f'{tmp_path}: {files[read]} is read for train; not read: {others} (name another with '
+        f'--config.data.train=FILE).'
+    ) in ' '.join(capsys.readouterr().err.split())
+    # Where the settings name a file, nothing of the folder is read for the split.
+    find_files(name, tmp_path, unread=['train'])
+    assert not capsys.readouterr().err
+
+
+def test_files_of_several_splits_are_no_files_beside_others(tmp_path, capsys):
+    for file in ('train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'):
+        (tmp_path / f'{file}.tsv').touch()
+    assert len(find_files('mnli', tmp_path)[1]) == 2
+    assert not capsys.readouterr().err
 
 
 def test_what_is_held_out_depends_on_the_text_alone(tmp_path):

@@ -100,6 +100,25 @@ def test_real_glue_files(tokenizer):
     assert features.num_examples == 50
 
 
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('x.tsv', 'sentence\tlabel\nOur friends\t1\n'),
+        ('x.csv', 'label,"sentence"\n1,Our friends\n'),
+        ('x.jsonl', '{"sentence": "Our friends", "label": 1}\n'),
+        ('x.tsv', 'gj04\t1\t\tOur friends\n'),
+    ],
+)
+def test_a_table_of_ones_own_for_cola_may_have_a_header(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    for is_training, is_labelled, label in ((True, True, '1'), (False, False, None)):
+        (example,) = tiny.task('cola').read(tmp_path / name, is_training, is_labelled)
+        assert (example.first, example.label) == ('Our friends', label)
+    (tmp_path / 'one.tsv').write_text('sentence\nOur friends\nAnna\n')
+    examples = tiny.task('cola').read(tmp_path / 'one.tsv', False, is_labelled=False)
+    assert [example.first for example in examples] == ['Our friends', 'Anna']
+
+
 def test_mnli_has_two_validation_files(tmp_path):
     for name in ('train', 'dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'):
         write_lines(tmp_path / f'{name}.tsv', 'x')

@@ -153,6 +153,80 @@ def test_the_names_of_the_columns_are_no_pair():
     assert len(parse_lines(task, ['c\td', 'a\tb'], 'x')) == 2
 
 
+def test_a_second_text_is_refused_where_the_task_has_one_and_other_columns_are_not_read():
+    task = tiny.task('classification')
+    (one,) = parse_lines(task, ['{"text": "a", "date": 1, "text_pair": null}'], 'x')
+    assert (one.first, one.second) == ('a', None)
+    with pytest.raises(UserError, match="^x, line 1: there is no field 'text_pair'; the task tak"):
+        parse_lines(task, ['{"text": "a", "text_pair": "b"}'], 'x')
+    # Of a column with that name.
+    task = tiny.task('classification', text='text_pair')
+    assert parse_lines(task, ['{"text_pair": "b"}'], 'x')[0].first == 'b'
+
+
+@pytest.mark.parametrize('name', ['squad1', 'squad2', 'race', 'generation', 'rte', 'multilabel'])
+def test_objects_may_have_what_labelled_examples_have_and_nothing_else(name):
+    answerer = Answerer.__new__(Answerer)
+    answerer.task = tiny.task(name)
+    sample = answerer.task.sample
+    fields = sample if isinstance(sample, dict) else {answerer.task.other_fields[0]: sample}
+    others = dict.fromkeys(answerer.task.other_fields, 'x')
+    assert 'id' in others and len(others) > 1
+    answerer.example(others | fields, 'input 0', '')
+    with pytest.raises(UserError, match="^input 0: there is no field 'context'; the task takes "):
+        answerer.example(fields | {'context': 'c'}, 'input 0', '')
+
+
+@pytest.mark.parametrize('name', ['x.jsonl', 'x.JSONL', 'x.jsonl.gz'])
+def test_json_lines_of_questions_are_read_from_a_file(name, tmp_path):
+    question = {'question': 'a', 'passage': 'b', 'id': 'q'}
+    of_race = question | {'options': ['1', '2', '3', '4']}
+    for task, asked in (('squad1', question), ('squad2', question), ('race', of_race)):
+        content = f'{json.dumps(asked)}\n{json.dumps(asked | {"id": "r"})}\n'.encode()
+        for text, keys in ((content, ['q', 'r']), (content.splitlines()[0], ['q'])):
+            (tmp_path / name).write_bytes(gzip.compress(text) if '.gz' in name else text)
+            examples = read_input(tiny.task(task), str(tmp_path / name))
+            assert [(e.key, e.question, e.passage) for e in examples] == [
+                (key, 'a', 'b') for key in keys
+            ]
+    # A file to train on must have the answers.
+    with pytest.raises(UserError, match=f"{name} is not of SQuAD's layout: a JSON object with"):
+        tiny.task('squad1').read(tmp_path / name, True)
+
+
+@pytest.mark.parametrize('indent', [None, 1])
+def test_a_file_in_squads_layout_may_be_called_json_lines(indent, tmp_path):
+    asked = {'id': 'q', 'question': 'a'}
+    content = {'data': [{'paragraphs': [{'context': 'b', 'qas': [asked]}]}]}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(content, indent=indent))
+    (one,) = read_input(tiny.task('squad1'), str(tmp_path / 'x.jsonl'))
+    assert (one.key, one.question, one.passage) == ('q', 'a', 'b')
+
+
+@pytest.mark.parametrize(
+    ('name', 'fields', 'empty'),
+    [
+        ('squad2', {'question': '', 'passage': 'b'}, 'question'),
+        ('squad1', {'question': 'a', 'passage': '\u200b'}, 'passage'),
+        (
+            'race',
+            {'question': ' ', 'passage': '', 'options': ['1', '', '', '']},
+            'question and passage',
+        ),
+        ('race', {'question': 'a', 'passage': 'b', 'options': ['', ' ', '', '']}, 'options'),
+        ('rte', {'sentence1': 'a', 'sentence2': ''}, 'sentence2'),
+    ],
+)
+def test_lines_without_one_of_several_texts_are_counted(name, fields, empty, capsys):
+    task, (one, *_) = tiny.task(name), parse_lines(tiny.task(name), [json.dumps(fields)] * 2, 'x')
+    assert task.empty_texts(one) == tuple(empty.split(' and '))
+    listed = empty.replace(' and ', ', ')
+    said = f'x: 2 of 2 examples have an empty text, the first at line 1 ({listed}).'
+    assert said in ' '.join(capsys.readouterr().err.split())
+    parse_lines(task, [json.dumps(task.sample)], 'x')
+    assert not capsys.readouterr().err
+
+
 def test_ids_are_kept():
     lines = [
         '{"text": "a", "id": "x"}',

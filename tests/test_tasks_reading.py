@@ -147,6 +147,20 @@ def race_folder(tmp_path: Path) -> Path:
     return tmp_path / 'dev'
 
 
+def test_questions_of_race_without_a_text_are_counted(tmp_path, capsys):
+    file = race_folder(tmp_path) / 'high' / '1.txt'
+    content = json.loads(file.read_text())
+    content['questions'][0] = '\u200b'
+    content['options'][1] = [' '] * 4
+    file.write_text(json.dumps(content))
+    assert len(tiny.task('race').read(tmp_path / 'dev', True)) == 4
+    told = ' '.join(capsys.readouterr().err.split())
+    assert f'2 of 4 examples have an empty text, the first at {file} (question).' in told
+    file.write_text(json.dumps(content | {'article': ''}))
+    tiny.task('race').read(tmp_path / 'dev', True)
+    assert f'the first at {file} (question, passage).' in ' '.join(capsys.readouterr().err.split())
+
+
 def test_race(tokenizer, tmp_path):
     folder = race_folder(tmp_path)
     task = tiny.task('race', max_length=64, max_option_length=12)

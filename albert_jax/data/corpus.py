@@ -1,6 +1,6 @@
 """Documents from the builtin corpus, text files, JSON Lines and TFDS, one after the other.
 
-Nothing here holds more than one document.
+Nothing here holds more than one document, but to tell that a file is no JSON Lines.
 """
 
 import ast
@@ -9,6 +9,7 @@ import glob
 import gzip
 import inspect
 import io
+import itertools
 import pydoc_data.topics
 import re
 import stat
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import cast
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_lines, check_text, parse_json
 from albert_jax.cli.utf16 import NUM_BYTES, check_is_not_utf16
 from albert_jax.data.tfds_reader import decode_text, open_data_set
 
@@ -32,6 +33,8 @@ _MIN_DOCSTRING = 80
 # Read at a time to see how the lines of a file end: the first such part says it, but for a file of
 # very long lines, or without any.
 _CHUNK_BYTES = 2**16
+# In which JSON that is no JSON Lines is looked for, to say so.
+_MOST_LINES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,19 +182,33 @@ def _text_documents(path: str, is_file_document: bool) -> Iterator[str]:
 
 
 def _json_documents(path: str, text_key: str) -> Iterator[str]:
+    is_first = True
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
         where = f'{path}, line {number}'
-        document = parse_json(line, where, (text_key,))
+        try:
+            document = parse_json(line, where, (text_key,))
+        except UserError:
+            if is_first:
+                _check_json_lines(path)
+            raise
         text = document.get(text_key) if isinstance(document, dict) else None
         if not isinstance(text, str):
+            if is_first:
+                _check_json_lines(path)
             raise UserError(
                 f'{where}: a document without text; each line must be an object with a string '
                 f'under the key {text_key!r}.'
             )
+        is_first = False
         # Decoded from UTF-8, only an escape can be one.
         yield check_text(text, where) if '\\u' in line else text
+
+
+def _check_json_lines(path: str) -> None:
+    """Refuses a file of one list, or of objects over several lines, as such."""
+    check_lines([line for _, line in itertools.islice(numbered_lines(path), _MOST_LINES)], path)
 
 
 def _tfds_documents(target: str, text_key: str) -> Iterator[str]:

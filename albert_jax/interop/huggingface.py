@@ -179,6 +179,11 @@ def _open(path: Path) -> dict[str, Tensor]:
     if index.exists():
         content = parse_object(index.read_text('utf-8', 'replace'), str(index))
         weight_map = content.get('weight_map', {})
+        if not isinstance(weight_map, dict):
+            raise UserError(
+                f'{index}: weight_map is {json.dumps(weight_map)[:60]}; it must be an object with '
+                f'the file of each tensor.'
+            )
         wanted = sorted({str(name) for name in weight_map.values()})
         if [file.name for file in files] != wanted:
             raise UserError(

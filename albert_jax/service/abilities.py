@@ -24,6 +24,7 @@ from albert_jax.training.sharding import BATCH, REPLICATED, put_batch, replicate
 
 _MORE_LENGTHS = (24, 40, 56)
 _EMPTY = 'has no text, so the answer says nothing'
+_EMPTY_OF_SEVERAL = 'has no text in {}, so the answer says nothing'
 MOST_MASKS = 8
 MOST_PIECES = 20
 # A name and an array for each output.
@@ -117,16 +118,20 @@ class Predict:
         return Encoded(rows, answers, self._notes(examples, features))
 
     def _notes(self, examples: Sequence[Any], features: Features) -> dict[int, str]:
-        """Which of the examples were cut or have no text."""
-        if not (features.num_cut or features.num_without_text):
-            return {}
+        """Which of the examples were cut, have no text, or lack one of several."""
         answerer, notes = self._answerer, {}
+        for number, example in enumerate(examples):
+            if empty := answerer.task.empty_texts(example):
+                notes[number] = _EMPTY_OF_SEVERAL.format(' and '.join(empty))
+        if not (features.num_cut or features.num_without_text):
+            return notes
         for number, example in enumerate(examples):
             alone = features
             if len(examples) > 1:
                 alone = answerer.task.encode([example], answerer.tokenizer, answerer.head, False)
             if alone.num_cut:
-                notes[number] = f'was cut to {answerer.task.cut_to}'
+                cut = f'was cut to {answerer.task.cut_to}'
+                notes[number] = f'{notes[number]}, and {cut}' if number in notes else cut
             elif alone.num_without_text:
                 notes[number] = _EMPTY
         return notes

@@ -27,7 +27,7 @@ from albert_jax.tasks.registry import default_task, make_task
 from albert_jax.tasks.role_files import PredicateMarks
 from albert_jax.tasks.roles import RolesTask
 from albert_jax.tasks.squad import SquadTask
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import Task, check_no_others
 from albert_jax.training.sharding import make_mesh, replicated
 
 # Tokens of a sequence, where the checkpoint does not say.
@@ -156,9 +156,13 @@ class Answerer:
           key: its name, unless an object has an `id`.
 
         Raises:
-          UserError: if it is not what the task wants.
+          UserError: if it is not what the task wants, or has a field that would not be read.
         """
-        return self.task.parse(text_or_fields(given, where), where, key)
+        content = text_or_fields(given, where)
+        example = self.task.parse(content, where, key)
+        if isinstance(content, dict):
+            check_no_others(content, where, (*self.task.fields, *self.task.other_fields))
+        return example
 
 
 def _head_of(

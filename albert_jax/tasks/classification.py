@@ -20,7 +20,15 @@ from albert_jax.tasks.features import Features, FeaturesWriter, truncate_pair
 from albert_jax.tasks.line_checks import check_pairs, check_single_texts
 from albert_jax.tasks.numbers import parse_number
 from albert_jax.tasks.tables import Row, read_rows
-from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
+from albert_jax.tasks.task import (
+    Outputs,
+    Task,
+    check_fields,
+    check_keys,
+    check_no_others,
+    key_of,
+    softmax,
+)
 from albert_jax.tasks.text_examples import Columns, TextExample, note_gaps, with_classes
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -127,6 +135,12 @@ class TextTask(Task[TextExample]):
         _, first, second, _ = self.columns(Path(), False)
         return (first, second) if second else ()
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The columns of the text and the label, too."""
+        key, first, _, label = self.columns(Path(), False)
+        return (first, 'id', *([key] if key else []), label)
+
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> TextExample:
         """The example of a text, or of an object with the columns of the texts."""
         _, first, second, _ = self.columns(Path(), False)
@@ -141,7 +155,13 @@ class TextTask(Task[TextExample]):
         _, first, second, _ = self.columns(Path(), False)
         names = (first, second or first, 'id')
         if is_json_object(line, names):
-            return self.parse(parse_json(line, where, names), where, key)
+            content = parse_json(line, where, names)
+            example = self.parse(content, where, key)
+            # Other columns are not read; a second text would be missed.
+            if not second:
+                pair = {'text_pair': content.get('text_pair')}
+                check_no_others(pair, where, self.other_fields)
+            return example
         if not self.fields:
             return TextExample(where, key, line, None, None)
         texts = line.split('\t')
@@ -159,6 +179,11 @@ class TextTask(Task[TextExample]):
             check_pairs(lines, self.fields, origin)
         else:
             check_single_texts(lines, origin)
+
+    def empty_texts(self, example: TextExample) -> tuple[str, ...]:
+        """Of pairs: a single text that is empty is counted when it is encoded."""
+        texts = zip(self.fields, (example.first, example.second or ''), strict=False)
+        return tuple(name for name, text in texts if not is_visible(text))
 
     def _label(self, row: Row, column: str, is_training: bool) -> str | None:
         if row.get(column) is None and not is_training:

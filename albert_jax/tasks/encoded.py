@@ -64,8 +64,12 @@ def _read(data: FinetuneDataSettings, task: Task) -> Examples:
     validation_files: dict[str, Path] = {}
     test_files: dict[str, Path] = {}
     if data.path:
+        named = {'train': data.train, 'validation': data.validation or fraction, 'test': data.test}
         train_file, validation_files, test_files = find_files(
-            task.settings.name, Path(data.path), task.settings.source
+            task.settings.name,
+            Path(data.path),
+            task.settings.source,
+            unread=[split for split, given in named.items() if given],
         )
     train_file = Path(data.train) if data.train else train_file
     validation_files = {'': Path(data.validation)} if data.validation else validation_files

@@ -83,6 +83,11 @@ class GenerationTask(Task[TextPair]):
         """None: a source is a text."""
         return ()
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The columns of both sides, too."""
+        return (*self.sides, 'id')
+
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> TextPair:
         """The source of a text, or of an object."""
         if isinstance(content, str):

@@ -7,7 +7,7 @@ from typing import Any
 
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.classification import Columns, TextExample, TextTask, write_tsv
-from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.tables import read_text, split_lines, text_ending
 
 _ENTAILMENT = ('entailment', 'not_entailment')
 _MNLI = ('contradiction', 'entailment', 'neutral')
@@ -27,10 +27,9 @@ class Layout:
     server_name: str
     validation: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'': 'dev.tsv'})
     test: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'': 'test.tsv'})
-    # Train and dev files of CoLA have no header.
-    is_headless: bool = False
-    # The first text's column in the test file, where it has another name.
-    test_first: str | None = None
+    # Columns of the text and the label in files with a header, of a task (CoLA) whose train and dev
+    # files have none.
+    headed: tuple[str, str] | None = None
     # The texts' features in tensorflow-datasets, where they have other names.
     tfds_texts: tuple[str, str | None] | None = None
     # Whether files have rows with more or fewer fields than the header.
@@ -42,8 +41,8 @@ class Layout:
 _BINARY = ('0', '1')
 LAYOUTS = {
     'cola': Layout(
-        '3', None, '1', ('matthews', 'accuracy'), _BINARY, 'CoLA', is_headless=True,
-        test_first='sentence', tfds_texts=('sentence', None), names=('unacceptable', 'acceptable'),
+        '3', None, '1', ('matthews', 'accuracy'), _BINARY, 'CoLA', headed=('sentence', 'label'),
+        tfds_texts=('sentence', None), names=('unacceptable', 'acceptable'),
     ),
     'sst2': Layout(
         'sentence', None, 'label', ('accuracy',), _BINARY, 'SST-2',
@@ -98,9 +97,10 @@ class GlueTask(TextTask):
     def columns(self, path: Path, is_labelled: bool) -> Columns:
         """Columns of a published file."""
         layout = self.layout
-        has_header = self.has_header(path, is_labelled)
-        first = layout.test_first if layout.test_first and has_header else layout.first
-        return Columns('index', first, layout.second, layout.label)
+        first, label = layout.first, layout.label
+        if layout.headed and self.has_header(path, is_labelled):
+            first, label = layout.headed
+        return Columns('index', first, layout.second, label)
 
     def tfds_columns(self) -> Columns:
         """Features of the data set in tensorflow-datasets."""
@@ -116,12 +116,16 @@ class GlueTask(TextTask):
         )
 
     def has_header(self, path: Path, is_labelled: bool) -> bool:
-        """CoLA's labelled files have none."""
-        if not self.layout.is_headless:
+        """CoLA's labelled files have none, but for those of one's own with the test file's."""
+        if not self.layout.headed:
             return True
-        if is_labelled or not path.is_file():
+        if not path.is_file():
             return not is_labelled
-        return read_text(path).lstrip().startswith('index')
+        first, ending = split_lines(read_text(path).lstrip())[0], text_ending(path)
+        if ending in ('.jsonl', '.json') or (not is_labelled and first.startswith('index')):
+            return True
+        cells = first.replace('"', '').split(',') if ending == '.csv' else first.split('\t')
+        return self.layout.headed[0] in cells
 
     def write(
         self,

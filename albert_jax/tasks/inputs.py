@@ -7,8 +7,8 @@ from pathlib import Path
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.json_text import check_lines, check_text
 from albert_jax.cli.notes import note
-from albert_jax.tasks.tables import decode, read_text, split_lines, text_ending
-from albert_jax.tasks.task import ExampleT, Task, check_keys
+from albert_jax.tasks.tables import decode, read_text, split_lines
+from albert_jax.tasks.task import ExampleT, Task, check_keys, note_empty
 
 
 def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
@@ -25,17 +25,13 @@ def read_input(task: Task[ExampleT], source: str) -> list[ExampleT]:
     if source == '-':
         text = decode(sys.stdin.buffer.read(), 'Standard input')
         examples = parse_lines(task, _lines(text), 'standard input')
-    elif path.is_dir() or _is_of_task(path, task) or '.tar.gz' in source:
+    elif path.is_dir() or task.reads_file(path) or '.tar.gz' in source:
         examples = task.read(path, False, is_labelled=False)
     else:
         examples = parse_lines(task, _lines(read_text(path)), source)
     if not examples:
         raise UserError(f'{"Standard input" if source == "-" else source} has no examples.')
     return examples
-
-
-def _is_of_task(path: Path, task: Task[ExampleT]) -> bool:
-    return task.reads_any_file or text_ending(path) in task.file_endings
 
 
 def _lines(text: str) -> list[str]:
@@ -57,7 +53,7 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
     """An example for each line that is not empty, or that may be, as `Task.parse_line` takes it.
 
     An example without an `id` is called by the number of its line, from 0. Notes tell how many
-    lines between others are empty, and how many ids are there again.
+    lines between others are empty, how many texts of several are, and how many ids are there again.
 
     Args:
       task: of the examples.
@@ -81,5 +77,6 @@ def parse_lines(task: Task[ExampleT], lines: Iterable[str], origin: str) -> list
         examples.append(task.parse_line(check_text(line, where), where, str(number)))
     if num_empty_between:
         note(f'{origin}: {num_empty_between} empty lines were skipped.')
+    note_empty(task, examples, origin)
     check_keys(examples, origin, is_refused=False)
     return examples

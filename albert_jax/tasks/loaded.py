@@ -23,6 +23,7 @@ from albert_jax.pretraining.fill_mask import Candidate
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.batches import bucket_lengths
 from albert_jax.tasks.given import check_is_text, checked_count, listed
+from albert_jax.tasks.task import note_empty
 
 _ENCODER_PARTS = ('embeddings', 'encoder')
 
@@ -109,6 +110,7 @@ class LoadedModel(Pretrained):
         examples = [
             answerer.example(x, f'text {number}', str(number)) for number, x in enumerate(given)
         ]
+        note_empty(answerer.task, examples, 'texts')
         answers = answerer.evaluate(examples)[1] if examples else []
         return [{name: value for name, value in a.items() if name != 'id'} for a in answers]
 

@@ -125,13 +125,14 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _layout_of(row: Row) -> Layout:
+    names = dict.fromkeys([*row.values, *row.kinds])
     for layout in (BLIMP, CROWS_PAIRS):
-        if layout.better in row.values and layout.worse in row.values:
+        if layout.better in names and layout.worse in names:
             return layout
     raise UserError(
         f'{row.where} has neither the columns {BLIMP.better} and {BLIMP.worse} nor '
         f'{CROWS_PAIRS.better} and {CROWS_PAIRS.worse}; name its own with '
-        f'--pair_columns=BETTER,WORSE (there are {", ".join(row.values)}).'
+        f'--pair_columns=BETTER,WORSE (there are {", ".join(names)}).'
     )
 
 

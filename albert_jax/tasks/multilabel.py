@@ -69,6 +69,11 @@ class MultiLabelTask(TextTask):
             f'examples to a .jsonl with a list of labels each, and set --config.data.train=FILE.'
         )
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The columns of the text and of the labels, too."""
+        return (*super().other_fields, *(self.labels or ()))
+
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[TextExample]:
         """The examples of a file.
 
@@ -138,6 +143,8 @@ class MultiLabelTask(TextTask):
         texts = (self.settings.text, self.settings.text_pair, *_NUMBERING)
         others = [name for name in names if name not in texts]
         labels = self.labels or tuple(others)
+        if not self.labels:
+            _check_lists(row, labels, self.settings.label)
         missing = [label for label in labels if row.get(label) is None]
         if len(missing) == len(labels):
             return None
@@ -240,6 +247,17 @@ class MultiLabelTask(TextTask):
                 marks = [int(label in row['prediction']) for label in labels]
                 writer.writerow([row['id'], *marks])
         return [file]
+
+
+def _check_lists(row: Row, labels: Sequence[str], column: str) -> None:
+    """Refuses a list in a column that is taken for one of 0 and 1: its name is another."""
+    lists = [label for label in labels if row.kinds.get(label) == 'a list']
+    if lists:
+        name = lists[0] if len(lists) == 1 else 'NAME'
+        raise UserError(
+            f'{row.where} has a list in {" and ".join(map(repr, lists))}, and no column '
+            f'{column!r}; name the column with the lists of labels with --config.task.label={name}.'
+        )
 
 
 def _check_names(labels: Sequence[str], where: str) -> None:

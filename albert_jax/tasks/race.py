@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_json
+from albert_jax.cli.json_text import check_text, is_visible, parse_json
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.tasks.features import Features, FeaturesWriter, note_cut
-from albert_jax.tasks.task import Outputs, Task, check_fields, check_keys, key_of, softmax
+from albert_jax.tasks.task import (
+    Outputs,
+    Task,
+    check_fields,
+    check_keys,
+    key_of,
+    note_empty,
+    softmax,
+)
 
 _LETTERS = 'ABCD'
 _LEVELS = ('middle', 'high')
@@ -56,12 +64,19 @@ class RaceTask(Task[Question]):
     best_metric = 'accuracy'
     metric_names = ('accuracy', *(f'accuracy_{level}' for level in _LEVELS))
     head_kind = 'multiple_choice'
+    # Of JSON Lines each is a question.
+    file_endings = tuple(ending for ending in Task.file_endings if ending != '.jsonl')
     writes_by_key = True
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The question, its passage and four options."""
         return ('question', 'passage', 'options')
+
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """The letter of the right option, too."""
+        return ('id', 'answer')
 
     @property
     def sample(self) -> dict[str, Any]:
@@ -95,7 +110,15 @@ class RaceTask(Task[Question]):
             note(f'{path}: {num_replaced} files are not UTF-8; \ufffd stands for their bytes.')
         if not questions:
             raise UserError(f'{path} has no questions; give a folder with middle and high.')
+        note_empty(self, questions, str(path))
         return _with_own_keys(questions, path)
+
+    def empty_texts(self, example: Question) -> tuple[str, ...]:
+        """The question, its passage, or all of its options."""
+        texts = example.question, example.passage, ''.join(example.options)
+        return tuple(
+            name for name, text in zip(self.fields, texts, strict=True) if not is_visible(text)
+        )
 
     def head(self, examples: Sequence[Question]) -> Head:
         """One score for each option."""

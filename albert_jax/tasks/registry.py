@@ -2,11 +2,12 @@
 
 import functools
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax.cli.errors import UserError
+from albert_jax.cli.notes import note
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import generation_metrics
@@ -187,14 +188,17 @@ def default_task(head: Head) -> str:
 
 
 def find_files(
-    name: str, folder: Path, source: str = ''
+    name: str, folder: Path, source: str = '', unread: Collection[str] = ()
 ) -> tuple[Path | None, dict[str, Path], dict[str, Path]]:
     """The training file, and the validation and test files by the suffix of their metrics.
+
+    Of several files for a split the first is taken, and a note names the others.
 
     Args:
       name: of the task.
       folder: of its files.
       source: `task.source`, for tasks of pairs.
+      unread: splits ('train', 'validation', 'test') that are not read from the folder.
 
     Raises:
       UserError: if the folder is not there, or has none of the files.
@@ -202,22 +206,26 @@ def find_files(
     if not folder.is_dir():
         raise UserError(f'data.path is {folder}, which is not a directory.')
     files, source = TASKS[name].files, glob.escape(source)
-    train = _first_match(folder, files.train, source)
-    validation, test = (_matches(folder, split, source) for split in (files.validation, files.test))
-    if train is None and not validation and not test:
+    found: dict[str, dict[str, Path]] = {}
+    splits = {'train': {'': files.train}, 'validation': files.validation, 'test': files.test}
+    for split, candidates in splits.items():
+        found[split] = {}
+        for suffix, names in candidates.items():
+            matches = _matches(folder, names, source)
+            if matches:
+                found[split][suffix] = matches[0]
+            if len(matches) > 1 and split not in unread:
+                note(
+                    f'{folder}: {matches[0].name} is read for {split}; not read: '
+                    f'{", ".join(file.name for file in matches[1:])} (name another with '
+                    f'--config.data.{split}=FILE).'
+                )
+    if not any(found.values()):
         raise UserError(f'{folder} has none of the files of {name}; see docs/FINETUNING.md.')
-    return train, validation, test
+    return found['train'].get(''), found['validation'], found['test']
 
 
-def _matches(folder: Path, files: Mapping[str, Candidates], source: str) -> dict[str, Path]:
-    """The files that are there, by suffix."""
-    matches = {suffix: _first_match(folder, names, source) for suffix, names in files.items()}
-    return {suffix: file for suffix, file in matches.items() if file is not None}
-
-
-def _first_match(folder: Path, candidates: Candidates, source: str) -> Path | None:
-    for pattern in candidates:
-        matches = sorted(folder.glob(pattern.replace('{source}', source)))
-        if matches:
-            return matches[0]
-    return None
+def _matches(folder: Path, candidates: Candidates, source: str) -> list[Path]:
+    """The files that there are of a split, in the order in which they are looked for."""
+    patterns = [pattern.replace('{source}', source) for pattern in candidates]
+    return list(dict.fromkeys(f for pattern in patterns for f in sorted(folder.glob(pattern))))

@@ -8,14 +8,15 @@ import numpy as np
 from jaxtyping import Int
 
 from albert_jax.cli.json_output import to_json
+from albert_jax.cli.json_text import is_visible
 from albert_jax.cli.notes import note
 from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Features, FeaturesWriter
-from albert_jax.tasks.squad_file import Question, QuestionReader
-from albert_jax.tasks.task import Outputs, Task, check_fields, key_of
+from albert_jax.tasks.squad_file import Question, QuestionReader, has_question_lines
+from albert_jax.tasks.task import Outputs, Task, check_fields, key_of, note_empty
 
 
 class Candidate(NamedTuple):
@@ -52,11 +53,20 @@ class SquadTask(Task[Question]):
         """The question and its passage."""
         return ('question', 'passage')
 
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """Of a question in the official layout what is no text to read."""
+        return ('id', 'title', 'answers', 'is_impossible')
+
     def parse(self, content: str | dict[str, Any], where: str, key: str) -> Question:
         """The question of an object."""
         fields = check_fields(content, where, self.fields)
         question, passage = fields['question'], fields['passage']
         return Question(where, key_of(fields, where, key), '', question, passage, None)
+
+    def reads_file(self, path: Path) -> bool:
+        """JSON Lines are a question each, unless they are one object in the official layout."""
+        return super().reads_file(path) and not has_question_lines(path)
 
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[Question]:
         """The questions of a file in the official layout.
@@ -64,7 +74,14 @@ class SquadTask(Task[Question]):
         Raises:
           UserError: as `QuestionReader.read` does.
         """
-        return QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
+        questions = QuestionReader(self.has_impossible, is_training, is_labelled).read(path)
+        note_empty(self, questions, str(path))
+        return questions
+
+    def empty_texts(self, example: Question) -> tuple[str, ...]:
+        """The question, or its passage."""
+        texts = zip(self.fields, (example.question, example.passage), strict=True)
+        return tuple(name for name, text in texts if not is_visible(text))
 
     def head(self, examples: Sequence[Question]) -> Head:
         """Start and end; for version 2.0 with answerability."""

@@ -2,15 +2,16 @@
 
 import collections
 import dataclasses
+import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from albert_jax.cli.errors import UserError
-from albert_jax.cli.json_text import check_text, is_visible, parse_json
+from albert_jax.cli.json_text import check_text, is_object_with_keys, is_visible, parse_json
 from albert_jax.cli.notes import note
-from albert_jax.tasks.tables import read_text
+from albert_jax.tasks.tables import read_text, text_ending
 from albert_jax.tasks.task import key_of
 
 # What is read of a file.
@@ -64,12 +65,13 @@ class QuestionReader:
           UserError: if it is of another layout, two questions have the same id outside training, or
             an answer is empty or not in its passage.
         """
-        content = parse_json(read_text(path), str(path), _KEYS)
+        is_lines = has_question_lines(path)
+        content = None if is_lines else parse_json(read_text(path), str(path), _KEYS)
         if not isinstance(content, dict) or not isinstance(content.get('data'), list):
             raise UserError(
                 f"{path} is not of SQuAD's layout: a JSON object with data → paragraphs → qas. "
                 f'Questions that are an object with question and passage in each line are read for '
-                f'predictions, from standard input or a file with another ending.'
+                f'predictions, from standard input or a file with the ending .jsonl.'
             )
         questions: list[Question] = []
         places: dict[str, str] = {}
@@ -149,6 +151,18 @@ class QuestionReader:
         if len(known) < len(read):
             ignored['empty answer(s) beside others are ignored'] += len(read) - len(known)
         return known
+
+
+def has_question_lines(path: Path) -> bool:
+    """Whether a file is JSON Lines by its ending, and not one object in the official layout.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    if text_ending(path) != '.jsonl':
+        return False
+    text = read_text(path)
+    return not is_object_with_keys(text) or 'data' not in json.loads(text)
 
 
 def _asked(articles: list[Any], path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_text import check_text, parse_row
+from albert_jax.cli.json_text import check_lines, check_text, parse_row
 from albert_jax.cli.notes import note
 from albert_jax.cli.utf16 import check_is_not_utf16
 
@@ -298,6 +298,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     lines = split_lines(text.rstrip())
+    check_lines(lines, str(path))
     number = num_blank = 0
     first_repeated = ''
     for line_number, line in enumerate(lines, 1):

@@ -18,6 +18,7 @@ from albert_jax.data.hub_tokenizer import AnyTokenizer
 from albert_jax.model.heads import Head
 from albert_jax.runs.task import TaskSettings
 from albert_jax.tasks.features import Features, note_cut, tell_empty
+from albert_jax.tasks.tables import text_ending
 
 # One array for each example, or each window of a passage, in order.
 Outputs = Mapping[str, Sequence[np.ndarray]]
@@ -47,6 +48,9 @@ class Example(Protocol):
         """The group, if any, that is kept together when examples are held out."""
         ...
 
+
+# Of a field, in messages.
+_LONGEST_NAME = 60
 
 ExampleT = TypeVar('ExampleT', bound=Example)
 
@@ -85,6 +89,11 @@ class Task(abc.ABC, Generic[ExampleT]):
     @abc.abstractmethod
     def fields(self) -> tuple[str, ...]:
         """What an object for `parse` must have; empty where a text is enough."""
+
+    @property
+    def other_fields(self) -> tuple[str, ...]:
+        """What else an object for `parse` may have, read or not: its `id`, and its label."""
+        return ('id',)
 
     @property
     def sample(self) -> str | dict[str, Any]:
@@ -127,9 +136,18 @@ class Task(abc.ABC, Generic[ExampleT]):
         """
         del lines, origin
 
+    def reads_file(self, path: Path) -> bool:
+        """Whether `read` takes a file to predict for; if not, it is lines for `parse_line`."""
+        return self.reads_any_file or text_ending(path) in self.file_endings
+
     @abc.abstractmethod
     def read(self, path: Path, is_training: bool, is_labelled: bool = True) -> list[ExampleT]:
         """The examples of a file or directory in the task's layout."""
+
+    def empty_texts(self, example: ExampleT) -> tuple[str, ...]:
+        """The names of those of an example's several texts of which nothing is seen."""
+        del example
+        return ()
 
     def labels_of(self, example: ExampleT) -> tuple[str, ...]:
         """The classes that training on an example teaches, where the head has classes."""
@@ -223,6 +241,23 @@ class Task(abc.ABC, Generic[ExampleT]):
         """Writes the predictions in the form that the benchmark's server takes."""
 
 
+def note_empty(task: Task[ExampleT], examples: Sequence[ExampleT], origin: str) -> None:
+    """Notes how many examples of several texts lack one of them.
+
+    Args:
+      task: of the examples.
+      examples: that are kept.
+      origin: what to call their file, or where they come from.
+    """
+    empty = [example for example in examples if task.empty_texts(example)]
+    if empty:
+        note(
+            f'{origin}: {len(empty)} of {len(examples)} examples have an empty text, the first '
+            f'at {empty[0].where.removeprefix(f"{origin}, ")} '
+            f'({", ".join(task.empty_texts(empty[0]))}).'
+        )
+
+
 def json_lines(predictions: Iterable[Mapping[str, Any]]) -> str:
     """Predictions as JSON Lines."""
     return ''.join(to_json(prediction, ensure_ascii=False) + '\n' for prediction in predictions)
@@ -263,6 +298,25 @@ def check_fields(content: Any, where: str, texts: Sequence[str], others: Sequenc
             raise UserError(f'{where}: {name} must be a text.')
         check_text(content[name], f'{where}, {name}')
     return content
+
+
+def check_no_others(content: Mapping[str, Any], where: str, names: Sequence[str]) -> None:
+    """Refuses an object with a field that would not be read, such as a second text.
+
+    Args:
+      content: the object; a field without a value says nothing.
+      where: what to call it in messages.
+      names: of the fields that it may have.
+
+    Raises:
+      UserError: if it has another one.
+    """
+    for name, value in content.items():
+        if name not in names and value is not None:
+            raise UserError(
+                f'{where}: there is no field {str(name)[:_LONGEST_NAME]!r}; the task takes '
+                f'{", ".join(dict.fromkeys(names))}.'
+            )
 
 
 def key_of(content: Mapping[str, Any], where: str, default: str) -> str:
