@@ -154,7 +154,7 @@ def test_a_field_that_would_not_be_read_is_refused(finetuned):
     with pytest.raises(UserError, match=message):
         model.predict([{'text': 'a', 'text_pair': 'b'}])
     # Rows of labelled data, and fields that say nothing.
-    rows = [{'text': 'list error', 'label': 'no', 'id': 'x', 'text_pair': None}]
+    rows = [{'text': 'list error', 'label': 'no', 'id': 'x', 'text_pair': None, 'date': 3}]
     assert model.predict(rows) == model.predict(['list error'])
 
 

@@ -75,7 +75,7 @@ WITHOUT_FLOATS = {
     'albert_jax/pretraining/continuation.py', 'albert_jax/tasks/multilabel.py',
     'albert_jax/data/beam_preparation.py', 'albert_jax/data/hub_tokenizer.py',
     'albert_jax/service/middleware.py', 'albert_jax/service/server.py',
-    'albert_jax/cli/json_output.py', 'albert_jax/cli/next_steps.py',
+    'albert_jax/cli/json_output.py', 'albert_jax/cli/next_steps.py', 'albert_jax/cli/streams.py',
 }  # fmt: skip
 
 

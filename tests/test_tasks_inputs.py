@@ -172,9 +172,10 @@ def test_objects_may_have_what_labelled_examples_have_and_nothing_else(name):
     fields = sample if isinstance(sample, dict) else {answerer.task.other_fields[0]: sample}
     others = dict.fromkeys(answerer.task.other_fields, 'x')
     assert 'id' in others and len(others) > 1
-    answerer.example(others | fields, 'input 0', '')
+    answerer.check_all_is_read(others | fields, 'input 0')
+    answerer.example(others | fields | {'context': 'c'}, 'input 0', '')
     with pytest.raises(UserError, match="^input 0: there is no field 'context'; the task takes "):
-        answerer.example(fields | {'context': 'c'}, 'input 0', '')
+        answerer.check_all_is_read(fields | {'context': 'c'}, 'input 0')
 
 
 @pytest.mark.parametrize('name', ['x.jsonl', 'x.JSONL', 'x.jsonl.gz'])

@@ -116,18 +116,18 @@ def write_pairs(name: str, folder: Path) -> str:
         'text': F.Text(), 'other': F.Text(optional=True), 'label': F.ClassLabel(names=['a', 'b']),
         'yes': np.bool_, 'score': np.float32, 'word': F.Text(), 'tags': F.Sequence(np.int64),
         'nested': {'text': F.Text(), 'label': np.int64},
-        'vector': F.Tensor(shape=(1,), dtype=np.int64), 'both': F.Translation(['en', 'de']),
+        'title': F.Text(), 'vector': F.Tensor(shape=(1,), dtype=np.int64), 'both': F.Translation(['en', 'de']),
     }  # fmt: skip
     row = {
         'text': 'a', 'other': 'b', 'label': 0, 'yes': True, 'score': 0.5, 'word': '1', 'tags': [1],
-        'nested': {'text': 'a', 'label': 0}, 'vector': [1],
+        'nested': {'text': 'a', 'label': 0}, 'title': 'a', 'vector': [1],
         'both': {'en': 'a', 'de': 'b'},
     }  # fmt: skip
     bad = {**row, 'text': b'\xff', 'other': None, 'score': math.nan, 'word': 'one'}
     return tfds_data_sets.write(name, features, {'train': [row, bad], 'validation': [row]}, folder)
 
 
-NAMES = 'both, label, nested, other, score, tags, text, vector, word, yes'
+NAMES = 'both, label, nested, other, score, tags, text, title, vector, word, yes'
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ NAMES = 'both, label, nested, other, score, tags, text, vector, word, yes'
         ('classification', {'text': 'other'}, 'train, example 1 has no other'),
         ('classification', {'text': 'word', 'label': 'text'}, 'example 1: text is not UTF-8'),
         ('regression', {'text': 'word', 'label': 'score'}, 'example 1: score is nan, which is no'),
-        ('regression', {'text': 'word', 'label': 'word'}, "example 1: the label 'one' is not a"),
+        ('regression', {'text': 'title', 'label': 'word'}, "example 1: the label 'one' is not a"),
         ('squad1', {}, 'squad1 from its published files'),
     ],
 )  # fmt: skip

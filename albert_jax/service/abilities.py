@@ -98,10 +98,10 @@ class Predict:
           UserError: if one is not what the task wants.
         """
         answerer, task = self._answerer, self._answerer.task
-        examples = [
-            answerer.example(value, f'input {number}', str(number))
-            for number, value in enumerate(given)
-        ]
+        examples = []
+        for number, value in enumerate(given):
+            examples.append(answerer.example(value, f'input {number}', str(number)))
+            answerer.check_all_is_read(value, f'input {number}')
         features = task.encode(examples, answerer.tokenizer, answerer.head, False)
         lengths = [next(x for x in self.lengths if x >= n) for n in features.lengths]
         pad_id, one = answerer.tokenizer.pad_id, np.ones(1, np.float32)

@@ -146,6 +146,9 @@ class TextTask(Task[TextExample]):
         _, first, second, _ = self.columns(Path(), False)
         if isinstance(content, str) and not second:
             return TextExample(where, key, check_text(content, where), None, None)
+        if not second and not isinstance(content, str):
+            # Other columns are not read; a second text would be missed.
+            check_no_others({'text_pair': content.get('text_pair')}, where, self.other_fields)
         fields = check_fields(content, where, [first, *([second] if second else [])])
         key = key_of(fields, where, key)
         return TextExample(where, key, fields[first], fields[second] if second else None, None)
@@ -155,13 +158,7 @@ class TextTask(Task[TextExample]):
         _, first, second, _ = self.columns(Path(), False)
         names = (first, second or first, 'id')
         if is_json_object(line, names):
-            content = parse_json(line, where, names)
-            example = self.parse(content, where, key)
-            # Other columns are not read; a second text would be missed.
-            if not second:
-                pair = {'text_pair': content.get('text_pair')}
-                check_no_others(pair, where, self.other_fields)
-            return example
+            return self.parse(parse_json(line, where, names), where, key)
         if not self.fields:
             return TextExample(where, key, line, None, None)
         texts = line.split('\t')
