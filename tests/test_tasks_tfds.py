@@ -116,7 +116,8 @@ def write_pairs(name: str, folder: Path) -> str:
         'text': F.Text(), 'other': F.Text(optional=True), 'label': F.ClassLabel(names=['a', 'b']),
         'yes': np.bool_, 'score': np.float32, 'word': F.Text(), 'tags': F.Sequence(np.int64),
         'nested': {'text': F.Text(), 'label': np.int64},
-        'title': F.Text(), 'vector': F.Tensor(shape=(1,), dtype=np.int64), 'both': F.Translation(['en', 'de']),
+        'title': F.Text(), 'vector': F.Tensor(shape=(1,), dtype=np.int64),
+        'both': F.Translation(['en', 'de']),
     }  # fmt: skip
     row = {
         'text': 'a', 'other': 'b', 'label': 0, 'yes': True, 'score': 0.5, 'word': '1', 'tags': [1],
