@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from albert_jax.cli.errors import UserError
+from configs.finetune import SEQ2SEQ
 from launch import compute, record
 from launch.plan import Plan, PlannedMember, PlannedStage
 from launch.stages import INTRINSIC, PAIRS, PRETRAIN
@@ -221,7 +222,8 @@ def _metric(root: Path, member: PlannedMember, address: str) -> tuple[float | No
     value = metrics.get(metric)
     if value is None:
         return None, 'undefined'
-    return (value if metric.endswith('loss') else 100 * value), ''
+    # Scores of texts are of a hundred already.
+    return (value if metric.endswith('loss') or name in SEQ2SEQ else 100 * value), ''
 
 
 def _average(root: Path, plan: Plan, member: PlannedMember) -> tuple[float | None, str]:
