@@ -192,7 +192,8 @@ def test_a_checkpoint_without_or_with_another_head_is_refused(checkpoint, finetu
 
 TASK_NAMES = (
     'cola stsb sst2 mrpc mnli qnli qqp rte wnli squad1 squad2 race '
-    'ner upos tags classification regression'
+    'ner upos roles tags classification multilabel regression '
+    'translation summarization splitting generation multi30k'
 )
 
 

@@ -16,15 +16,15 @@ SHARINGS = ('encoder', 'copy', 'random')
 MINI: dict[str, FieldValue] = {
     'task.max_length': 64,
     'task.max_target_length': 64,
-    'task.generate_every': 1500,
+    'task.generate_every': 1000,
     # All of Multi30k's.
     'task.num_generated': 1014,
     'optimizer.name': 'muon',
     'optimizer.learning_rate': 0.003,
     'optimizer.muon_learning_rate': 0.01,
     'optimizer.beta2': 0.98,
-    'optimizer.warmup_steps': 150,
-    'loop.num_steps': 1500,
+    'optimizer.warmup_steps': 100,
+    'loop.num_steps': 1000,
     'loop.eval_every': 500,
     'loop.checkpoint_every': 500,
 }
