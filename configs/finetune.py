@@ -84,7 +84,7 @@ def get_config(task: str = 'sst2') -> ConfigDict:
 
 
 def _make_multi30k(config: ConfigDict) -> None:
-    """A translator of short sentences from random weights, an hour on one core (docs/RESULTS.md).
+    """A translator of short sentences from random weights (docs/RESULTS.md).
 
     Three layers of 256 in encoder and decoder, none shared, with pre-norm and Muon. Dropout in
     attention is half of that of the hidden states.
