@@ -56,6 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
         raise UserError(f'--batch_size is {flags.batch_size}; it must be 1 or above.')
+    if flags.output and (flags.output / 'checkpoints').is_dir():
+        raise UserError(
+            f'--output={flags.output} is the folder of a run, whose results.json would be '
+            f'replaced; name one of its own, as in --output={flags.output / "test"}.'
+        )
 
     if (flags.data is None) == (flags.pairs is None):
         raise UserError('Give one of --data and --pairs.')

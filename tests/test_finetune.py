@@ -57,9 +57,17 @@ def test_a_checkpoint_is_fine_tuned_on_all_devices_as_on_one(checkpoint, mood_fi
 def test_evaluate_and_predict_work_from_the_checkpoint(finetuned, mood_files, tmp_path, capsys):
     results = json.loads((finetuned / 'results.json').read_text())
     data = str(mood_files / 'dev.tsv')
-    assert evaluate.main([f'--checkpoint={finetuned}', f'--data={data}', '--batch_size=5']) == 0
+    scored = tmp_path / 'scored'
+    flags = [f'--checkpoint={finetuned}', f'--data={data}', '--batch_size=5']
+    assert evaluate.main([*flags, f'--output={scored}']) == 0
     said = capsys.readouterr().out
     assert f'{results["accuracy"]:.4f}' in said and '43 examples' in said
+    assert f'Wrote {scored}/results.json.' in said
+    assert json.loads((scored / 'results.json').read_text())['accuracy'] == results['accuracy']
+    # The training's own file stays.
+    with pytest.raises(UserError, match=r'folder of a run.*name one of its own, as in .*/test\.$'):
+        evaluate.main([*flags, f'--output={finetuned}'])
+    assert json.loads((finetuned / 'results.json').read_text()) == results
     out = tmp_path / 'answers.jsonl'
     assert predict.main([f'--checkpoint={finetuned}', f'--input={data}', f'--output={out}']) == 0
     written = (finetuned / 'predictions' / 'validation' / 'predictions.jsonl').read_text()

@@ -11,7 +11,7 @@ from albert_jax.cli.report import print_metrics
 from albert_jax.tasks.answer_table import answer_table
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
-from albert_jax.tasks.output import answering, write_predictions
+from albert_jax.tasks.output import answering, write_predictions, write_results
 from albert_jax.tasks.task import check_keys
 
 
@@ -21,7 +21,7 @@ def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
     Args:
       answerer: the model.
       file: a labelled file or folder in the task's layout.
-      output: folder for the predictions.
+      output: folder for the predictions, and the metrics as results.json.
 
     Raises:
       UserError: if it cannot be read, has no labels, or the predictions cannot be written.
@@ -36,7 +36,8 @@ def evaluate_file(answerer: Answerer, file: Path, output: Path | None) -> None:
     for line in answerer.task.signatures():
         print(line)
     if output:
-        _print_written(write_predictions(answerer.task, examples, predictions, output))
+        written = write_predictions(answerer.task, examples, predictions, output)
+        _print_written([*written, write_results(metrics, output)])
 
 
 def predict_file(answerer: Answerer, source: str, output: Path | None, server: Path | None) -> None:
