@@ -49,14 +49,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument('--num_loops', type=int, help=NUM_LOOPS_HELP)
     add_decoding_flags(parser)
-    parser.add_argument('--output', type=local_path, help='folder for predictions or results')
+    parser.add_argument('--output', type=local_path, help='folder for predictions and results')
     parser.add_argument(
         '--batch_size', type=int, default=32, help='examples a batch (32); --pairs has its own'
     )
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
         raise UserError(f'--batch_size is {flags.batch_size}; it must be 1 or above.')
-    if flags.output and (flags.output / 'checkpoints').is_dir():
+    if flags.output and _is_run(flags.output):
         raise UserError(
             f'--output={flags.output} is the folder of a run, whose results.json would be '
             f'replaced; name one of its own, as in --output={flags.output / "test"}.'
@@ -94,6 +94,11 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     evaluate_file(answerer, Path(flags.data), flags.output)
     return 0
+
+
+def _is_run(folder: Path) -> bool:
+    # With several seeds each has a folder of its own.
+    return any(folder.glob('checkpoints')) or any(folder.glob('seed-*/checkpoints'))
 
 
 def _evaluate_pairs(flags: argparse.Namespace) -> int:

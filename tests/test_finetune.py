@@ -67,6 +67,10 @@ def test_evaluate_and_predict_work_from_the_checkpoint(finetuned, mood_files, tm
     # The training's own file stays.
     with pytest.raises(UserError, match=r'folder of a run.*name one of its own, as in .*/test\.$'):
         evaluate.main([*flags, f'--output={finetuned}'])
+    (tmp_path / 'seeds').mkdir()
+    (tmp_path / 'seeds/seed-0').symlink_to(finetuned)
+    with pytest.raises(UserError, match='folder of a run'):
+        evaluate.main([*flags, f'--output={tmp_path}/seeds'])
     assert json.loads((finetuned / 'results.json').read_text()) == results
     out = tmp_path / 'answers.jsonl'
     assert predict.main([f'--checkpoint={finetuned}', f'--input={data}', f'--output={out}']) == 0

@@ -11,10 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_output import to_json
+from albert_jax.cli.errors import UserError
 from albert_jax.cli.phase import phase
-from albert_jax.cli.report import print_metrics
+from albert_jax.cli.report import print_metrics, write_results
 from albert_jax.data import vocabulary_normalization
 from albert_jax.data.dataset import PreparedCorpus
 from albert_jax.data.pretraining import PretrainingData
@@ -106,13 +105,7 @@ def report(model: Pretrained, directory: str, batch_size: int, output: Path | No
     print(f'{directory}: the held-out text')
     print_metrics(metrics)
     if output:
-        file = output / 'results.json'
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            file.write_text(to_json(metrics, indent=2) + '\n')
-        except OSError as error:
-            raise UserError(f'{file} cannot be written: {reason(error)}.') from error
-        print(f'Wrote {file}.')
+        print(f'Wrote {write_results(metrics, output)}.')
 
 
 def _means(model: Pretrained, data: PretrainingData, task: str) -> dict[str, float]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.report import print_metrics
+from albert_jax.cli.report import print_metrics, write_results
 from albert_jax.tasks.answer_table import answer_table
 from albert_jax.tasks.answering import Answerer
 from albert_jax.tasks.inputs import read_input
-from albert_jax.tasks.output import answering, write_predictions, write_results
+from albert_jax.tasks.output import answering, write_predictions
 from albert_jax.tasks.task import check_keys
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from rich.progress import MofNCompleteColumn
 
 from albert_jax.cli.errors import UserError, reason
-from albert_jax.cli.json_output import to_json
 from albert_jax.cli.progress import Progress
 from albert_jax.tasks.task import Task, json_lines
 
@@ -44,17 +43,3 @@ def write_predictions(
         return [file, *task.write(examples, predictions, folder)]
     except OSError as error:
         raise UserError(f'{folder} cannot be written: {reason(error)}.') from error
-
-
-def write_results(metrics: Mapping[str, float], folder: Path) -> Path:
-    """Writes metrics by their names as results.json, in a folder that is there.
-
-    Raises:
-      UserError: if it cannot be written.
-    """
-    file = folder / 'results.json'
-    try:
-        file.write_text(to_json(metrics, indent=2) + '\n', encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{file} cannot be written: {reason(error)}.') from error
-    return file
