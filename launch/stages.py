@@ -12,6 +12,7 @@ from typing import TypeVar
 from albert_jax.cli.errors import UserError, UserErrors, raise_all
 from albert_jax.cli.paths import expand
 from albert_jax.data import dataset
+from albert_jax.interop.run_inputs import is_there
 from albert_jax.runs.reading import read_run
 from albert_jax.runs.runs import FinetuneRun, PretrainRun
 from configs.changes import Change, FieldValue, Sweep
@@ -284,7 +285,8 @@ def missing_inputs(members: Sequence[Member]) -> list[str]:
         for stage in member.stages:
             for name in (*_INPUTS, PAIRS):
                 path = expand(str(stage.settings.get(name) or ''))
-                if path and not (Path(path).exists() or path.startswith('tfds:')):
+                is_file = name not in ('data.path', PAIRS)
+                if path and not (path.startswith('tfds:') or is_there(path, is_file)):
                     field = 'path' if name == PAIRS else name
                     what = f'{stage.name}.{field} is {path}, which is not there.'
                     needed_by.setdefault(what, []).append(member.change.name)

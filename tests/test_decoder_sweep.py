@@ -7,7 +7,7 @@ import pytest
 from albert_jax.cli.errors import UserError
 from launch import record, report, results
 from launch.plan import make_plan
-from launch.stages import make_members, read_overrides, read_sweep
+from launch.stages import make_members, missing_inputs, read_overrides, read_sweep
 from tests.conftest import ROOT
 
 SWEEP = 'configs/sweeps/decoder_sharing.py'
@@ -41,6 +41,17 @@ def test_members_differ_in_the_decoder_or_have_no_checkpoint(scale):
         }
         assert own['init_from'] == 'model' and own['data.train'] == 'captions'
     assert set(found.published) <= {member.row for member in found.members}
+
+
+def test_files_of_two_languages_are_named_by_what_they_share(tmp_path):
+    for name in ('train.en.gz', 'train.de.gz', 'val.en', 'val.de'):
+        (tmp_path / name).touch()
+    overrides = [
+        f'translation.data.{n}={tmp_path}/{f}'
+        for n, f in (('train', 'train'), ('validation', 'val'), ('test', 'other'))
+    ]
+    (missing,) = missing_inputs(make_members(read_sweep(SWEEP), read_overrides(overrides)))
+    assert f'translation.data.test is {tmp_path}/other, which is not there.' in missing
 
 
 def test_an_unknown_scale_is_refused():

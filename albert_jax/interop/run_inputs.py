@@ -132,15 +132,21 @@ def _files(run: FinetuneRun) -> Iterator[tuple[str, str]]:
 
 def _check_file(name: str, path: str) -> Callable[[], None]:
     def check() -> None:
-        if not (Path(path).exists() or (name != 'path' and _begins_a_name(Path(path)))):
+        if not is_there(path, is_file=name != 'path'):
             what = 'a directory' if name == 'path' else 'there'
             raise UserError(f'data.{name} is {path}, which is not {what}.')
 
     return check
 
 
-def _begins_a_name(path: Path) -> bool:
-    """Whether there are files of that name with more endings, as those of two languages are."""
-    if not path.parent.is_dir():
-        return False
+def is_there(name: str, is_file: bool) -> bool:
+    """Whether there is what a field of `data` names.
+
+    Args:
+      name: of a file or folder.
+      is_file: a file, which may be several with more endings, as those of two languages are.
+    """
+    path = Path(name)
+    if path.exists() or not is_file or not path.parent.is_dir():
+        return path.exists()
     return any(other.name.startswith(f'{path.name}.') for other in path.parent.iterdir())
