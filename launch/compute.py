@@ -45,13 +45,17 @@ def ratio_to_reach(root: Path, plan: Plan, member: PlannedMember) -> tuple[float
     if member['row'] == row:
         return 1.0, ''
     num_steps = next(s['num_steps'] for s in member['stages'] if s['name'] == PRETRAIN)
+    key = f'{member["name"]}/{PRETRAIN}'
     curve = [
         (line['step'], line['mlm_loss'])
-        for line in record.metric_lines(root, f'{member["name"]}/{PRETRAIN}')
+        for line in record.metric_lines(root, key)
         if line['split'] == 'validation'
     ]
     step = first_step_below(curve, statistics.fmean(losses))
-    return (None, 'not reached') if step is None else (own * step / num_steps / total, '')
+    if step is None:
+        state = record.read_record(root, key).state
+        return None, 'not reached' if state == record.FINISHED else state
+    return own * step / num_steps / total, ''
 
 
 def first_step_below(curve: Sequence[tuple[int, float]], level: float) -> float | None:

@@ -81,6 +81,12 @@ def test_without_the_references_end_there_is_no_ratio(swept):
     assert modern.cells['compute'].text('compute') == 'paper-seed1 waiting'
 
 
+def test_a_member_that_has_not_ended_may_still_reach_it(swept):
+    (swept / 'modern-seed1/pretrain/stage.json').unlink()
+    modern = results.read(swept).rows[1]
+    assert modern.cells['compute'].text('compute') == '0.30 (1 of 2 waiting)'
+
+
 def test_a_plan_of_an_earlier_version_has_no_flops(swept):
     plan = json.loads((swept / record.PLAN_FILE).read_text())
     del plan['reference']
