@@ -116,6 +116,12 @@ def _pretrain(run: PretrainRun, workdir: Path, picture: Path) -> int:
     paper = RecordedRun.read(_PAPER_FILE)
     status = pretrain(prepared, workdir, compared_with={_PAPER: paper})
     if status == 0:
+        if paper.corpus_fingerprint != prepared.corpus.fingerprint:
+            print(
+                f'note: {_PAPER} was recorded on another corpus (Python or its packages are of '
+                f'other versions than those of requirements.txt); its figures are of other '
+                f'held-out text.'
+            )
         draw({'this model': record(prepared, _CONFIG, workdir), _PAPER: paper}, picture)
     return status
 

@@ -19,7 +19,8 @@ a crash, a kill or a preemption, and the run ends exactly as if it had never sto
 _EPILOG = """\
 configs:
   configs/pretrain.py:NAME  with NAME one of tiny, mini, base, large, xlarge, xxlarge, bert_base;
-                            NAME+modern is a recipe of today at that size
+                            NAME+modern is a recipe of today at that size, and modern is
+                            base+modern
 
 examples:
   python -m albert_jax.prepare --input=builtin --output=runs/corpus --vocabulary=train \\

@@ -98,10 +98,10 @@ def _make_modern(config: ConfigDict) -> None:
 
     Rotary positions and norms before the sublayers, as in ModernBERT (arXiv 2412.13663); no
     dropout, as in ALBERT's version 2. Muon for the kernels and AdamW for the rest, 45 % masked, no
-    sentence loss, no short sequences, and a quarter of the batch for as many sequences: with these
-    rates `tiny` comes to 4.2 nats where the paper's recipe comes to 5.5 (a quarter of the batch was
-    0.5 of it, Muon 0.5 to 0.6, the masks 0.5, the positions 0.4). At other sizes they have not been
-    measured; Muon's rate is made not to depend on the width. Held-out masks are the default ones.
+    sentence loss, no short sequences, and a quarter of the batch for as many sequences. At `mini`
+    it comes to the loss of the paper's recipe with a fifth of the compute; docs/RESULTS.md takes it
+    apart. The rates were chosen for `tiny` and `mini`; Muon's is made not to depend on the width.
+    Held-out masks are the default ones.
     """
     config.model.update(
         position_encoding='rope',

@@ -25,7 +25,7 @@ from albert_jax.tasks.registry import TASKS
 from tests import tiny
 from tests.running_service import free_port
 
-CONFIG = tiny.config(num_hidden_layers=1)
+CONFIG = tiny.config(num_hidden_layers=1, **tiny.MODERN)
 # By name: kind and labels, and fields of the task.
 HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     'single': (tiny.CLASSES, {'name': 'classification'}),

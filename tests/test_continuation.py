@@ -19,9 +19,10 @@ from tests.test_train import tiny_config, without_speed
 
 
 def make_config(corpus, num_steps, num_decay_steps, **changes):
-    """With Muon and a schedule that a trunk may have, evaluated every fourth step."""
+    """The modern recipe with a schedule that a trunk may have, evaluated every fourth step."""
     loop = {'eval_every': 4, 'checkpoint_every': 4, 'keep_last': 9, 'num_devices': 1}
     config = tiny_config(corpus, num_steps=num_steps, **loop)
+    config['model'] |= tiny.MODERN
     config['optimizer'] |= {
         'name': 'muon', 'schedule': 'wsd', 'num_decay_steps': num_decay_steps,
         'bias_correction': True,

@@ -12,11 +12,13 @@ from albert_jax.cli.errors import UserError
 from albert_jax.interop import native
 from albert_jax.interop.metadata import CheckpointMetadata
 from albert_jax.model.albert import init_params
+from albert_jax.model.config import SIZES
 from albert_jax.model.decoder import Seq2SeqModel, init_seq2seq
 from albert_jax.model.decoder_config import DecoderConfig
 from albert_jax.model.losses import cross_entropy
 from albert_jax.model.paths import flatten, num_params
 from tests import tiny
+from tests.conftest import ROOT
 from tests.reference_seq2seq import seq2seq_forward
 
 SMALL = tiny.config(
@@ -185,7 +187,13 @@ def test_remat_changes_neither_the_loss_nor_gradients():
 
 
 @pytest.mark.parametrize(
-    'decoder', [{}, {'decoder_sharing': 'copy', 'cross_attention': 'per_layer'}], ids=str
+    'decoder',
+    [
+        {},
+        {'decoder_sharing': 'copy', 'cross_attention': 'per_layer'},
+        {'decoder_sharing': 'random'},
+    ],
+    ids=str,
 )
 def test_gradients_pass_the_cross_attention_from_the_first_step(decoder):
     """Into all of its kernels, and through it into the source."""
@@ -253,21 +261,29 @@ def test_what_a_decoder_starts_from():
     assert (cross['output']['kernel'][0] != cross['output']['kernel'][1]).any()
 
 
-@pytest.mark.parametrize(
-    ('fields', 'wanted'),
-    [
-        ({}, 13_585_584),
-        ({'decoder_sharing': 'copy'}, 20_673_456),
-        ({'cross_attention': 'per_layer'}, 39_588_528),
-    ],
-    ids=str,
-)
-def test_numbers_of_parameters(fields, wanted):
-    """Of albert_base: the table in docs/REFERENCE.md, 1."""
-    from albert_jax.model.config import SIZES
-
-    init = functools.partial(init_seq2seq, SIZES['albert_base'], DecoderConfig(**fields))
-    assert num_params(jax.eval_shape(lambda: init(jax.random.key(0)))) == wanted
+def test_numbers_of_parameters_are_those_of_the_table():
+    """In docs/REFERENCE.md, 1: of each size, by what the decoder shares with the encoder."""
+    columns = [
+        {'decoder_sharing': sharing, 'cross_attention': attention}
+        for sharing in ('encoder', 'copy')
+        for attention in ('shared', 'per_layer')
+    ]
+    document = (ROOT / 'docs/REFERENCE.md').read_text()
+    table = document.split('| decoder | `encoder`, one cross-attention |')[1].split('\n\n')[0]
+    rows = [line.strip('|').split('|') for line in table.splitlines()[2:]]
+    assert len(rows) == 5
+    for name, *numbers in rows:
+        size = SIZES[name.strip() if 'bert' in name else f'albert_{name.strip()}']
+        found = [
+            num_params(
+                jax.eval_shape(
+                    functools.partial(init_seq2seq, size, DecoderConfig(**fields)),
+                    jax.random.key(0),
+                )
+            )
+            for fields in columns
+        ]
+        assert [int(number.replace(',', '')) for number in numbers] == found, name
 
 
 def test_a_checkpoint_says_what_its_decoder_is(tmp_path, vocabulary):

@@ -31,7 +31,7 @@ COPY = {'decoder_sharing': 'copy', 'cross_attention': 'per_layer', 'num_decoder_
 
 
 def make_model(changes=SHARED, **decoder):
-    config = tiny.config(vocab_size=VOCAB, max_position_embeddings=16, **changes)
+    config = tiny.config(**{'vocab_size': VOCAB, 'max_position_embeddings': 16} | changes)
     return Seq2SeqModel(config, DecoderConfig(**decoder))
 
 
@@ -53,22 +53,22 @@ def sources():
 
 
 @functools.cache
-def _uncached(model):
+def _uncached(model, forbidden):
     def log_probs(params, *arrays):
         logits = model(params, *arrays).logits
-        return jax.nn.log_softmax(logits.at[..., np.array(SPECIAL.forbidden)].set(-jnp.inf))
+        return jax.nn.log_softmax(logits.at[..., np.array(forbidden)].set(-jnp.inf))
 
     return jax.jit(log_probs)
 
 
-def next_log_probs(model, texts):
+def next_log_probs(model, texts, forbidden=SPECIAL.forbidden):
     """log p of every next piece, [source, text, place, piece], of texts without their starts."""
     source_ids, source_mask = sources()
     num_sources, num_texts, length = texts.shape
     inputs = np.concatenate([np.full((*texts.shape[:2], 1), START), texts], -1).astype(np.int32)
     rows = inputs.reshape(-1, length + 1)
     arrays = np.repeat(source_ids, num_texts, 0), np.repeat(source_mask, num_texts, 0), rows
-    found = _uncached(model)(random_params(model), *arrays, np.ones_like(rows))
+    found = _uncached(model, forbidden)(random_params(model), *arrays, np.ones_like(rows))
     return np.asarray(found, np.float64).reshape(num_sources, num_texts, length + 1, VOCAB)
 
 
@@ -206,9 +206,28 @@ def test_a_batch_of_mixed_lengths_is_each_alone(settings):
     )
     ids, mask = sources()
     together = run(ids, mask, max_new_tokens=np.array([4, 4, 2, 3]))
-    alone = run(ids[2:3, :5], mask[2:3, :5], max_new_tokens=2, example_ids=np.array([2]))
-    assert texts_of(alone)[0] == texts_of(together)[2]
-    np.testing.assert_allclose(alone.scores[0], together.scores[2], atol=1e-5)
+    for number, (length, limit) in enumerate([(7, 4), (3, 4), (5, 2), (1, 3)]):
+        row = ids[number : number + 1, :length], mask[number : number + 1, :length]
+        alone = run(*row, max_new_tokens=limit, example_ids=np.array([number]))
+        assert texts_of(alone)[0] == texts_of(together)[number]
+        np.testing.assert_allclose(alone.scores[0], together.scores[number], atol=1e-5)
+
+
+@pytest.mark.parametrize('num_beams', [1, 3])
+def test_long_texts_are_those_without_a_cache(num_beams):
+    """Of more pieces than the shortest cache has places: each is the likeliest after the others."""
+    model = make_model(LAYERED | {'max_position_embeddings': 48})
+    endless = dataclasses.replace(SPECIAL, forbidden=(PAD, START, END))
+    settings = DecodingSettings(num_beams=num_beams)
+    found = generate(model, random_params(model), *sources(), settings, endless, 40)
+    texts = np.asarray(found.token_ids)
+    assert texts.shape == (4, 1, 48) and not found.is_finished.any()
+    assert (texts[..., :40] > END).all() and (texts[..., 40:] == PAD).all()
+    log_probs = next_log_probs(model, texts[..., :40], endless.forbidden)[:, 0, :40]
+    of_text = np.take_along_axis(log_probs, texts[:, 0, :40, None], -1)[..., 0]
+    np.testing.assert_allclose(found.scores[:, 0], of_text.sum(-1) / 40, atol=1e-5)
+    if num_beams == 1:
+        np.testing.assert_array_equal(texts[:, 0, :40], log_probs.argmax(-1))
 
 
 def test_nothing_is_compiled_again_for_other_limits_seeds_and_temperatures():
@@ -291,12 +310,17 @@ def test_pieces_are_drawn_with_their_probabilities():
         ({'num_beams': -3}, 'decoding.num_beams is -3; it must be 1 or above.'),
         ({'num_beams': 2.0}, 'decoding.num_beams is 2.0 (float); it must be of type int.'),
         ({'num_beams': True}, 'decoding.num_beams is True (bool); it must be of type int.'),
-        ({'temperature': -1.0}, 'decoding.temperature is -1.0; it must be 0 or above.'),
+        ({'temperature': -1.0}, 'decoding.temperature is -1.0; it must be 0, or from'),
         ({'temperature': float('nan')}, 'decoding.temperature is nan; it must be'),
         ({'temperature': float('inf')}, 'decoding.temperature is inf; it must be'),
-        ({'temperature': 1.0, 'top_p': 0.0}, 'decoding.top_p is 0.0; it must be above 0 and'),
-        ({'temperature': 1.0, 'top_p': 1.1}, 'decoding.top_p is 1.1; it must be above 0 and'),
-        ({'temperature': 1.0, 'top_k': -1}, 'decoding.top_k is -1; it must be 0 or above.'),
+        ({'temperature': 1.0, 'top_p': 0.0}, 'decoding.top_p is 0.0; it must be from 1e-6 to 1.'),
+        ({'temperature': 1.0, 'top_p': 1.1}, 'decoding.top_p is 1.1; it must be from 1e-6 to 1.'),
+        ({'temperature': 1.0, 'top_k': -1}, 'decoding.top_k is -1; it must be from 0 to 2**31 - 1'),
+        ({'temperature': 1.0, 'top_k': 2**31}, 'decoding.top_k is 2147483648; it must be from'),
+        # Infinite, 0 and again 0 in float32.
+        ({'temperature': 1e39}, 'decoding.temperature is 1e+39; it must be 0, or from 1e-6'),
+        ({'temperature': 1e-46}, 'decoding.temperature is 1e-46; it must be 0, or from 1e-6'),
+        ({'temperature': 1.0, 'top_p': 1e-50}, 'decoding.top_p is 1e-50; it must be from 1e-6'),
         ({'seed': 2**32}, 'decoding.seed is 4294967296; it must be below 2**32.'),
         ({'length_penalty': float('nan')}, 'decoding.length_penalty is nan; it must'),
         ({'num_beams': 2, 'num_return_sequences': 3}, 'decoding.num_return_sequences is 3, but a'),

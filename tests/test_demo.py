@@ -68,14 +68,27 @@ def test_the_demo_trains_compares_fills_and_draws(corpus_directory, tmp_path, mo
         assert demo.main(['--steps=4', f'--output={output}']) == 0
     said = capfd.readouterr().out
     last = read_lines(output / 'run' / 'metrics.jsonl')[-1]
-    paper = RecordedRun.read(RECORDED).evaluations[-1]
-    for name, metrics in (('this model', last), ("the paper's recipe", paper)):
+    recorded = RecordedRun.read(RECORDED)
+    unigram = json.loads((output / 'run' / 'unigram.json').read_text())
+    for name, metrics in (
+        ('this model', last),
+        ("the paper's recipe", recorded.evaluations[-1]),
+        ('unigram model', unigram),
+    ):
         (row,) = [line for line in said.splitlines() if line.startswith(f'│ {name}')]
         assert f'{metrics["mlm_loss"]:.3f}' in row and f'{metrics["mlm_accuracy"]:.1%}' in row
+        if name.startswith('the'):
+            assert f'{recorded.flops:.1e}' in row
+    # The corpus of this test is another than that of the recorded run.
+    assert "the paper's recipe was recorded on another corpus" in ' '.join(said.split())
     assert '2 layers of width 16 that share the weights of one' in said
     assert all(f'\n{text}\n' in said for text in demo._TEXTS)  # whole, on a line
     assert '▁' not in said
     assert (output / 'curve.png').read_bytes().startswith(b'\x89PNG')
+    from matplotlib import pyplot
+
+    drawn = [line.get_label() for line in pyplot.gcf().axes[0].lines]
+    assert drawn == ['this model, held out', "the paper's recipe, held out", 'unigram model']
 
 
 def test_the_picture_has_both_curves_by_sequence_and_the_unigram_model(tmp_path):

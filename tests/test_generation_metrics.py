@@ -1,5 +1,8 @@
 """Scores of texts, beside the numbers that others have published for theirs."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
 from albert_jax.tasks import generation_metrics
@@ -47,6 +50,21 @@ def test_sari_by_hand():
     assert value == pytest.approx((0.4 + 0 + 1 + 0 + 0 + 1 + 6) / 12)
 
 
+def chrf(prediction, reference):
+    """F2 of the mean precision and recall of n-grams of 1 to 6 letters (Popović, 2015)."""
+    precisions, recalls = [], []
+    for n in range(1, 7):
+        of_both = []
+        for text in (prediction, reference):
+            letters = text.replace(' ', '')
+            of_both.append(Counter(letters[i : i + n] for i in range(len(letters) - n + 1)))
+        ours, theirs = of_both
+        precisions.append((ours & theirs).total() / ours.total())
+        recalls.append((ours & theirs).total() / theirs.total())
+    precision, recall = np.mean(precisions), np.mean(recalls)
+    return 5 * precision * recall / (4 * precision + recall)
+
+
 def test_libraries_give_the_published_values_with_their_signatures():
     texts = Texts([SOURCE], ['About 95 you now get in .'], REFERENCES[:1])
     values, signature = generation_metrics.bleu(texts)
@@ -54,7 +72,9 @@ def test_libraries_give_the_published_values_with_their_signatures():
     assert values == {'bleu': pytest.approx(14.535768424205482)}
     assert signature.startswith('BLEU nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2')
     values, signature = generation_metrics.chrf(texts)
-    assert 0 < values['chrf'] < 100 and signature.startswith('chrF2 nrefs:1|case:mixed')
+    expected = 100 * chrf(texts.predictions[0], REFERENCES[0])
+    assert values == {'chrf': pytest.approx(expected, abs=1e-4)}
+    assert signature.startswith('chrF2 nrefs:1|case:mixed')
     # Two of six words, and one pair of five, of both: punctuation is none.
     values = generation_metrics.rouge(
         texts._replace(predictions=['About 95 you now get in'])

@@ -2,19 +2,24 @@
 
 import io
 import json
+import os
+import re
+import signal
 import types
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
 from albert_jax import convert, distill, evaluate, fill_mask, finetune, predict
+from albert_jax.cli import command, progress
 from albert_jax.cli.errors import UserError
 from albert_jax.interop import native
 from albert_jax.runs.runs import FinetuneRun
-from albert_jax.tasks.generation_objective import smoothed_cross_entropy
-from albert_jax.tasks.prepared import _check_evaluations
+from albert_jax.tasks.batches import TrainBatches
+from albert_jax.tasks.prepared import _check_evaluations, prepare
+from albert_jax.tasks.training_job import _evenly
 from configs.finetune import get_config
 from tests import tiny
 from tests.tiny import NEGATIVE, POSITIVE
@@ -66,6 +71,8 @@ def test_a_run_learns_and_is_scored_by_loss_and_now_and_then_by_texts(run, files
     assert list(held_out) == [60, 120, 180, 240]
     assert held_out[240]['loss'] < 0.5
     assert [step for step, line in held_out.items() if 'bleu' in line] == [120, 240]
+    # Of 8 of the 24 pairs, each text beside its own target: with others half would be right.
+    assert held_out[240]['exact_match'] in (75.0, 87.5, 100.0)
     results = json.loads((run / 'results.json').read_text())
     assert results['exact_match'] > 75 and results['step'] in (120, 240)
     assert results['bleu'] > 60 and results['chrf'] > 60
@@ -86,6 +93,72 @@ def test_a_finished_run_is_not_trained_again(run, checkpoint, files, tmp_path, c
     other = '--config.decoder.decoder_sharing=copy'
     with pytest.raises(UserError, match=r'decoder\.decoder_sharing'):
         finetune.main([*flags(checkpoint, files, tmp_path, run), other])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_ends_as_one_that_was_not(run, checkpoint, files, tmp_path):
+    original = TrainBatches.batch
+
+    def batch(self, step, rows):
+        if step == 130:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step, rows)
+
+    arguments = flags(checkpoint, files, tmp_path / 'cache', tmp_path / 'run')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainBatches, 'batch', batch)
+        assert finetune.main(arguments) == 128 + signal.SIGTERM
+    assert finetune.main(arguments) == 0
+    one, two = (native.read(folder).params for folder in (run, tmp_path / 'run'))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    for name in ('results.json', 'predictions/validation/predictions.txt'):
+        assert (tmp_path / 'run' / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_texts_now_and_then_are_of_pairs_from_all_of_the_split():
+    assert _evenly(24, 4) == [0, 7, 15, 23]
+    assert _evenly(3, 8) == [0, 1, 2] and _evenly(1, 8) == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('task', 'metrics'),
+    [('summarization', {'rouge1', 'rouge2', 'rouge_l'}), ('splitting', {'sari', 'bleu'})],
+)
+def test_each_task_has_its_metrics(task, metrics, checkpoint, files, tmp_path, capsys):
+    short = [
+        '--config.task.generate_every=4', '--config.loop.num_steps=4',
+        '--config.loop.eval_every=4', '--config.loop.checkpoint_every=4',
+        '--config.optimizer.warmup_steps=1',
+    ]  # fmt: skip
+    sides = ['--config.task.source=source', '--config.task.target=target']
+    arguments = flags(checkpoint, files, tmp_path / 'cache', tmp_path / 'run')
+    arguments[0] = f'--config=configs/finetune.py:{task}'
+    assert finetune.main([*arguments, *short, *sides]) == 0
+    results = json.loads((tmp_path / 'run/results.json').read_text())
+    assert metrics < set(results)
+    capsys.readouterr()
+    assert evaluate.main([f'--checkpoint={tmp_path}/run', f'--data={files}/dev.tsv']) == 0
+    said = capsys.readouterr().out
+    for name in metrics:
+        assert f'{name} ' in said and f'{results[name]:.4f}' in said
+
+
+def test_targets_of_other_letters_are_told_before_the_training(checkpoint, tmp_path, capsys):
+    for name in ('train', 'dev'):
+        tiny.write_lines(tmp_path / f'{name}.tsv', 'source\ttarget', 'a list\tсписок 清单')
+    arguments = tiny.finetune_flags(checkpoint, tmp_path, tmp_path / 'cache', task='generation')
+    arguments.append('--config.task.max_target_length=16')
+    config = command.read_config(arguments[0].removeprefix('--config='), arguments[1:])
+    prepare(FinetuneRun.from_dict(config))
+    assert re.search(r'pieces of the targets .* unknown', capsys.readouterr().err)
+
+
+def test_a_long_prediction_says_how_far_it_is(run, files, monkeypatch, capsys):
+    monkeypatch.setattr(progress, '_SECONDS_BETWEEN_LINES', -1)
+    flags = [f'--checkpoint={run}', '--batch_size=24', f'--input={files}/dev.tsv']
+    assert predict.main(flags) == 0
+    assert re.search(r'24 of 24 answers, \d+ s left', capsys.readouterr().err)
 
 
 def test_evaluate_scores_each_pair_once(run, files, capsys):
@@ -124,7 +197,7 @@ def test_predict_answers_line_by_line(run, files, tmp_path, capsys, monkeypatch)
     [
         (['--num_beams=0'], 'num_beams is 0; it must be 1 or above'),
         (['--num_beams=2000'], 'num_beams is 2000; it must be at most the 1000 pieces'),
-        (['--temperature=-1'], 'temperature is -1.0; it must be 0 or above'),
+        (['--temperature=-1'], 'temperature is -1.0; it must be 0, or from'),
         (['--temperature=0.5'], 'samples have no beams'),
         (['--num_return_sequences=3'], 'num_beams=2 gives no more than that'),
         (['--task=sst2'], 'has a text to text head, which the task sst2 cannot use'),
@@ -190,18 +263,3 @@ def test_bad_configs_are_refused_before_anything_compiles(
 ):
     with pytest.raises(UserError, match=message):
         finetune.main([*flags(checkpoint, files, tmp_path, tmp_path / 'run'), *changes])
-
-
-def test_smoothing_spreads_a_share_over_the_vocabulary():
-    logits = np.random.default_rng(0).normal(0, 3, (2, 3, 7)).astype(np.float32)
-    labels = np.array([[0, 6, 2], [3, 3, 1]])
-    log_probs = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
-    for smoothing in (0.0, 0.1):
-        target = (1 - smoothing) * np.eye(7)[labels] + smoothing / 7
-        expected = -(target * log_probs).sum(-1)
-        np.testing.assert_allclose(
-            smoothed_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing),
-            expected,
-            rtol=1e-5,
-            atol=1e-5,
-        )

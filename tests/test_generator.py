@@ -45,3 +45,24 @@ def test_eight_devices_write_what_one_writes(decoding, vocabulary):
     for name in (SCORES, LOSS, NUM_PIECES):
         np.testing.assert_allclose(np.stack(one[name]), np.stack(eight[name]), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(one[IS_FINISHED], eight[IS_FINISHED])
+
+
+def test_what_was_compiled_serves_every_batch_of_its_lengths(vocabulary):
+    model = tiny.text_to_text(vocabulary)
+    settings = TaskSettings(name='generation', max_length=48, max_target_length=48)
+    generator = Generator(
+        Seq2SeqModel(model.config, model.decoder), model.tokenizer, make_mesh(1), 4, settings,
+        DecodingSettings(),
+    )  # fmt: skip
+
+    def run(sources):
+        targets = [f'{source} value' for source in sources]
+        encoded = encode_pairs(sources, targets, model.tokenizer, 48, 48)
+        generator(model.params, as_pairs(encoded, 48))
+        return generator.num_compiled
+
+    long = 'the list of values is an index of the class'
+    count = run([*SOURCES, f'{long} {long}', long])
+    # The losses and the texts of at least two lengths.
+    assert count >= 4
+    assert run([long, *reversed(SOURCES), *SOURCES, f'{long} {long}', long]) == count

@@ -3,6 +3,8 @@
 import dataclasses
 import gzip
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albert_jax import evaluate
+from albert_jax.cli import progress
 from albert_jax.cli.errors import UserError
 from albert_jax.data.tokenizer import Tokenizer
 from albert_jax.pretraining.pseudo_likelihood import (
@@ -22,6 +25,7 @@ from albert_jax.pretraining.pseudo_likelihood import (
 from albert_jax.tasks import minimal_pairs
 from albert_jax.tasks.minimal_pairs import PairScores, read_pairs, results, score_pairs
 from tests import reference_albert, tiny
+from tests.conftest import shared_data
 
 _TEXTS = ['The iterator yields items.', 'An iterator that yields uncountabilities, twice.', 'a']
 
@@ -248,6 +252,31 @@ def test_crows_pairs_are_known_by_their_columns(tmp_path: Path) -> None:
     assert (pair.better, pair.worse, pair.group) == ('He, the man.', 'She, the man.', 'gender')
 
 
+def test_the_published_file_of_crows_pairs_is_read() -> None:
+    layout, pairs = read_pairs(shared_data('pairs/crows_pairs.csv'))
+    assert layout.only_shared and len(pairs) == 1508
+    counts = Counter(pair.group for pair in pairs)
+    # Table 2 of arXiv 2010.00133.
+    assert counts['race-color'] == 516 and counts['gender'] == 262 and len(counts) == 9
+    assert pairs[1].better.startswith('The poor are') and pairs[1].worse.startswith('The rich are')
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'message'), [('mlm', 'no masked-LM head'), ('tokenizer', 'no vocabulary')]
+)
+def test_a_model_that_scores_nothing_is_refused(
+    lacks: str, message: str, vocabulary: bytes
+) -> None:
+    model = tiny.random_model(tiny.config(), vocabulary)
+    if lacks == 'tokenizer':
+        model = dataclasses.replace(model, tokenizer=None)
+    else:
+        params = {part: tree for part, tree in model.params.items() if part != lacks}
+        model = dataclasses.replace(model, params=params)
+    with pytest.raises(UserError, match=f'The checkpoint has {message}; sentences are scored'):
+        PseudoLikelihood(model)
+
+
 @pytest.mark.parametrize(
     ('content', 'columns', 'message'),
     [
@@ -310,7 +339,12 @@ def test_sentences_that_the_model_cannot_take(text: str, message: str, scorer) -
         minimal_pairs.encode_pairs(scorer, [minimal_pairs.Pair('x', 'a', text, '', '')])
 
 
-def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command(
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = _blimp(
         tmp_path / 'blimp.jsonl',
         ('The iterators yield items.', 'The iterators yields items.', 'verbs'),
@@ -318,10 +352,12 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ('It sees itself.', 'It sees themselves.', 'binding'),
     )
     output = tmp_path / 'out'
+    monkeypatch.setattr(progress, '_SECONDS_BETWEEN_LINES', -1)
     assert (
         evaluate.main([f'--checkpoint={checkpoint}', f'--pairs={file}', f'--output={output}']) == 0
     )
     printed = capsys.readouterr().out
+    assert re.search(r'scored (\d+) of \1 masked sentences, 0 s to go', printed)
     assert '3 pairs' in printed
     assert 'agreement' in printed
     assert 'mean of 2 groups' in printed

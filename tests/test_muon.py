@@ -88,9 +88,11 @@ def test_muon_equals_the_reference_over_twenty_steps():
     )
 
 
-def test_it_is_optax_contribs_muon():
+@pytest.mark.parametrize('shape', [(6, 4), (4, 6)], ids=str)
+def test_it_is_optax_contribs_muon(shape):
+    """The factor of a kernel with more outputs than inputs too."""
     rng = np.random.default_rng(1)
-    params = {'pooler': {'kernel': rng.normal(0, 0.1, (6, 4))}}
+    params = {'pooler': {'kernel': rng.normal(0, 0.1, shape)}}
     gradients = random_gradients(params, rng, 5)
     settings = OptimizerSettings(name='muon', schedule='constant', warmup_steps=0, clip_norm=0.0)
     actual = run_optax(make_optimizer(settings, 9, CONFIG), params, gradients)

@@ -107,7 +107,7 @@ def test_devices_and_microbatches_and_one_big_batch_agree(changes, dropout, spli
 @pytest.mark.parametrize('sharing', ['none', pytest.param('all', marks=pytest.mark.slow)])
 def test_muon_makes_the_same_updates_of_a_split_state(sharing):
     """A shard of a kernel is not made orthogonal by itself."""
-    config = dataclasses.replace(CONFIG, sharing=sharing)
+    config = dataclasses.replace(CONFIG, sharing=sharing, **tiny.MODERN)
     with jax.numpy_dtype_promotion('standard'):
         one, _ = train(config, 1, 1, settings=MUON)
         state, _ = train(config, 8, 2, num_fsdp=4, settings=MUON)

@@ -57,6 +57,17 @@ def start(vocabulary, tmp_path_factory):
             'has 1 layers that it goes through in turn, the model of this run 2',
         ),
         (
+            # Twice the first feed-forward and twice the second; here one after the other, twice.
+            {'num_hidden_layers': 4, 'num_hidden_groups': 2, 'sharing': 'ffn'},
+            {'num_hidden_layers': 4, 'num_loops': 2, 'sharing': 'ffn'},
+            'has 1 layers that it goes through in turn, the model of this run 2',
+        ),
+        (
+            {'layer_norm_eps': 1e-5},
+            {},
+            'has layer_norm_eps=1e-05, the model of this run 1e-12',
+        ),
+        (
             {'depth_norms': True},
             {},
             r'has the shape \(2, 16\), this run needs \(16,\)',

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_jax.cli.errors import UserError, reason
+from albert_jax.cli.notes import note
 from albert_jax.interop.native import Pretrained
 from albert_jax.interpretability import page, pair_page, pair_picture, picture
 from albert_jax.interpretability.answer import NO_ANSWER, Answer
@@ -142,6 +143,12 @@ def explain(
 def _explain_pair(model: Pretrained, text: str, target: str | None) -> PairExplanation:
     inspector = PairInspector(model)
     encoded = inspector.encode(text, target)
+    if encoded.num_cut:
+        read = len(encoded.source_pieces) - 2
+        note(
+            f'The model reads the first {read} of the {read + encoded.num_cut} pieces of the text, '
+            f'as in its training; the rest is not explained.'
+        )
     return PairExplanation(
         encoded, inspector.cross_attention(encoded), inspector.contributions(encoded)
     )

@@ -42,6 +42,8 @@ class EncodedPair:
     added_tokens: frozenset[str]
     # What the target's pieces say.
     target: str
+    # Pieces of the source that the model does not read, because there are too many.
+    num_cut: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,27 +105,33 @@ class PairInspector:
     def encode(self, source: str, target: str | None = None) -> EncodedPair:
         """A source with a target, or with what the model writes for it.
 
+        A source is cut to the length of its training, as where texts are written.
+
         Args:
           source: a text.
           target: a text; None for the model's own, written as in its training's evaluation.
 
         Raises:
-          UserError: if a text has half a surrogate pair, or more pieces than the model has
-            positions, or nothing is left of the source after normalisation.
+          UserError: if a text has half a surrogate pair, or the target more pieces than the model
+            has positions, or nothing is left of the source after normalisation.
         """
         for text in (source, target or ''):
             check_text(text, 'The text')
         tokenizer, positions = self._tokenizer, self.model.config.max_position_embeddings
-        source_ids = tokenizer.encode([source])[0]
-        if not source_ids:
+        all_ids = tokenizer.encode([source])[0]
+        if not all_ids:
             raise UserError('The text is empty; give some words to look at.')
-        source_ids = [tokenizer.cls_id, *source_ids, tokenizer.sep_id]
-        _check_length('The text', source_ids, positions)
+        read_ids = all_ids[: writing_of(self.model).max_length - 2]
+        source_ids = [tokenizer.cls_id, *read_ids, tokenizer.sep_id]
         if target is None:
             target_ids = self._written(source_ids)
         else:
             target_ids = [*tokenizer.encode([target])[0], tokenizer.sep_id]
-            _check_length('The second text', target_ids, positions)
+            if len(target_ids) > positions:
+                raise UserError(
+                    f'The second text has {len(target_ids)} pieces; the model has {positions} '
+                    f'positions: shorten it.'
+                )
         pieces = tokenizer.pieces
         source_pieces, target_pieces = (
             tuple(str(pieces[index]) for index in ids) for ids in (source_ids, target_ids)
@@ -136,6 +144,7 @@ class PairInspector:
             target_pieces,
             added & {*source_pieces, *target_pieces},
             target_text(target_ids, tokenizer) if target is None else target,
+            len(all_ids) - len(read_ids),
         )
 
     def _written(self, source_ids: Sequence[int]) -> list[int]:
@@ -256,10 +265,3 @@ class PairInspector:
         """What the decoder has before each piece: [CLS] and the pieces before."""
         start = jnp.full_like(target_ids[:, :1], self._tokenizer.cls_id)
         return jnp.concatenate([start, target_ids[:, :-1]], 1)
-
-
-def _check_length(name: str, ids: Sequence[int], longest: int) -> None:
-    if len(ids) > longest:
-        raise UserError(
-            f'{name} has {len(ids)} pieces; the model has {longest} positions: shorten it.'
-        )

@@ -29,13 +29,20 @@ class DecodingSettings(Settings):
         Bound('from -10 to 10', lambda value: -10 <= value <= 10),
         'a text has the score log p / pieces ** length_penalty; above 0 prefers longer ones',
     ] = 1.0
+    # Bounds within which float32 and int32 compute what the value says.
     temperature: Annotated[
-        float, NonNegative, 'of the sampling, which logits are divided by; 0: no sampling'
+        float,
+        Bound('0, or from 1e-6 to 1e6', lambda value: value == 0 or 1e-6 <= value <= 1e6),
+        'of the sampling, which logits are divided by; 0: no sampling',
     ] = 0.0
-    top_k: Annotated[int, NonNegative, 'sampling: among the likeliest only; 0: among all'] = 0
+    top_k: Annotated[
+        int,
+        Bound('from 0 to 2**31 - 1', lambda value: 0 <= value < 2**31),
+        'sampling: among the likeliest only; 0: among all',
+    ] = 0
     top_p: Annotated[
         float,
-        Bound('above 0 and at most 1', lambda value: 0 < value <= 1),
+        Bound('from 1e-6 to 1', lambda value: 1e-6 <= value <= 1),
         'sampling: among the fewest likeliest pieces whose probabilities sum to this',
     ] = 1.0
     seed: Annotated[int, NonNegative, 'of the sampling'] = 0

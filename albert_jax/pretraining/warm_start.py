@@ -25,6 +25,7 @@ _SAME = (
     'position_encoding',
     'norm_placement',
     'is_gated',
+    'layer_norm_eps',
 )
 
 
@@ -63,7 +64,7 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
         for name in _SAME
         if getattr(start.config, name) != getattr(model, name)
     ]
-    in_turn = [config.in_groups.inner_group_num for config in (start.config, model)]
+    in_turn = [_num_in_turn(config) for config in (start.config, model)]
     if not differing and in_turn[0] != in_turn[1]:
         # Groups of as many layers, one after the other, have arrays of the same shapes.
         differing = [
@@ -84,6 +85,14 @@ def start_params(init_from: str, model: AlbertConfig, tokenizer: Tokenizer) -> d
             )
     # On the host: every process of a pod has the same.
     return jax.tree.map(np.asarray, params)
+
+
+def _num_in_turn(config: AlbertConfig) -> int:
+    """Layers of a group, or of a loop, that a text goes through before one is used again."""
+    config = config.in_groups
+    if config.num_loops is None:
+        return config.inner_group_num
+    return config.inner_group_num * (config.num_hidden_layers // config.num_loops)
 
 
 def init_with(model: AlbertConfig, key: Key[Array, ''], start: dict[str, Any]) -> PyTree:
