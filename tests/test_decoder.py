@@ -165,6 +165,20 @@ def loss(model, params, arrays, key=None, perturbation=None):
     return cross_entropy(logits, labels, weights).mean()
 
 
+def test_the_program_does_not_grow_with_the_depth():
+    """All layers of encoder and decoder are one scan each."""
+
+    def num_lines(num_layers):
+        model = make_model({'num_hidden_layers': num_layers}, {'num_decoder_layers': num_layers})
+        arguments = tiny.random_tree(
+            jax.eval_shape(lambda: init_seq2seq(model.config, model.decoder, jax.random.key(0)))
+        )
+        program = jax.make_jaxpr(lambda params: model(params, *batch()).logits)(arguments)
+        return len(str(program).splitlines())
+
+    assert num_lines(3) == num_lines(9)
+
+
 def test_remat_changes_neither_the_loss_nor_gradients():
     changes = {'hidden_dropout_prob': 0.2, 'attention_probs_dropout_prob': 0.2, 'sharing': 'none'}
     model = make_model(changes, {'cross_attention': 'per_layer'})

@@ -43,7 +43,10 @@ def test_a_student_learns_from_its_teacher_alone(teacher, mood_files, tmp_path, 
     more = ['--config.distillation.label_weight=0', '--config.distillation.soft_weight=1',
             '--config.distillation.relation_weight=1', '--config.distillation.hidden_weight=1',
             '--config.distillation.relation_heads=4', '--config.loop.log_every=10',
-            '--config.distillation.init_embeddings_from_teacher=True']  # fmt: skip
+            '--config.distillation.init_embeddings_from_teacher=True',
+            # The teacher has the paper's recipe.
+            '--config.model.position_encoding=rope', '--config.model.norm_placement=pre',
+            '--config.model.is_gated=True']  # fmt: skip
     arguments = [*student_flags(teacher, mood_files, *more), f'--workdir={tmp_path / "student"}']
     assert distill.main(arguments) == 0
     assert 'teacher' in capsys.readouterr().out

@@ -12,16 +12,18 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax import convert, distill, evaluate, fill_mask, finetune, predict
+from albert_jax import convert, distill, evaluate, export, fill_mask, finetune, predict
 from albert_jax.cli import command, progress
 from albert_jax.cli.errors import UserError
-from albert_jax.interop import native
+from albert_jax.interop import conversion, native
 from albert_jax.runs.runs import FinetuneRun
 from albert_jax.tasks.batches import TrainBatches
 from albert_jax.tasks.prepared import _check_evaluations, prepare
 from albert_jax.tasks.training_job import _evenly
 from configs.finetune import get_config
 from tests import tiny
+from tests.huggingface_files import E_IS_H, edit_json, edit_tensors, make_model
+from tests.test_added_tokens import WORDPIECE, make_wordpiece
 from tests.tiny import NEGATIVE, POSITIVE
 
 # Sources of the one kind of words become the one target, of the other the other.
@@ -218,6 +220,38 @@ def test_a_model_without_a_decoder_writes_no_texts(checkpoint, files):
             UserError, match=r'has no decoder, which --(num_beams|task=translation)'
         ):
             predict.main([f'--checkpoint={checkpoint}', f'--input={files}/dev.tsv', *arguments])
+
+
+def test_a_bert_of_hugging_face_without_a_head_gets_a_decoder(vocabulary, files, tmp_path, capsys):
+    pretrained = make_model(vocabulary, sharing='none', **E_IS_H)
+    conversion.convert(pretrained, tmp_path / 'bert', 'huggingface')
+    assert json.loads((tmp_path / 'bert/config.json').read_text())['model_type'] == 'bert'
+    make_wordpiece(tmp_path / 'bert')
+    edit_tensors(
+        tmp_path / 'bert',
+        lambda tensors: {
+            name: value[: len(WORDPIECE)] if 'word_embeddings' in name else value
+            for name, value in tensors.items()
+            if not name.startswith('cls.')
+        },
+    )
+    edit_json(tmp_path / 'bert/config.json', vocab_size=len(WORDPIECE))
+    arguments = flags(tmp_path / 'bert', files, tmp_path / 'cache', tmp_path / 'run')
+    short = [
+        '--config.loop.num_steps=2', '--config.loop.eval_every=2',
+        '--config.loop.checkpoint_every=2', '--config.task.generate_every=0',
+        '--config.optimizer.warmup_steps=1', '--config.decoding.num_beams=1',
+    ]  # fmt: skip
+    assert finetune.main([*arguments, *short]) == 0
+    assert 'has no masked-LM head; the head that writes the text is drawn at' in ' '.join(
+        ''.join(capsys.readouterr()).split()
+    )
+    assert not native.read(tmp_path / 'run').config.use_embedding_projection
+    assert predict.main([f'--checkpoint={tmp_path}/run', f'--input={files}/test.tsv']) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert export.main([f'{tmp_path}/run', f'{tmp_path}/exported', '--format=stablehlo']) == 0
+    card = (tmp_path / 'exported/README.md').read_text()
+    assert "tokenizers.Tokenizer.from_file('tokenizer.json')" in card
 
 
 def test_what_is_not_there_for_such_models_is_refused(run, files, corpus_directory, tmp_path):

@@ -152,6 +152,16 @@ def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
         )
 
 
+def test_a_modern_run_is_planned_with_its_update(capsys):
+    arguments = ['--config=configs/pretrain.py:base+modern', '--topology=v5e:4x4', '--analytic']
+    assert plan.main(arguments) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if 'of the update' in line]
+    # Five times: three of 768 × 768, four of attention's and the pooler's; and two of 768 × 3072.
+    square, wide, thin = 6 * 768**3, 4 * 768**2 * 3072 + 2 * 768**3, 4 * 128**2 * 768 + 2 * 128**3
+    flops = 5 * (5 * square + 2 * wide + thin)
+    assert f'{flops / 1e15:,.2f} PFLOP' in row and 'muon' in row
+
+
 def test_collectives_inside_loops_are_multiplied():
     mesh = Mesh(jax.devices()[:4], ('x',), axis_types=(AxisType.Auto,))
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax import convert, evaluate, explain, predict
+from albert_jax import convert, evaluate, explain, finetune, predict
 from albert_jax.cli import command
 from albert_jax.cli.errors import UserError
 from albert_jax.data.predicate import NO_ROLE
@@ -54,6 +54,22 @@ def test_a_run_of_the_config_is_prepared_from_the_published_names(checkpoint, tm
     assert isinstance(prepared.train, Features) and isinstance(again.train, Features)
     for name, values in prepared.train.token_targets.items():
         np.testing.assert_array_equal(again.train.token_targets[name], values)
+
+
+def test_a_run_learns_who_did_what(checkpoint, tmp_path):
+    for split, count in (('train', 12), ('dev', 1)):
+        text = (UP + '\n').replace('Bush', 'list').replace('them', 'value') * count
+        (tmp_path / f'en_ewt-up-{split}.conllu').write_text(text)
+    flags = tiny.finetune_flags(checkpoint, tmp_path, tmp_path / 'cache', task='roles')
+    longer = ['--config.loop.num_steps=160', '--config.loop.eval_every=40']
+    assert finetune.main([*flags, *longer, f'--workdir={tmp_path}/run']) == 0
+    # The same sentences as in training, of which each predicate has its own roles.
+    assert json.loads((tmp_path / 'run/results.json').read_text())['f1'] > 0.9
+    written = tmp_path / 'run/predictions/validation/predictions.conllu'
+    assert (
+        score((tmp_path / 'en_ewt-up-dev.conllu').read_text(), written.read_text(), 10, 11)['f1']
+        > 0.9
+    )
 
 
 def test_what_is_evaluated_is_scored_as_its_files_are(model, tmp_path, capsys):
