@@ -31,7 +31,7 @@ from albert_jax.interop import conversion
 from albert_jax.interop.native import Pretrained
 from albert_jax.model.albert import init_params
 from albert_jax.model.config import SIZES
-from albert_jax.pretraining.pseudo_likelihood import PseudoLikelihood, Sentence, masked_rows
+from albert_jax.pretraining.pseudo_likelihood import PseudoLikelihood, Sentence
 from albert_jax.tasks.minimal_pairs import Pair, encode_pairs, read_pairs
 
 _NUM_TURNS = 2
@@ -77,12 +77,21 @@ def torch_loop(
 
     scores = []
     for sentence in sentences:
-        rows = masked_rows(sentence, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+        rows = []
+        for place in range(len(sentence.ids)):
+            row = [tokenizer.cls_id, *sentence.ids, tokenizer.sep_id]
+            row[place + 1] = tokenizer.mask_id
+            # The rest of its word.
+            for later in range(place + 1, len(sentence.ids)):
+                if sentence.starts_word[later]:
+                    break
+                row[later + 1] = tokenizer.mask_id
+            rows.append(row)
         total = 0.0
         for first in range(0, len(sentence.ids), rows_at_once):
             part = slice(first, min(first + rows_at_once, len(sentence.ids)))
             with torch.inference_mode():
-                logits = model(torch.tensor(rows.input_ids[part], dtype=torch.long)).logits
+                logits = model(torch.tensor(rows[part], dtype=torch.long)).logits
             for row, place in enumerate(range(part.start, part.stop)):
                 log_probs = torch.log_softmax(logits[row, place + 1], -1)
                 total += float(log_probs[sentence.ids[place]])
