@@ -1,10 +1,12 @@
 """The sweeps whose records are kept in docs/sweeps: the tables in RESULTS.md are their reports."""
 
 import dataclasses
+import gzip
 import tarfile
 
 import pytest
 
+from benchmarks import record_sweep
 from configs.changes import seeds
 from launch import report, results
 from launch.record import FINISHED, STAGE_FILE, WAITING, read_record, settings_of
@@ -47,6 +49,21 @@ def test_the_members_are_those_that_the_sweep_runs_today(folder):
         assert kept.state == FINISHED
         # The digest is of the corpus too, which is not here.
         assert {**kept.settings, 'digest': ''} == {**settings_of(stage), 'digest': ''}
+
+
+def test_recorded_again_they_are_the_same(folder):
+    (archive,) = (path for path in ARCHIVES if path.name == f'{folder.name}.tar.gz')
+    again = record_sweep.packed(folder, record_sweep.kept_files(folder))
+    assert gzip.decompress(again) == gzip.decompress(archive.read_bytes())
+
+
+def test_members_that_are_not_finished_are_left_out(folder):
+    key = results.read_plan(folder)['members'][0]['stages'][0]['key']
+    before = record_sweep.kept_files(folder)
+    file = folder / key / STAGE_FILE
+    file.write_text(file.read_text().replace('"finished"', '"running"'))
+    lost = set(before) - set(record_sweep.kept_files(folder))
+    assert lost and {path.relative_to(folder).parts[0] for path in lost} == {key.split('/')[0]}
 
 
 def test_nothing_else_is_kept(folder):
