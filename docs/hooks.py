@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # What is on the site beside docs/site/: text, and what it links to.
 SHOWN = (
     '*.md', 'CITATION.cff', 'LICENSE', 'docs/*.md', 'docs/*.png', 'docs/images/*.png',
-    'docs/sweeps/*.tar.gz', 'launch/*.md', 'notebooks/*.ipynb',
+    'docs/sweeps/*.tar.gz', 'docs/models/*.tar.gz', 'launch/*.md', 'notebooks/*.ipynb',
 )  # fmt: skip
 API = 'docs/api'
 
