@@ -2,13 +2,11 @@
 
     python -m benchmarks.record_model runs/books docs/models/books.tar.gz
 
-Every command takes the file where it takes a checkpoint. Rounded weights are float32 arrays as
+Commands take the file where they take a checkpoint. Rounded weights are float32 arrays as
 before, of which half the bits are zero, so that they pack to half the size.
 """
 
 import argparse
-import io
-import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import local_path
 from albert_jax.interop import native
 from albert_jax.interop.native import Pretrained
+from benchmarks import archive
 
 
 def main() -> None:
@@ -32,11 +31,9 @@ def main() -> None:
     flags = parser.parse_args()
     try:
         model = native.read(flags.checkpoint)
+        archive.write(packed(model, flags.output.name.partition('.')[0]), flags.output)
     except UserError as error:
         raise SystemExit(f'error: {error}') from error
-    flags.output.parent.mkdir(parents=True, exist_ok=True)
-    flags.output.write_bytes(packed(model, flags.output.name.partition('.')[0]))
-    print(f'Wrote {flags.output}, {flags.output.stat().st_size:,} bytes.')
 
 
 def packed(model: Pretrained, name: str) -> bytes:
@@ -44,20 +41,11 @@ def packed(model: Pretrained, name: str) -> bytes:
     rounded = jax.tree.map(
         lambda x: np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float32), model.params
     )
-    content = io.BytesIO()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / name
         folder.mkdir()
         native.write(replace(model, params=rounded), folder)
-        with tarfile.open(fileobj=content, mode='w:gz') as archive:
-            archive.add(folder, name, filter=_without_owner)
-    return content.getvalue()
-
-
-def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ''
-    return member
+        return archive.packed(folder, [file for file in folder.rglob('*') if file.is_file()])
 
 
 if __name__ == '__main__':

@@ -7,17 +7,14 @@ finished. Unpacked, `launch.report` shows it and the sweep goes on from it.
 """
 
 import argparse
-import gzip
-import io
-import tarfile
 from pathlib import Path
 
 from albert_jax.cli.errors import UserError
 from albert_jax.cli.paths import local_path
-from launch.record import FINISHED, STAGE_FILE, read_record
+from benchmarks import archive
+from launch.record import FINISHED, PLAN_FILE, STAGE_FILE, read_record
 from launch.results import read_plan
 
-_PLAN = 'sweep.json'
 _OF_A_STAGE = (STAGE_FILE, 'metrics.jsonl', 'results.json')
 
 
@@ -29,12 +26,10 @@ def main() -> None:
     parser.add_argument('output', type=local_path, help='the .tar.gz to write')
     flags = parser.parse_args()
     try:
-        files = kept_files(flags.sweep)
+        content = archive.packed(flags.sweep, kept_files(flags.sweep))
+        archive.write(content, flags.output)
     except UserError as error:
         raise SystemExit(f'error: {error}') from error
-    flags.output.parent.mkdir(parents=True, exist_ok=True)
-    flags.output.write_bytes(packed(flags.sweep, files))
-    print(f'Wrote {len(files)} files to {flags.output}, {flags.output.stat().st_size:,} bytes.')
 
 
 def kept_files(root: Path) -> list[Path]:
@@ -43,24 +38,12 @@ def kept_files(root: Path) -> list[Path]:
     Raises:
       UserError: if the folder has no plan, or a record that cannot be read.
     """
-    files = [root / _PLAN]
+    files = [root / PLAN_FILE]
     for member in read_plan(root)['members']:
         keys = [stage['key'] for stage in member['stages']]
         if all(read_record(root, key).state == FINISHED for key in keys):
             files += [root / key / name for key in keys for name in _OF_A_STAGE]
     return [file for file in files if file.exists()]
-
-
-def packed(root: Path, files: list[Path]) -> bytes:
-    """A tar archive of the files under the name of their folder; the same files, the same bytes."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode='w') as archive:
-        for file in sorted(files):
-            member = tarfile.TarInfo(f'{root.name}/{file.relative_to(root).as_posix()}')
-            member.size = file.stat().st_size
-            with file.open('rb') as opened:
-                archive.addfile(member, opened)
-    return gzip.compress(content.getvalue(), mtime=0)
 
 
 if __name__ == '__main__':

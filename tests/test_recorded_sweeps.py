@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from benchmarks import record_sweep
+from benchmarks import archive, record_sweep
 from configs.changes import seeds
 from launch import report, results
 from launch.record import FINISHED, STAGE_FILE, WAITING, read_record, settings_of
@@ -52,9 +52,9 @@ def test_the_members_are_those_that_the_sweep_runs_today(folder):
 
 
 def test_recorded_again_they_are_the_same(folder):
-    (archive,) = (path for path in ARCHIVES if path.name == f'{folder.name}.tar.gz')
-    again = record_sweep.packed(folder, record_sweep.kept_files(folder))
-    assert gzip.decompress(again) == gzip.decompress(archive.read_bytes())
+    (kept,) = (path for path in ARCHIVES if path.name == f'{folder.name}.tar.gz')
+    again = archive.packed(folder, record_sweep.kept_files(folder))
+    assert gzip.decompress(again) == gzip.decompress(kept.read_bytes())
 
 
 def test_members_that_are_not_finished_are_left_out(folder):

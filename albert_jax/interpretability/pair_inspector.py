@@ -66,7 +66,7 @@ class PairInspector:
       lengths: that both texts are padded to; none for each pair's own.
 
     Raises:
-      UserError: if the model has no vocabulary.
+      UserError: if the model has no vocabulary, or its run's settings are impossible.
     """
 
     def __init__(self, model: Pretrained, lengths: Sequence[int] = ()) -> None:
@@ -74,6 +74,7 @@ class PairInspector:
         if model.tokenizer is None:
             raise UserError('The model has no vocabulary.')
         self.model, self.lengths = model, tuple(sorted(lengths))
+        self._writing = writing_of(model)
         self._tokenizer: AnyTokenizer = model.tokenizer
         self._seq2seq = Seq2SeqModel(model.config.plain, model.decoder)
         self._params = jax.tree.map(jnp.asarray, model.params)
@@ -121,7 +122,7 @@ class PairInspector:
         all_ids = tokenizer.encode([source])[0]
         if not all_ids:
             raise UserError('The text is empty; give some words to look at.')
-        read_ids = all_ids[: writing_of(self.model).max_length - 2]
+        read_ids = all_ids[: self._writing.max_length - 2]
         source_ids = [tokenizer.cls_id, *read_ids, tokenizer.sep_id]
         if target is None:
             target_ids = self._written(source_ids)
@@ -149,7 +150,7 @@ class PairInspector:
 
     def _written(self, source_ids: Sequence[int]) -> list[int]:
         """The pieces of the best text that the model writes, with its end if it has one."""
-        writing = writing_of(self.model)
+        writing = self._writing
         written = decoding.generate(
             self._seq2seq,
             self._params,
