@@ -13,13 +13,11 @@ from albert_jax.cli.errors import UserError
 from albert_jax.cli.phase import phase
 from albert_jax.interop.native import expected_shapes
 from albert_jax.model.config import AlbertConfig
-from albert_jax.model.flops import train_flops
 from albert_jax.planning import topologies
+from albert_jax.planning.arithmetic import full_steps, run_flops
 from albert_jax.planning.estimate import on_paper
-from albert_jax.planning.report import full_steps
 from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
-from albert_jax.training.optimizer import update_flops
 from configs.changes import Sweep
 from launch import speed
 from launch.plan import Uses
@@ -139,19 +137,13 @@ def _cost(member: Member, where: Slice | None) -> _Cost | None:
     """What the pretraining of a member takes; None if it has none."""
     if member.run is None:
         return None
-    pretraining, num_steps = member.run.pretraining, full_steps(member.run)
-    flops_per_sequence = train_flops(
-        member.run.albert, pretraining.sequence_length, pretraining.max_predictions_per_sequence
-    )
-    hours = 0.0
+    seconds = 0.0
     if where is not None:
         try:
-            hours = on_paper(member.run, where).bound_seconds * num_steps / _SECONDS_PER_HOUR
+            seconds = on_paper(member.run, where).bound_seconds * full_steps(member.run)
         except UserError as error:
             raise UserError(f'{member.change.name}: {error}') from error
-    updating = update_flops(member.run.optimizer, expected_shapes(member.run.albert))
-    flops = flops_per_sequence * member.run.loop.batch_size * num_steps
-    return _Cost(flops + updating * member.run.loop.num_steps, hours)
+    return _Cost(run_flops(member.run), seconds / _SECONDS_PER_HOUR)
 
 
 def _empty_table(title: str, where: Slice | None, price: float | None) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from albert_jax import plan
 from albert_jax.cli.errors import UserError
 from albert_jax.model.config import SIZES
 from albert_jax.model.flops import recomputed_flops, train_flops
-from albert_jax.planning import environment, estimate, hlo, report, topologies
+from albert_jax.planning import arithmetic, environment, estimate, hlo, report, topologies
 from albert_jax.runs.runs import PretrainRun
 from albert_jax.training import placement
 from configs.pretrain import get_config
@@ -155,11 +156,32 @@ def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
 def test_a_modern_run_is_planned_with_its_update(capsys):
     arguments = ['--config=configs/pretrain.py:base+modern', '--topology=v5e:4x4', '--analytic']
     assert plan.main(arguments) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if 'of the update' in line]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "muon's" in line]
     # Five times: three of 768 × 768, four of attention's and the pooler's; and two of 768 × 3072.
     square, wide, thin = 6 * 768**3, 4 * 768**2 * 3072 + 2 * 768**3, 4 * 128**2 * 768 + 2 * 128**3
     flops = 5 * (5 * square + 2 * wide + thin)
-    assert f'{flops / 1e15:,.2f} PFLOP' in row and 'muon' in row
+    assert f'{flops / 1e9:,.2f} GFLOP' in row and 'of the update' in row
+
+
+@pytest.mark.parametrize(
+    ('number', 'shown'),
+    [(0, '0.00 GFLOP'), (23.4e9, '23.40 GFLOP'), (1e12, '1.00 TFLOP'), (2.5e18, '2.50 EFLOP')],
+)
+def test_arithmetic_is_shown_in_a_unit_of_its_size(number, shown):
+    assert report._flops(number) == shown
+
+
+def test_a_plan_says_what_the_whole_run_takes(capsys):
+    arguments = ['--config=configs/pretrain.py:mini+modern', '--topology=v5e:1x1', '--analytic']
+    assert plan.main([*arguments, '--config.loop.num_steps=1000']) == 0
+    shown = {
+        name: float(number) * {'G': 1e9, 'T': 1e12}[unit]
+        for name, number, unit in re.findall(
+            r'│ +(.+?) +│ +([\d.]+) ([GT])FLOP │', capsys.readouterr().out
+        )
+    }
+    of_step = shown['arithmetic a step'] + shown['of the update']
+    assert shown['1,000 steps'] == pytest.approx(1000 * of_step, rel=2e-3)
 
 
 def test_collectives_inside_loops_are_multiplied():
@@ -263,9 +285,9 @@ def test_runs_that_do_not_fit_the_slice_are_refused(change, message):
 
 def test_a_short_phase_costs_its_share():
     whole, short = sections('base'), sections('base+short')
-    assert report.full_steps(whole) == 125_000
+    assert arithmetic.full_steps(whole) == 125_000
     # A token costs less where it attends to fewer, so a short step costs below a quarter.
-    assert 12_500 + 112_500 / 4.6 < report.full_steps(short) < 12_500 + 112_500 / 4
+    assert 12_500 + 112_500 / 4.6 < arithmetic.full_steps(short) < 12_500 + 112_500 / 4
     with pytest.raises(UserError, match='short_phase_steps is 112500; it must be below'):
         sections('base+short', num_steps=5000)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from albert_jax.cli.errors import UserError, reason
 from albert_jax.cli.json_output import to_json
-from albert_jax.model.flops import train_flops
+from albert_jax.planning.arithmetic import full_steps, run_flops
 from albert_jax.planning.estimate import Compiled, OnPaper, TooBig
 from albert_jax.planning.topologies import Slice
 from albert_jax.runs.runs import PretrainRun
@@ -57,7 +57,9 @@ def show(
     else:
         days = seconds * full_steps(run) / _DAY
         chip_hours = days * 24 * where.num_chips
-        table.add_row(f'{loop.num_steps:,} steps', f'{days:,.2f} days', source)
+        steps = f'{loop.num_steps:,} steps'
+        table.add_row(steps, _flops(run_flops(run)), 'of the model and of the update')
+        table.add_row('', f'{days:,.2f} days', source)
         table.add_row('', f'{chip_hours:,.0f} chip-hours', f'{where.num_chips} chips')
         if price is not None:
             table.add_row(
@@ -73,12 +75,12 @@ def show(
 def _add_paper(table: Table, run: PretrainRun, paper: OnPaper) -> None:
     """Adds what follows from numbers alone."""
     split = f', split over {paper.num_fsdp} devices' if paper.num_fsdp > 1 else ' on each device'
-    again = f'{paper.recomputed_flops / 1e15:,.2f} PFLOP'
+    again = _flops(paper.recomputed_flops)
     for row in (
         ('parameters', f'{paper.num_params / 1e6:,.1f} M',
          f'{_size(paper.params_bytes)} in float32'),
         ('optimizer state', _size(paper.optimizer_bytes), f'moments{split}'),
-        ('arithmetic a step', f'{paper.model_flops / 1e15:,.2f} PFLOP', 'of the model'),
+        ('arithmetic a step', _flops(paper.model_flops), 'of the model'),
         ('  again, by remat', again, run.albert.remat),
         *_update_rows(run, paper),
         ('no step faster than', _time(paper.flops_seconds), 'by arithmetic'),
@@ -93,7 +95,7 @@ def _update_rows(run: PretrainRun, paper: OnPaper) -> list[tuple[str, str, str]]
     if not paper.update_flops:
         return []
     note = f"{run.optimizer.name}'s, on each copy of the state"
-    return [('  of the update', f'{paper.update_flops / 1e15:,.2f} PFLOP', note)]
+    return [('  of the update', _flops(paper.update_flops), note)]
 
 
 def _add_compiled(
@@ -119,19 +121,6 @@ def _add_compiled(
                 note = f'at its bound, by the {compiled.kernel_limit}'
                 table.add_row('  attention kernels', kernel, note)
     table.add_row('compiled in', f'{compiled.compile_seconds:.0f} s', '')
-
-
-def full_steps(run: PretrainRun) -> float:
-    """Steps of the run, those of a phase on short sequences by their share of the arithmetic."""
-    model, pretraining, loop = run.albert, run.pretraining, run.loop
-    num_short = pretraining.short_phase_steps
-    if not num_short:
-        return loop.num_steps
-    short_flops, full_flops = (
-        train_flops(model, settings.sequence_length, settings.max_predictions_per_sequence)
-        for settings in (pretraining.short_phase, pretraining)
-    )
-    return loop.num_steps - num_short * (1 - short_flops / full_flops)
 
 
 def _advice(run: PretrainRun, where: Slice, too_big: TooBig) -> str:
@@ -182,6 +171,15 @@ def _size(num_bytes: float) -> str:
     return (
         f'{num_bytes / 2**30:,.2f} GiB' if num_bytes >= 2**30 else f'{num_bytes / 2**20:,.1f} MiB'
     )
+
+
+def _flops(number: float) -> str:
+    scale, unit = next(
+        (scale, unit)
+        for scale, unit in ((1e18, 'EFLOP'), (1e15, 'PFLOP'), (1e12, 'TFLOP'), (0, 'GFLOP'))
+        if number >= scale
+    )
+    return f'{number / (scale or 1e9):,.2f} {unit}'
 
 
 def _time(seconds: float) -> str:
