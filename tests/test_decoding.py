@@ -322,6 +322,8 @@ def test_pieces_are_drawn_with_their_probabilities():
         ({'temperature': 1e-46}, 'decoding.temperature is 1e-46; it must be 0, or from 1e-6'),
         ({'temperature': 1.0, 'top_p': 1e-50}, 'decoding.top_p is 1e-50; it must be from 1e-6'),
         ({'seed': 2**32}, 'decoding.seed is 4294967296; it must be below 2**32.'),
+        ({'temperature': 1.0, 'num_return_sequences': 0}, 'decoding.num_return_sequences is 0; it'),
+        ({'temperature': 1.0, 'num_return_sequences': 10**9}, 'decoding.num_return_sequences is 1'),
         ({'length_penalty': float('nan')}, 'decoding.length_penalty is nan; it must'),
         ({'num_beams': 2, 'num_return_sequences': 3}, 'decoding.num_return_sequences is 3, but a'),
         ({'num_beams': 2, 'temperature': 0.5}, 'decoding.num_beams is 2 and decoding.'),

@@ -66,3 +66,30 @@ def test_what_was_compiled_serves_every_batch_of_its_lengths(vocabulary):
     # The losses and the texts of at least two lengths.
     assert count >= 4
     assert run([long, *reversed(SOURCES), *SOURCES, f'{long} {long}', long]) == count
+
+
+def test_progress_goes_through_the_losses_too(vocabulary):
+    """Two passes, of which the first said nothing, were a long silence before the bar."""
+    model = tiny.text_to_text(vocabulary)
+    settings = TaskSettings(name='generation', max_length=16, max_target_length=16)
+    generator = Generator(
+        Seq2SeqModel(model.config, model.decoder), model.tokenizer, make_mesh(1), 4, settings,
+        DecodingSettings(),
+    )  # fmt: skip
+    targets = [f'{source} value' for source in SOURCES]
+    features = as_pairs(encode_pairs(SOURCES, targets, model.tokenizer, 16, 16), 16)
+    counted: list[int] = []
+    num_batches = []
+
+    def is_stopped():
+        num_batches.append(len(counted))
+        return False
+
+    rows = generator(model.params, features, is_stopped, counted.append)
+    assert sum(counted) == len(SOURCES)
+    assert len(num_batches) == len(counted)
+    apart = generator.losses(model.params, features) | generator.texts(model.params, features)
+    assert rows.keys() == apart.keys()
+    for name in (SCORES, LOSS, NUM_PIECES):
+        np.testing.assert_array_equal(np.stack(rows[name]), np.stack(apart[name]))
+    assert [list(texts) for texts in rows[TEXTS]] == [list(texts) for texts in apart[TEXTS]]

@@ -22,7 +22,9 @@ class DecodingSettings(Settings):
 
     num_beams: Annotated[int, at_least(1), 'beams of the search; 1: greedy'] = 1
     num_return_sequences: Annotated[
-        int, at_least(1), 'texts for each source: the best of the beams, or samples'
+        int,
+        Bound('from 1 to 1024', lambda value: 1 <= value <= 1024),
+        'texts for each source: the best of the beams, or samples',
     ] = 1
     length_penalty: Annotated[
         float,

@@ -156,8 +156,10 @@ class Generator:
         rows = self._run(
             lambda batch: self._texts_of_batch(params, batch), features, is_stopped, on_batch
         )
-        if rows is None:
-            return None
+        return None if rows is None else self._with_words(rows, features)
+
+    def _with_words(self, rows: Rows, features: PairFeatures) -> Rows:
+        """The rows with texts in place of pieces; empty where nothing of a source was left."""
         has_source = features.source_lengths > 2
         rows[TEXTS] = [
             np.array([target_text(ids, self._tokenizer) if has_text else '' for ids in of_one])
@@ -176,10 +178,14 @@ class Generator:
         is_stopped: Callable[[], bool] = never,
         on_batch: Callable[[int], None] = nothing,
     ) -> Rows | None:
-        """As `texts`, and, where there are targets, as `losses`; None if stopped."""
+        """As `texts`, and, where there are targets, as `losses` in one pass; None if stopped."""
         assert isinstance(features, PairFeatures)
-        losses: Rows | None = {}
-        if features.target_lengths.any():
-            losses = self.losses(params, features, is_stopped)
-        texts = self.texts(params, features, is_stopped, on_batch)
-        return None if losses is None or texts is None else losses | texts
+        if not features.target_lengths.any():
+            return self.texts(params, features, is_stopped, on_batch)
+
+        def both(batch: Batch) -> dict[str, jax.Array]:
+            losses = self._losses_of_batch(params, batch)
+            return {**losses, **self._texts_of_batch(params, batch)}
+
+        rows = self._run(both, features, is_stopped, on_batch)
+        return None if rows is None else self._with_words(rows, features)
