@@ -96,6 +96,19 @@ def test_the_builtin_corpus_is_real_prose():
     assert not any('>>> ' in text[:4] for text in texts[200:])
 
 
+def test_the_builtin_corpus_has_the_packages_wherever_they_are_imported_from(tmp_path, monkeypatch):
+    docstring = 'What this module is for, ' + 'in many words, ' * 10
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere/__init__.py').write_text(f'"""{docstring}"""\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr('albert_jax.data.corpus._DOCUMENTED_PACKAGES', ('elsewhere',))
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(tmp_path / name))
+    assert list(parse_source('builtin').documents())[-1] == docstring.strip()
+    monkeypatch.setattr('albert_jax.data.corpus._DOCUMENTED_PACKAGES', ('nowhere_to_be_found',))
+    with pytest.raises(UserError, match='documentation of nowhere_to_be_found, which is not inst'):
+        list(parse_source('builtin').documents())
+
+
 def test_tfds_is_a_source(tmp_path):
     rows = [{'text': 'one \xe9', 'n': 1}, {'text': 'two', 'n': 2}]
     features = {'text': np.str_, 'n': np.int64}

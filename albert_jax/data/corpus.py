@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import glob
 import gzip
+import importlib.util
 import inspect
 import io
 import itertools
@@ -223,14 +224,24 @@ def _builtin_documents() -> Iterator[str]:
     """The documentation inside this Python installation, a docstring or help topic each."""
     yield from (pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     standard_library = Path(sysconfig.get_path('stdlib'))
-    site_packages = Path(sysconfig.get_path('purelib'))
-    roots = [standard_library, *(site_packages / name for name in _DOCUMENTED_PACKAGES)]
-    for root in roots:
+    packages = (folder for name in _DOCUMENTED_PACKAGES for folder in _package_folders(name))
+    for root in (standard_library, *packages):
         for path in sorted(root.rglob('*.py')):
             parts = path.relative_to(root).parts
             is_foreign = root == standard_library and 'site-packages' in parts
             if not is_foreign and not _is_test(parts):
                 yield from _docstrings(path)
+
+
+def _package_folders(name: str) -> Iterator[Path]:
+    """Where a package is imported from, which need not be this environment's own folder."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f'builtin reads the documentation of {name}, which is not installed; install '
+            f'albert_jax with pip, or name text of your own.'
+        )
+    yield from map(Path, spec.submodule_search_locations)
 
 
 def _is_test(parts: tuple[str, ...]) -> bool:
