@@ -37,15 +37,19 @@ def execute(path: Path) -> None:
     """Executes a notebook and writes it with its outputs, or fails with the cell that failed."""
     import nbclient
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
 
     notebook = nbformat.read(path, as_version=4)
     notebook.nbformat_minor = 5
     for number, cell in enumerate(notebook.cells):
         cell.id = f'cell-{number}'
-    nbclient.NotebookClient(
+    client = nbclient.NotebookClient(
         notebook, timeout=None, kernel_name='python3', record_timing=False,
         resources={'metadata': {'path': str(path.parent)}},
-    ).execute()  # fmt: skip
+    )  # fmt: skip
+    # No folders of installed kernels: the one of this Python, whose corpus `builtin` is.
+    client.create_kernel_manager().kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+    client.execute()
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == 'code':

@@ -1,6 +1,7 @@
 """Every notebook: what is saved with it, and its cells run one after the other."""
 
 import json
+import re
 import tomllib
 
 import jax
@@ -39,6 +40,18 @@ def test_what_is_saved_is_of_these_cells(name):
     first = ''.join(content['cells'][0]['source'])
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     assert colab_link(project, name) in first and '!git clone ' in first
+
+
+def test_the_saved_run_of_pretraining_is_the_documented_one():
+    """Of the corpus that the documents name, with the demo's result up to rounding."""
+    text = (ROOT / 'notebooks/pretrain.ipynb').read_text()
+    (num_bytes,) = {int(x.replace(',', '')) for x in re.findall(r'bytes_read +│ ([\d,]+)', text)}
+    assert '11 MB' in text and 10.5e6 < num_bytes < 11.5e6
+    last = re.findall(r'step 4000, held out: mlm_accuracy ([\d.]+) mlm_loss ([\d.]+)', text)[-1]
+    results = (ROOT / 'docs/RESULTS.md').read_text()
+    row = re.search(r'`tiny\+modern`: .*\| ([\d.]+) \| ([\d.]+) % \|', results)
+    assert float(last[0]) == pytest.approx(float(row[2]) / 100, abs=0.01)
+    assert float(last[1]) == pytest.approx(float(row[1]), abs=0.05)
 
 
 def test_there_is_no_other_notebook():
