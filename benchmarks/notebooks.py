@@ -93,7 +93,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         'notebooks', nargs='*', type=Path, default=[FOLDER / f'{name}.ipynb' for name in ORDER]
     )
-    for path in parser.parse_args(arguments).notebooks:
+    paths = parser.parse_args(arguments).notebooks
+    for path in paths:
+        if not path.is_file():
+            parser.error(f'there is no notebook {path}')
+    for path in paths:
         print(f'{path} …', flush=True)
         execute(path.resolve())
     return 0

@@ -47,13 +47,18 @@ def test_eight_devices_write_what_one_writes(decoding, vocabulary):
     np.testing.assert_array_equal(one[IS_FINISHED], eight[IS_FINISHED])
 
 
-def test_what_was_compiled_serves_every_batch_of_its_lengths(vocabulary):
-    model = tiny.text_to_text(vocabulary)
-    settings = TaskSettings(name='generation', max_length=48, max_target_length=48)
-    generator = Generator(
+def greedy(model, length):
+    """Writes texts of a model on one device, four sources a batch."""
+    settings = TaskSettings(name='generation', max_length=length, max_target_length=length)
+    return Generator(
         Seq2SeqModel(model.config, model.decoder), model.tokenizer, make_mesh(1), 4, settings,
         DecodingSettings(),
     )  # fmt: skip
+
+
+def test_what_was_compiled_serves_every_batch_of_its_lengths(vocabulary):
+    model = tiny.text_to_text(vocabulary)
+    generator = greedy(model, 48)
 
     def run(sources):
         targets = [f'{source} value' for source in sources]
@@ -71,23 +76,21 @@ def test_what_was_compiled_serves_every_batch_of_its_lengths(vocabulary):
 def test_progress_goes_through_the_losses_too(vocabulary):
     """Two passes, of which the first said nothing, were a long silence before the bar."""
     model = tiny.text_to_text(vocabulary)
-    settings = TaskSettings(name='generation', max_length=16, max_target_length=16)
-    generator = Generator(
-        Seq2SeqModel(model.config, model.decoder), model.tokenizer, make_mesh(1), 4, settings,
-        DecodingSettings(),
-    )  # fmt: skip
+    generator = greedy(model, 16)
     targets = [f'{source} value' for source in SOURCES]
     features = as_pairs(encode_pairs(SOURCES, targets, model.tokenizer, 16, 16), 16)
     counted: list[int] = []
-    num_batches = []
+    asked = []
 
     def is_stopped():
-        num_batches.append(len(counted))
+        asked.append(len(counted))
         return False
 
     rows = generator(model.params, features, is_stopped, counted.append)
     assert sum(counted) == len(SOURCES)
-    assert len(num_batches) == len(counted)
+    # Once for each batch: one pass.
+    assert len(asked) == len(counted)
+    assert generator(model.params, features, lambda: True) is None
     apart = generator.losses(model.params, features) | generator.texts(model.params, features)
     assert rows.keys() == apart.keys()
     for name in (SCORES, LOSS, NUM_PIECES):

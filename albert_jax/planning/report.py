@@ -174,12 +174,10 @@ def _size(num_bytes: float) -> str:
 
 
 def _flops(number: float) -> str:
-    scale, unit = next(
-        (scale, unit)
-        for scale, unit in ((1e18, 'EFLOP'), (1e15, 'PFLOP'), (1e12, 'TFLOP'), (0, 'GFLOP'))
-        if number >= scale
-    )
-    return f'{number / (scale or 1e9):,.2f} {unit}'
+    for scale, unit in ((1e18, 'EFLOP'), (1e15, 'PFLOP'), (1e12, 'TFLOP')):
+        if number >= scale:
+            return f'{number / scale:,.2f} {unit}'
+    return f'{number / 1e9:,.2f} GFLOP'
 
 
 def _time(seconds: float) -> str:
