@@ -30,7 +30,8 @@ sweeps:
     configs/sweeps/price_of_sharing.py:SCALE  loops and layers at three widths;
     configs/sweeps/recipe.py:mini  takes the recipe of today apart, at equal FLOPs
     configs/sweeps/tasks.py  fine-tunes one checkpoint on every task, against random weights;
-    configs/sweeps/decoder_sharing.py:SCALE  translation by decoders that share more or less
+    configs/sweeps/decoder_sharing.py:SCALE  translation by decoders that share more or less;
+    configs/sweeps/splitting.py:SCALE  one sentence into two, against random weights
 
 examples:
   python -m launch.sweep --sweep=configs/sweeps/sharing.py:mini --workdir=runs/sharing \\

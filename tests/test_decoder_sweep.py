@@ -1,4 +1,4 @@
-"""The sweep of decoders: what its members are, and a report with scores of texts as they are."""
+"""The sweeps from text to text: what their members are, and a report of scores as they are."""
 
 import json
 
@@ -11,6 +11,7 @@ from launch.stages import make_members, missing_inputs, read_overrides, read_swe
 from tests.conftest import ROOT
 
 SWEEP = 'configs/sweeps/decoder_sharing.py'
+SPLITTING = 'configs/sweeps/splitting.py'
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,18 @@ def test_members_differ_in_the_decoder_or_have_no_checkpoint(scale):
     assert set(found.published) <= {member.row for member in found.members}
 
 
+@pytest.mark.parametrize('scale', ['base', 'mini'])
+def test_members_of_splitting_differ_in_the_weights_that_they_start_from(scale):
+    found = read_sweep(f'{SPLITTING}:{scale}')
+    overrides = ['finetune.init_from=model', 'splitting.data.train=pairs.tsv']
+    members = make_members(found, read_overrides(overrides))
+    pretrained, random = (dict(member.stages[0].settings) for member in members)
+    assert [member.change.name for member in members] == ['pretrained', 'random-weights']
+    assert random == {**pretrained, 'from_scratch': True}
+    assert pretrained['init_from'] == 'model' and pretrained['data.train'] == 'pairs.tsv'
+    assert set(found.published) == {member.row for member in found.members}
+
+
 def test_files_of_two_languages_are_named_by_what_they_share(tmp_path):
     for name in ('train.en.gz', 'train.de.gz', 'val.en', 'val.de'):
         (tmp_path / name).touch()
@@ -54,9 +67,10 @@ def test_files_of_two_languages_are_named_by_what_they_share(tmp_path):
     assert f'translation.data.test is {tmp_path}/other, which is not there.' in missing
 
 
-def test_an_unknown_scale_is_refused():
+@pytest.mark.parametrize('sweep', [SWEEP, SPLITTING])
+def test_an_unknown_scale_is_refused(sweep):
     with pytest.raises(UserError, match='there is no scale .huge.; there are base and mini'):
-        read_sweep(f'{SWEEP}:huge')
+        read_sweep(f'{sweep}:huge')
 
 
 def test_scores_of_texts_are_shown_as_they_are(tmp_path):

@@ -85,6 +85,16 @@ def test_libraries_give_the_published_values_with_their_signatures():
     assert generation_metrics.exact_match(same).values == {'exact_match': 50}
 
 
+def test_a_copy_of_the_source_is_scored_beside_the_model():
+    # By hand: for every n a copy keeps all that is right and deletes nothing, 1 and 1, and does not
+    # add what "e" makes new, 0. Its n-grams are all in the reference, and it is a word short.
+    texts = Texts(['a b c d'], ['z'], ['a b c d e'])
+    assert generation_metrics.copies(texts).values == {
+        'source_sari': pytest.approx(100 * 2 / 3),
+        'source_bleu': pytest.approx(100 * np.exp(1 - 5 / 4)),
+    }
+
+
 @pytest.mark.parametrize(
     ('language', 'tokenizer'),
     [('de', '13a'), ('', '13a'), ('zh', 'zh'), ('zh-CN', 'zh'), ('ja', 'char')],

@@ -125,7 +125,10 @@ def test_texts_now_and_then_are_of_pairs_from_all_of_the_split():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('task', 'metrics'),
-    [('summarization', {'rouge1', 'rouge2', 'rouge_l'}), ('splitting', {'sari', 'bleu'})],
+    [
+        ('summarization', {'rouge1', 'rouge2', 'rouge_l'}),
+        ('splitting', {'sari', 'bleu', 'source_sari'}),
+    ],
 )
 def test_each_task_has_its_metrics(task, metrics, checkpoint, files, tmp_path, capsys):
     short = [

@@ -76,6 +76,17 @@ def simplification(texts: Texts) -> Score:
     return Score({'sari': value}, 'SARI n:1-4|case:lc|tok:13a|0/0:1')
 
 
+def copies(texts: Texts) -> Score:
+    """SARI and BLEU of the sources themselves: what a model has that changes nothing."""
+    unchanged = texts._replace(predictions=texts.sources)
+    return Score(
+        {
+            'source_sari': simplification(unchanged).values['sari'],
+            'source_bleu': bleu(unchanged).values['bleu'],
+        }
+    )
+
+
 def exact_match(texts: Texts) -> Score:
     """The percentage of predictions that are their reference, white space aside."""
     pairs = zip(texts.predictions, texts.references, strict=True)

@@ -133,6 +133,7 @@ TASKS: dict[str, Entry] = {
                 generation_metrics.simplification,
                 generation_metrics.bleu,
                 generation_metrics.exact_match,
+                generation_metrics.copies,
             ),
             best_metric='sari',
             sentence_mark='<::::>',
