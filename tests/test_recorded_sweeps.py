@@ -13,6 +13,21 @@ from launch.record import FINISHED, STAGE_FILE, WAITING, read_record, settings_o
 from launch.stages import make_members, read_sweep
 from tests.conftest import ROOT
 
+# What each was run with, beside its sweep.
+OVERRIDES = {
+    'recipe': {'pretrain.data.path': 'runs/builtin'},
+    'tasks': {
+        'finetune.init_from': 'docs/models/books.tar.gz',
+        'sst2.data.path': 'runs/data/SST-2',
+        'stsb.data.path': 'runs/data/STS-B',
+        'qnli.data.train': 'runs/data/QNLI/dev.tsv',
+        'qnli.data.validation_fraction': '0.2',
+        'squad1.data.train': 'runs/data/xquad-en-v1.1.json',
+        'squad1.data.validation_fraction': '0.2',
+        'upos.data.train': 'runs/data/en_ewt-ud-dev.conllu',
+        'upos.data.validation': 'runs/data/en_ewt-ud-test.conllu',
+    },
+}
 ARCHIVES = sorted((ROOT / 'docs/sweeps').glob('*.tar.gz'))
 
 
@@ -40,7 +55,7 @@ def test_the_members_are_those_that_the_sweep_runs_today(folder):
     sweep = read_sweep(plan['sweep'])
     number = len({member['fields']['pretrain.loop.seed'] for member in plan['members']})
     repeated = dataclasses.replace(sweep, members=seeds(sweep.members, number))
-    members = make_members(repeated, {'pretrain.data.path': 'runs/builtin'})
+    members = make_members(repeated, OVERRIDES[folder.name])
     assert [member.change.name for member in members] == [m['name'] for m in plan['members']]
     for stage in (stage for member in members for stage in member.stages):
         kept = read_record(folder, stage.key)
