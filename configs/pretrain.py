@@ -100,8 +100,9 @@ def _make_modern(config: ConfigDict) -> None:
     dropout, as in ALBERT's version 2. Muon for the kernels and AdamW for the rest, 45 % masked, no
     sentence loss, no short sequences, and a quarter of the batch for as many sequences. At `mini`
     it comes to the loss of the paper's recipe with a fifth of the compute; docs/RESULTS.md takes it
-    apart. The rates were chosen for `tiny` and `mini`; Muon's is made not to depend on the width.
-    Held-out masks are the default ones.
+    apart. Pre-norm is for what is deeper than `mini`: 24 layers learn next to nothing without it.
+    The rates were chosen for `tiny` and `mini`; Muon's is made not to depend on the width. Held-out
+    masks are the default ones.
     """
     config.model.update(
         position_encoding='rope',
