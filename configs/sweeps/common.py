@@ -9,7 +9,7 @@ short a run to tell its members apart. The masked-LM columns are of the same tex
 
 from collections.abc import Mapping, Sequence
 
-from configs.changes import Change, Sweep
+from configs.changes import Change, FieldValue, Sweep
 
 TASKS = ('squad1', 'squad2', 'mnli', 'sst2', 'race')
 COLUMNS = {
@@ -31,17 +31,30 @@ MINI_COLUMNS = {
     'intrinsic.sop_accuracy': 'SOP',
     'sst2.accuracy': 'SST-2',
 }
-MINI_COMMON = {
+# The optimizer of +modern, with its rates.
+MUON: dict[str, FieldValue] = {
+    'optimizer.name': 'muon',
+    'optimizer.learning_rate': 0.003,
+    'optimizer.muon_learning_rate': 0.01,
+    'optimizer.beta2': 0.98,
+}
+# From text to text, minutes on two cores.
+GENERATION_MINI: dict[str, FieldValue] = {
+    **MUON,
+    'optimizer.warmup_steps': 100,
+    'task.generate_every': 1000,
+    'loop.num_steps': 1000,
+    'loop.eval_every': 500,
+    'loop.checkpoint_every': 500,
+}
+MINI_COMMON: dict[str, FieldValue] = {
     'pretrain.pretraining.sentence_loss': 'sop',
     'sst2.loop.num_steps': 400,
     'sst2.loop.eval_every': 200,
     'sst2.loop.checkpoint_every': 200,
     'sst2.optimizer.warmup_steps': 40,
-    # As in the pretraining: better than AdamW at its best rate (docs/EXPERIMENTS.md).
-    'sst2.optimizer.name': 'muon',
-    'sst2.optimizer.learning_rate': 0.003,
-    'sst2.optimizer.muon_learning_rate': 0.01,
-    'sst2.optimizer.beta2': 0.98,
+    # Better than AdamW at its best rate (docs/EXPERIMENTS.md).
+    **{f'sst2.{field}': value for field, value in MUON.items()},
     'sst2.optimizer.bias_correction': True,
     'sst2.task.max_length': 64,
 }

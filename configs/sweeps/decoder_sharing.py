@@ -11,22 +11,15 @@ weights 26.0, a decoder with random weights of its own 30.1, one that shares the
 """
 
 from configs.changes import Change, FieldValue, Sweep
+from configs.sweeps.common import GENERATION_MINI
 
 SHARINGS = ('encoder', 'copy', 'random')
 MINI: dict[str, FieldValue] = {
+    **GENERATION_MINI,
     'task.max_length': 64,
     'task.max_target_length': 64,
-    'task.generate_every': 1000,
     # All of Multi30k's.
     'task.num_generated': 1014,
-    'optimizer.name': 'muon',
-    'optimizer.learning_rate': 0.003,
-    'optimizer.muon_learning_rate': 0.01,
-    'optimizer.beta2': 0.98,
-    'optimizer.warmup_steps': 100,
-    'loop.num_steps': 1000,
-    'loop.eval_every': 500,
-    'loop.checkpoint_every': 500,
 }
 
 

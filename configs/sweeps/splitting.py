@@ -10,20 +10,13 @@ pairs, SARI: random weights 61.7, encoder and decoder that share BERT's weights 
 """
 
 from configs.changes import Change, FieldValue, Sweep
+from configs.sweeps.common import GENERATION_MINI
 
 MINI: dict[str, FieldValue] = {
+    **GENERATION_MINI,
     'task.max_length': 96,
     'task.max_target_length': 96,
-    'task.generate_every': 1000,
     'task.num_generated': 500,
-    'optimizer.name': 'muon',
-    'optimizer.learning_rate': 0.003,
-    'optimizer.muon_learning_rate': 0.01,
-    'optimizer.beta2': 0.98,
-    'optimizer.warmup_steps': 100,
-    'loop.num_steps': 1000,
-    'loop.eval_every': 500,
-    'loop.checkpoint_every': 500,
 }
 
 

@@ -1,7 +1,8 @@
 """One checkpoint fine-tuned on every task that has small data, against random weights.
 
     python -m launch.sweep --sweep=configs/sweeps/tasks.py:mini --workdir=runs/tasks --seeds=3 \
-        --override finetune.init_from=runs/small --override sst2.data.path=GLUE/SST-2 …
+        --override finetune.init_from=docs/models/books.tar.gz \
+        --override sst2.data.path=GLUE/SST-2 …
 
 No table of the paper. What it shows is what pretraining is worth on each. The scale mini has the
 tasks from which a model of two or three million parameters learns something, and cuts the steps to
